@@ -1,0 +1,109 @@
+"""What one layer of a model is made of, before anybody decides how to run it.
+
+A layer is a list of matrix products of one token, an optional attention core, lookup tables and
+small vectors. That is enough for GQA, MLA, gated MLPs, mixtures of experts and tied embeddings,
+and it makes the parameter count exact by construction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Split = Literal["column", "row", "replicated"]
+LayerKind = Literal["embedding", "block", "head", "generic"]
+
+
+@dataclass(frozen=True, slots=True)
+class Matmul:
+    """One weight matrix applied to every token (or to a share of the tokens, for experts).
+
+    ``inputs`` is k and ``outputs`` is n of the product ``[tokens, k] x [k, n]``. Tensor
+    parallelism divides n (``column``), k (``row``) or nothing (``replicated``).
+    ``experts`` counts the stored copies, ``active_experts`` those that each token passes.
+    """
+
+    name: str
+    inputs: int
+    outputs: int
+    split: Split
+    experts: int = 1
+    active_experts: int = 1
+
+    @property
+    def parameters(self) -> int:
+        """Stored weights over all experts."""
+        return self.inputs * self.outputs * self.experts
+
+    @property
+    def active_parameters(self) -> int:
+        """Weights that one token is multiplied with."""
+        return self.inputs * self.outputs * self.active_experts
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionCore:
+    """Softmax(QK^T)V without its projections. Dimensions are per head."""
+
+    heads: int
+    kv_heads: int
+    qk_head_dim: int
+    v_head_dim: int
+    causal: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class GenericWork:
+    """A layer that the user describes by its totals, for one row (one sequence) of the batch."""
+
+    forward_flops_per_row: float
+    activation_bytes_per_row: int
+    forward_bytes_moved_per_row: float = 0.0
+    tensor_parallel: bool = False
+    """Whether the layer may be sharded; its work then divides evenly."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShape:
+    """The immutable description of one layer.
+
+    ``vector_parameters`` are norms and biases; ``table_parameters`` are lookup tables (embedding,
+    learned positions), which cost memory and no matrix product. ``tied_to`` of a head means that
+    its matrix is the embedding table of another layer and is not counted twice in the model.
+    """
+
+    kind: LayerKind
+    hidden: int
+    matmuls: tuple[Matmul, ...] = ()
+    attention: AttentionCore | None = None
+    gated: bool = False
+    vector_parameters: int = 0
+    table_parameters: int = 0
+    vocab: int = 0
+    generic: GenericWork | None = None
+    generic_parameters: int = 0
+
+    @property
+    def parameters(self) -> int:
+        """Stored parameters of the layer, all experts included."""
+        return (
+            sum(m.parameters for m in self.matmuls)
+            + self.vector_parameters
+            + self.table_parameters
+            + self.generic_parameters
+        )
+
+    @property
+    def active_parameters(self) -> int:
+        """Parameters that one token uses; lookup tables count whole, as model cards do."""
+        return (
+            sum(m.active_parameters for m in self.matmuls)
+            + self.vector_parameters
+            + self.table_parameters
+            + self.generic_parameters
+        )
+
+    @property
+    def is_moe(self) -> bool:
+        """Whether any matrix is one of several experts."""
+        return any(m.experts > 1 for m in self.matmuls)

@@ -1,0 +1,1 @@
+"""Model graph and cluster topology: what the planner reasons about, free of file formats."""

@@ -1,0 +1,101 @@
+"""The cluster as islands, classes of interchangeable islands, and routes between them.
+
+An *island* is a set of equal chips of one host on one fast fabric. Islands that cannot be told
+apart (same chip, size, fabric, network, memory, derate) form a *class*. The search only counts
+islands of a class; placement names them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from costmodels.catalog import Chip, Fabric
+
+
+@dataclass(frozen=True, slots=True)
+class Island:
+    """Equal chips of one host on one fabric. ``devices`` are named ``host/index``."""
+
+    name: str
+    host: str
+    class_index: int
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IslandClass:
+    """Interchangeable islands. ``derate`` multiplies the chip's speed (1.0 = catalogue speed).
+
+    ``usable_memory_bytes`` per device is what the framework can allocate after the driver's own
+    share and the user's reservation. ``measured_rows_per_s`` replaces the layer formulas by the
+    measured rate of the whole model on one device (rows per second, forward and backward).
+    """
+
+    index: int
+    name: str
+    chip: Chip
+    size: int
+    fabric: Fabric
+    islands: tuple[Island, ...]
+    derate: float
+    reserved_bytes: int
+    usable_memory_bytes: int
+    host_memory_bytes: int | None
+    measured_rows_per_s: float | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of islands."""
+        return len(self.islands)
+
+    @property
+    def chips(self) -> int:
+        """Number of chips in the class."""
+        return self.size * len(self.islands)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way from one island to another, one direction, as a whole island may use it alone.
+
+    ``bandwidth`` in bytes/s is already multiplied by the achievable fraction of its kind.
+    ``resources`` names the shared things on the way (a host's network port in its direction, a
+    switch uplink); all traffic on a resource shares ``Topology.capacity[resource]`` bytes/s.
+    """
+
+    bandwidth: float
+    latency_s: float
+    kind: str
+    resources: tuple[str, ...] = ()
+
+
+class RouteFinder(Protocol):
+    """How a topology answers questions about ways between islands."""
+
+    def __call__(self, source: Island, target: Island) -> Route | None: ...
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Classes of islands and the routes between them.
+
+    ``class_routes[a, b]`` is the best (optimistic) route between two *different* islands of
+    classes a and b, None where no network joins them or the class has a single island.
+    ``route(i, j)`` is the real one between two named islands.
+    ``capacity`` in bytes/s is achievable, not nominal.
+    ``cross_vendor_collectives``: "none", "cpu-staged" or the name of a library.
+    """
+
+    name: str
+    classes: tuple[IslandClass, ...]
+    class_routes: dict[tuple[int, int], Route | None]
+    route: RouteFinder
+    capacity: dict[str, float]
+    cross_vendor_collectives: str
+    assumptions: tuple[str, ...] = field(default=())
+
+    @property
+    def chips(self) -> int:
+        """All chips of the cluster."""
+        return sum(c.chips for c in self.classes)

@@ -1,0 +1,269 @@
+"""The plan: the artefact that people review, diff, export and run. Versioned and hashed.
+
+Times are in seconds and were rounded to whole picoseconds, so ``round(x * 1e12)`` recovers the
+integers that the search worked with. Memory is in bytes. Nothing here was read from a clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+PlanClass = Literal["rectangular", "staged", "asymmetric"]
+Recompute = Literal["none", "selective", "full"]
+Schedule = Literal["1f1b", "gpipe"]
+Interval = tuple[int, int]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputRecord(_Frozen):
+    """One input as it was used: enough to verify or simulate the plan without the file."""
+
+    name: str
+    digest: str
+    resolved: dict[str, Any]
+
+
+class Inputs(_Frozen):
+    """The inputs of the plan."""
+
+    model: InputRecord
+    cluster: InputRecord
+    job: InputRecord
+    profile: InputRecord | None = None
+    catalogue: InputRecord
+
+
+class RecomputeRange(_Frozen):
+    """Layers ``[first, end)`` run under one recomputation policy."""
+
+    layers: Interval
+    policy: Recompute
+
+
+class Zero(_Frozen):
+    """ZeRO level and over which replicas the state is sharded."""
+
+    level: int
+    scope: Literal["none", "all-replicas"]
+
+
+class Mesh(_Frozen):
+    """Degrees inside one replica of one stage, in C order with tensor parallel fastest."""
+
+    context_parallel: int = 1
+    expert_parallel: int = 1
+    tensor_parallel: int = 1
+
+
+class StageTime(_Frozen):
+    """Seconds per micro-batch, by cause; forward is ``forward + tp_comm_forward``."""
+
+    forward: float
+    backward_input: float
+    backward_weight: float
+    recompute: float
+    tp_comm_forward: float
+    tp_comm_backward: float
+    forward_total: float
+    backward_total: float
+
+
+class StageMemory(_Frozen):
+    """Bytes on the stage's worst device, by cause."""
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    buffers: int
+    context: int
+    fragmentation: int
+    peak: int
+    usable: int
+
+
+class Replica(_Frozen):
+    """A group of devices that holds one copy of the stage."""
+
+    rows: int
+    chip: str
+    mesh: Mesh
+    devices: tuple[str, ...]
+    time_s: StageTime
+    memory_bytes: StageMemory
+
+
+class Stage(_Frozen):
+    """Consecutive layers on the same devices."""
+
+    layers: Interval
+    in_flight: int
+    recompute: tuple[RecomputeRange, ...]
+    zero: Zero
+    offload: Literal["none"] = "none"
+    replicas: tuple[Replica, ...]
+    hop_to_next_s: float | None
+    """Seconds for one micro-batch of activations to the next stage; null for the last."""
+
+
+class Pipeline(_Frozen):
+    """One stream of micro-batches through its stages."""
+
+    micro_batches: int
+    micro_batch_rows: int
+    last_micro_batch_rows: int
+    schedule: Schedule
+    stages: tuple[Stage, ...]
+    formula_time_s: float
+    exact_time_s: float
+
+
+class SyncMember(_Frozen):
+    """How one replica holds its shard of the synchronised layers."""
+
+    pipeline: int
+    stage: int
+    tensor_parallel: int
+
+
+class SyncGroup(_Frozen):
+    """Replicas that reduce the gradients of the same layers."""
+
+    layers: Interval
+    kind: Literal["gradients", "tied"]
+    level: int
+    members: tuple[SyncMember, ...]
+    time_s: float
+    compression: Literal["none"] = "none"
+
+
+class UnusedDevices(_Frozen):
+    """Devices that the plan leaves idle, and why."""
+
+    devices: tuple[str, ...]
+    reason: str
+
+
+class Alternative(_Frozen):
+    """A near plan that needs the user's consent, such as another global batch."""
+
+    change: str
+    global_batch: int
+    step_time_s: float
+    tokens_per_s: float
+    description: str
+
+
+class Breakdown(_Frozen):
+    """Where the step goes, in seconds; sums to ``step_time_s``."""
+
+    fill: float
+    steady: float
+    sync: float
+    update: float
+
+
+class Estimate(_Frozen):
+    """The plan's figures for the whole job."""
+
+    step_time_s: float
+    tokens_per_s: float
+    mfu: float
+    mfu_6n: float
+    breakdown_s: Breakdown
+    step_time_range_s: tuple[float, float] | None
+    simulated_step_time_s: float | None
+
+
+class SolverInfo(_Frozen):
+    """What solved the problem and under which limits."""
+
+    name: str
+    versions: dict[str, str]
+    seed: int
+    limits: dict[str, float | int | str | None]
+
+
+class SearchSpace(_Frozen):
+    """What the certificate speaks about."""
+
+    allowed: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+class Certificate(_Frozen):
+    """What was proved about the plan's formula time over the declared space."""
+
+    model: Literal["formula"] = "formula"
+    status: Literal["optimal", "within_tolerance", "feasible"]
+    objective_s: float
+    lower_bound_s: float
+    gap: float
+    exact_lower_bound_s: float | None
+    search_space: SearchSpace
+    solver: SolverInfo
+    deterministic: bool
+
+
+class Baseline(_Frozen):
+    """A plan that people would have made by hand, priced by the same model."""
+
+    name: str
+    step_time_s: float | None
+    description: str
+
+
+class Plan(_Frozen):
+    """A complete answer. Build it with :func:`seal`, which fills ``plan_id``."""
+
+    schema_version: Literal[1] = 1
+    plan_id: str = ""
+    planner_version: str
+    inputs: Inputs
+    plan_class: PlanClass
+    layer_order: tuple[str, ...]
+    pipelines: Annotated[tuple[Pipeline, ...], Field(min_length=1)]
+    sync_groups: tuple[SyncGroup, ...]
+    unused_devices: tuple[UnusedDevices, ...]
+    alternatives: tuple[Alternative, ...]
+    estimate: Estimate
+    certificate: Certificate | None
+    baselines: tuple[Baseline, ...]
+    assumptions: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+    def content_hash(self) -> str:
+        """SHA-256 of everything but ``plan_id``."""
+        body = self.model_dump(mode="json", exclude={"plan_id"})
+        return hashlib.sha256(canonical_json(body)).hexdigest()
+
+    def to_json(self) -> str:
+        """The file's text: sorted where order has no meaning, one trailing newline."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+
+
+def canonical_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
+    """Bytes that depend on the value alone."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    """Short content hash of a JSON value, used for inputs."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def seal(plan: Plan) -> Plan:
+    """The same plan with its ``plan_id`` filled in."""
+    body = plan.model_dump()
+    body["plan_id"] = plan.content_hash()
+    return Plan.model_validate(body)
