@@ -1,0 +1,151 @@
+"""Bytes that a layer keeps for its backward pass, and what it needs on top while that runs.
+
+The count follows Korthikanti et al., "Reducing Activation Recomputation in Large Transformer
+Models" (2022): a GPT block of s·b tokens keeps, in 16 bits,
+
+    s·b·h·(34 + 5·a·s/h)                     one device
+    s·b·h·(10 + 24/t + 5·a·s/(h·t))          tensor parallel
+    s·b·h·(34 + 5·a·s/h)/t                   tensor and sequence parallel
+
+and is here taken from the matrices themselves, so that grouped heads, gated MLPs, latent attention
+and experts are counted by the same rule. Blocks with gated MLPs (Llama and later) are taken to have
+no dropout and so no masks; ungated ones (GPT) keep theirs. With flash attention the scores (the
+s² term) never exist.
+
+Policies: "none" keeps everything; "selective" runs the attention core again and so drops the s²
+term; "full" keeps the block's input alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from costmodels.layers import anatomy, divide
+from costmodels.shapes import LayerShape, Matmul
+from costmodels.units import bytes_of
+
+LOGITS_BYTES = 8
+"""Per logit on the last stage: fp32 values (4), and 16-bit logits or gradient beside them (4 more
+at the peak; in fp32 the gradient is as large as the values)."""
+
+_TOKEN_ID_BYTES = 8
+
+Bytes3 = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationBytes:
+    """Bytes on one device for one micro-batch, by policy (none, selective, full)."""
+
+    kept: Bytes3
+    working: Bytes3
+    logits: int
+
+
+def activation_bytes(
+    shape: LayerShape,
+    *,
+    rows: int,
+    seq_len: int,
+    tp: int,
+    precision: str,
+    sequence_parallel: bool,
+    flash: bool,
+) -> ActivationBytes:
+    """Bytes kept per micro-batch in flight, transient bytes on top, and logits."""
+    size = bytes_of(precision)
+    tokens = rows * seq_len
+    local = divide(tokens, tp) if sequence_parallel else tokens
+    boundary = local * shape.hidden * size
+    gathered = 2 * tokens * shape.hidden * size
+    if shape.kind == "embedding":
+        return _constant(tokens * _TOKEN_ID_BYTES, boundary)
+    if shape.kind == "head":
+        logits = LOGITS_BYTES * tokens * divide(shape.vocab, tp)
+        return _constant(2 * boundary, gathered, logits)
+    if shape.generic is not None:
+        return _generic(shape, rows, tp, boundary)
+    scores = 0 if flash else _scores_bytes(shape, rows, seq_len, tp, size)
+    stored = _block_bytes(shape, tokens, local, tp, size)
+    gradients = _gradient_bytes(shape, tokens, tp, size)
+    # Attention and MLP do not run backward at the same time: the larger one counts.
+    attention = gradients[0] + (0 if flash else _score_gradients(shape, rows, seq_len, tp, size))
+    peak = gathered + max(attention, gradients[1])
+    with_scores = gathered + max(attention + scores, gradients[1])
+    return ActivationBytes(
+        kept=(stored + scores, stored, boundary),
+        working=(peak, with_scores, peak + stored + scores - boundary),
+        logits=0,
+    )
+
+
+def _constant(kept: int, working: int, logits: int = 0) -> ActivationBytes:
+    """Layers outside of the blocks are not recomputed: the same under every policy."""
+    return ActivationBytes((kept,) * 3, (working,) * 3, logits)
+
+
+def _generic(shape: LayerShape, rows: int, tp: int, boundary: int) -> ActivationBytes:
+    """A layer described by its totals; "full" keeps its input where its width is known."""
+    if shape.generic is None:
+        return _constant(0, 0)
+    share = tp if shape.generic.tensor_parallel else 1
+    stored = divide(rows * shape.generic.activation_bytes_per_row, share)
+    kept = min(stored, boundary) if shape.hidden else stored
+    return ActivationBytes((stored, stored, kept), (stored, stored, 2 * stored - kept), 0)
+
+
+def _block_bytes(shape: LayerShape, tokens: int, local: int, tp: int, size: int) -> int:
+    """Kept bytes of a block without the scores."""
+    parts = anatomy(shape)
+    h, a = shape.hidden, shape.attention
+    # Inputs of the norms (one per tensor-parallel region) and of the first matrices.
+    undivided = 0
+    divided = 0  # by heads or by MLP width
+    routed = 0  # copies of tokens in expert order, whole on every device
+    if parts.attention:
+        widths = _input_widths(parts.attention)
+        latents = sum(w for w in widths if w != h)  # their norms keep them once more
+        undivided += h + sum(widths) + latents
+    if parts.mlp:
+        shared = _input_widths([m for m in parts.mlp if m.experts == 1])
+        undivided += h + (sum(shared) or h)
+        if parts.routed:
+            routed += h * parts.routed
+        divided += (3 if shape.gated else 2) * divide(parts.mlp_width, tp)
+    if a is not None:
+        divided += divide(a.heads, tp) * (a.qk_head_dim + a.v_head_dim)
+        divided += divide(a.kv_heads, tp) * (a.qk_head_dim + a.v_head_dim)
+    masks = 0 if shape.gated else local * h * sum(map(bool, (parts.attention, parts.mlp)))
+    return (local * undivided + tokens * (divided + routed)) * size + masks
+
+
+def _input_widths(matmuls: tuple[Matmul, ...] | list[Matmul]) -> list[int]:
+    """Widths of the tensors that feed column-parallel and replicated matrices, each once."""
+    return sorted({m.inputs for m in matmuls if m.split != "row"})
+
+
+def _scores_bytes(shape: LayerShape, rows: int, seq_len: int, tp: int, size: int) -> int:
+    """Kept scores: the softmax, and for GPT its dropout's mask and output (5 bytes in 16 bits)."""
+    if shape.attention is None:
+        return 0
+    per_score = size if shape.gated else 2 * size + 1
+    return rows * divide(shape.attention.heads, tp) * seq_len**2 * per_score
+
+
+def _score_gradients(shape: LayerShape, rows: int, seq_len: int, tp: int, size: int) -> int:
+    """Gradients of the softmax's output and input, both alive at once."""
+    if shape.attention is None:
+        return 0
+    return 2 * rows * divide(shape.attention.heads, tp) * seq_len**2 * size
+
+
+def _gradient_bytes(shape: LayerShape, tokens: int, tp: int, size: int) -> tuple[int, int]:
+    """Gradients of inner tensors that are alive together: in attention, in the MLP."""
+    parts, a = anatomy(shape), shape.attention
+    attention = 0
+    if a is not None:
+        attention = (divide(a.heads, tp) + divide(a.kv_heads, tp)) * (a.qk_head_dim + a.v_head_dim)
+    mlp = (3 if shape.gated else 2) * divide(parts.mlp_width, tp)
+    if parts.routed:
+        mlp += parts.routed * shape.hidden
+    return tokens * attention * size, tokens * mlp * size

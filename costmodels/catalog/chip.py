@@ -1,0 +1,80 @@
+"""What a chip and the links among chips are, in base units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fabric:
+    """The links among the chips of one island.
+
+    Bandwidths are nominal, in bytes/s, one way. ``total_bandwidth`` is all links of one chip,
+    ``pair_bandwidth`` what two chips alone have between them: the same behind a switch, one link
+    of several on a full mesh. ``efficiency`` is the achieved share as bus bandwidth of large
+    collectives; ``latency_s`` is the time of one hop.
+    """
+
+    kind: str
+    total_bandwidth: float
+    pair_bandwidth: float
+    efficiency: float
+    latency_s: float
+    full_mesh: bool
+
+    def group_bandwidth(self, ranks: int) -> float:
+        """Achievable bytes/s one way of each of ``ranks`` chips that talk only to one another.
+
+        Behind a switch a chip reaches its total with one partner; where chips are wired pair by
+        pair, a group of k reaches k - 1 links.
+        """
+        reach = max(ranks - 1, 1) * self.pair_bandwidth
+        return min(self.total_bandwidth, reach) * self.efficiency
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """One entry of the catalogue in base units: FLOP/s (dense), bytes, bytes/s.
+
+    ``peak_flops`` holds the supported precisions only. ``memory_bytes`` is the label (GiB),
+    ``usable_memory_bytes`` what the device reports. ``gemm_fraction`` is the best measured matrix
+    product over the dense peak. ``fabric`` is None for cards that only have their host link;
+    ``bridge`` is then an optional fabric of some servers, to be used where the owner states it.
+    ``fabric_domain`` is how many chips one fabric can join. ``architecture`` names the silicon
+    generation. ``devices_per_package`` is 2 where software sees two devices in one package.
+    ``assumed`` lists, as sentences, every figure that was judged and not read.
+    """
+
+    id: str
+    name: str
+    vendor: str
+    peak_flops: tuple[tuple[str, float], ...]
+    memory_bytes: int
+    usable_memory_bytes: int
+    memory_bandwidth: float
+    gemm_fraction: float
+    fabric: Fabric | None
+    host_fabric: Fabric
+    fabric_domain: int
+    nic_bytes_per_s: float | None
+    torch_device: str
+    dist_backend: str
+    flash_attention: bool
+    price_usd_per_hour: float | None
+    confidence: str
+    architecture: str = ""
+    bridge: Fabric | None = None
+    devices_per_package: int = 1
+    assumed: tuple[str, ...] = ()
+
+    def peak(self, precision: str) -> float:
+        """Dense FLOP/s in a precision. LookupError if the chip does not have it."""
+        for name, flops in self.peak_flops:
+            if name == precision:
+                return flops
+        known = ", ".join(name for name, _ in self.peak_flops) or "none published"
+        raise LookupError(f"{self.id} has no {precision} matrix rate (it has: {known})")
+
+    def supports(self, precision: str) -> bool:
+        """Whether the chip multiplies matrices in this precision."""
+        return any(name == precision for name, _ in self.peak_flops)

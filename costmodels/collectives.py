@@ -1,0 +1,111 @@
+"""Time of collectives among equal chips, and of gradient synchronisation over hosts.
+
+The α–β model: a collective of ``bytes_`` over k ranks takes
+
+    launch + steps · α + wire · bytes_ / B,      B = group bandwidth of the fabric
+
+with wire = 2(k−1)/k for an all-reduce and (k−1)/k for the others (ring and tree move the same
+bytes), and ⌈log2 k⌉ steps each way. The constant part is what makes small messages slow: the
+effective bandwidth is B·bytes/(bytes + b_half) with b_half = B·(launch + steps·α)/wire.
+
+Eight H200 measured: all-reduce of 32 KiB about 40 µs, 1 MiB 48 µs, 16 MiB 133 µs, 512 MiB 2.1 ms
+(with in-switch reduction, which is not modelled); the form below gives 41, 45, 120 and 2,600 µs.
+Sources of the figures: notes of links.json.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from costmodels.catalog import Fabric
+
+LAUNCH_S = 20e-6
+"""Launch of one collective from the framework, seconds: 32 KiB on 8 H200 less its hops."""
+
+
+def all_reduce_s(bytes_: float, ranks: int, fabric: Fabric) -> float:
+    """Seconds to sum ``bytes_`` held by each of ``ranks`` chips, result on all."""
+    if ranks <= 1:
+        return 0.0
+    wire = 2 * (ranks - 1) / ranks * bytes_ / fabric.group_bandwidth(ranks)
+    return LAUNCH_S + 2 * _steps(ranks) * fabric.latency_s + wire
+
+
+def reduce_scatter_s(bytes_: float, ranks: int, fabric: Fabric) -> float:
+    """Seconds to sum ``bytes_`` held by each chip, 1/k of the result on each."""
+    return _one_way(bytes_, ranks, fabric)
+
+
+def all_gather_s(bytes_: float, ranks: int, fabric: Fabric) -> float:
+    """Seconds until every chip holds the ``bytes_`` of which each had 1/k."""
+    return _one_way(bytes_, ranks, fabric)
+
+
+def all_to_all_s(bytes_: float, ranks: int, fabric: Fabric) -> float:
+    """Seconds for each chip to send 1/k of its ``bytes_`` to every other; all links at once."""
+    if ranks <= 1:
+        return 0.0
+    wire = (ranks - 1) / ranks * bytes_ / fabric.group_bandwidth(ranks)
+    return LAUNCH_S + fabric.latency_s + wire
+
+
+def point_to_point_s(bytes_: float, bandwidth: float, latency_s: float) -> float:
+    """Seconds for ``bytes_`` over a way of achievable ``bandwidth`` bytes/s."""
+    return latency_s + bytes_ / bandwidth
+
+
+@dataclass(frozen=True, slots=True)
+class SyncHost:
+    """What one host takes part with in the synchronisation of one group of layers.
+
+    ``replicas``: copies of the layers inside this host. ``shard_bytes``: gradient bytes that one
+    chip holds (already divided by tensor parallelism). ``fabric``: joins the chips of the host.
+    ``exchanged_bytes``: distinct gradient bytes that this host exchanges with others at the same
+    time over its port, all chips and all groups together. ``port_bytes_per_s``: achievable, one
+    way; None for a host without a network, which is legal only in a group of one host.
+    """
+
+    replicas: int
+    shard_bytes: int
+    fabric: Fabric
+    exchanged_bytes: int
+    port_bytes_per_s: float | None
+
+
+def gradient_sync_s(hosts: Sequence[SyncHost], *, latency_s: float = 0.0) -> float:
+    """Seconds to sum the gradients of one group of layers over all its replicas.
+
+    Two tiers: a reduce-scatter and an all-gather among the k replicas inside each host, and a ring
+    over the n hosts in between, in which all chips of a host share its port:
+
+        max over hosts (2(k−1)/k · shard/B + 2(n−1)/n · exchanged/port) + launches + 2⌈log2 n⌉·α
+
+    The latency is the lesser of ring and tree, which is the tree's. ``latency_s`` is one hop
+    between hosts. ZeRO level 1 moves the same bytes (gradients scattered, parameters gathered).
+    ValueError if several hosts must talk and one has no port.
+    """
+    n = len(hosts)
+    if n > 1 and any(h.port_bytes_per_s is None for h in hosts):
+        raise ValueError("a group over several hosts needs a network port on each of them")
+    slowest = 0.0
+    for host in hosts:
+        inside = all_reduce_s(host.shard_bytes, host.replicas, host.fabric)
+        if n > 1 and host.port_bytes_per_s is not None:
+            inside += 2 * (n - 1) / n * host.exchanged_bytes / host.port_bytes_per_s
+        slowest = max(slowest, inside)
+    if n <= 1:
+        return slowest
+    return slowest + LAUNCH_S + 2 * _steps(n) * latency_s
+
+
+def _one_way(bytes_: float, ranks: int, fabric: Fabric) -> float:
+    if ranks <= 1:
+        return 0.0
+    wire = (ranks - 1) / ranks * bytes_ / fabric.group_bandwidth(ranks)
+    return LAUNCH_S + _steps(ranks) * fabric.latency_s + wire
+
+
+def _steps(ranks: int) -> int:
+    return math.ceil(math.log2(ranks)) if ranks > 1 else 0

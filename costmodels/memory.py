@@ -1,0 +1,142 @@
+"""Peak memory of one device of a pipeline stage, by cause, in whole bytes.
+
+    peak = parameters + gradients + optimizer + activations + logits + buffers + context
+         + fragmentation,                          and the stage fits iff peak <= usable.
+
+All arithmetic is on integers, so that everybody who applies the rule gets the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from costmodels.catalog import Chip
+from costmodels.units import GIB
+
+if TYPE_CHECKING:
+    from costmodels.price import LayerPrice
+
+CONTEXT_BYTES = GIB
+"""Driver context and loaded kernels. Assumed; 1 to 2 GiB with the buffers is usual."""
+
+COMMUNICATION_BUFFER_BYTES = GIB // 2
+"""Channels of the collective library. Assumed."""
+
+FRAGMENTATION_PERCENT = 5
+"""Share of the usable memory that an allocator loses; published factors are 1.03 to 1.10."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateBytes:
+    """Bytes of training state per parameter: the weight, its gradient, and the optimizer's own."""
+
+    parameter: int
+    gradient: int
+    optimizer: int
+
+    @property
+    def total(self) -> int:
+        """Bytes per parameter when nothing is sharded."""
+        return self.parameter + self.gradient + self.optimizer
+
+
+def adam_state(precision: str, gradient_bytes: int | None = None) -> StateBytes:
+    """Adam's state: in 16 bits 2 + 2 (or 4) + 12 (fp32 master and two moments), in fp32 4 + 4 + 8.
+
+    ``gradient_bytes`` is 2 or 4 in mixed precision and defaults to the precision's own size.
+    """
+    if precision in ("fp32", "tf32"):
+        return StateBytes(4, gradient_bytes or 4, 8)
+    return StateBytes(2, gradient_bytes or 2, 12)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceOverhead:
+    """Memory of a device that is lost before the first tensor, in bytes."""
+
+    context_bytes: int
+    buffer_bytes: int
+    fragmentation_bytes: int
+
+
+def device_overhead(chip: Chip, usable_memory_bytes: int | None = None) -> DeviceOverhead:
+    """Overhead on a chip: 1 GiB context, 0.5 GiB communication buffers, 5 % fragmentation.
+
+    ``usable_memory_bytes`` replaces the chip's own where the user reserved a part of it.
+    """
+    usable = chip.usable_memory_bytes if usable_memory_bytes is None else usable_memory_bytes
+    return DeviceOverhead(
+        context_bytes=CONTEXT_BYTES,
+        buffer_bytes=COMMUNICATION_BUFFER_BYTES,
+        fragmentation_bytes=usable * FRAGMENTATION_PERCENT // 100,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryItems:
+    """Bytes of one device at its peak, by cause; ``peak`` is their sum."""
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    buffers: int
+    context: int
+    fragmentation: int
+    peak: int
+
+
+def boundary_buffer_bytes(incoming: int, outgoing: int, *, tp: int, sequence_parallel: bool) -> int:
+    """Bytes of the double-buffered boundary tensors of one micro-batch on one device.
+
+    ``incoming`` and ``outgoing`` are the whole tensors that cross the stage's two cuts. With
+    sequence parallelism each of the ``tp`` devices holds its slice, without it all of them.
+    """
+    both = 2 * (incoming + outgoing)
+    return both // tp if sequence_parallel else both
+
+
+def stage_memory(
+    layers: Sequence[LayerPrice],
+    policy_of: Sequence[int],
+    *,
+    state: StateBytes,
+    overhead: DeviceOverhead,
+    in_flight: int,
+    micro_batches: int,
+    zero_level: int,
+    replicas: int | Sequence[int],
+    boundary_bytes: int,
+) -> MemoryItems:
+    """Peak memory of one device that runs ``layers``.
+
+    ``policy_of[i]`` is the recomputation policy of layer i as an index into
+    :data:`costmodels.price.POLICIES`. ``in_flight`` micro-batches hold their activations at once,
+    never more than there are. ``replicas`` is how many replicas hold each layer (one number, or
+    one per layer) and divides the optimizer's state at ZeRO level 1. ``boundary_bytes`` comes from
+    :func:`boundary_buffer_bytes` and is added as it is.
+    """
+    holders = [replicas] * len(layers) if isinstance(replicas, int) else list(replicas)
+    total = sum(layer.parameters for layer in layers)
+    optimizer = sum(
+        -(-layer.parameters * state.optimizer // (r if zero_level else 1))
+        for layer, r in zip(layers, holders, strict=True)
+    )
+    kept = sum(layer.activation_bytes[p] for layer, p in zip(layers, policy_of, strict=True))
+    working = max(
+        (layer.working_bytes[p] for layer, p in zip(layers, policy_of, strict=True)), default=0
+    )
+    items = (
+        total * state.parameter,
+        total * state.gradient,
+        optimizer,
+        min(in_flight, micro_batches) * kept + working,
+        sum(layer.logits_bytes for layer in layers),
+        overhead.buffer_bytes + boundary_bytes,
+        overhead.context_bytes,
+        overhead.fragmentation_bytes,
+    )
+    return MemoryItems(*items, peak=sum(items))

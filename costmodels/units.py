@@ -1,0 +1,52 @@
+"""The only conversion constants of the project.
+
+Inside, everything is in seconds, bytes, bytes/s and FLOP/s. Data files and people speak other
+units; a figure is multiplied by one of these where it enters and divided where it leaves.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PS_PER_S: Final = 10**12
+"""Picoseconds in a second: cost tables hold whole picoseconds."""
+
+US: Final = 1e-6
+"""Seconds in a microsecond: a person's figure times this, where the last digit is free."""
+
+US_PER_S: Final = 10**6
+"""Microseconds in a second: dividing by it keeps 3.4 us the nearest number to 3.4e-6 s."""
+
+KIB: Final = 2**10
+"""Bytes in a kibibyte."""
+
+MIB: Final = 2**20
+"""Bytes in a mebibyte."""
+
+GIB: Final = 2**30
+"""Bytes in a gibibyte: what a memory label calls "GB"."""
+
+GB: Final = 10**9
+"""Bytes in a gigabyte: what a bandwidth calls "GB" in GB/s."""
+
+GBIT: Final = 10**9 / 8
+"""Bytes in a gigabit: what a network port calls "G" in 100G or Gb/s."""
+
+TERA: Final = 10**12
+"""FLOP/s in a TFLOP/s."""
+
+
+def bytes_of(precision: str) -> int:
+    """Bytes of one stored activation or weight element in a precision.
+
+    FP8 training keeps weights and activations in 16 bits and casts at the matrix products, so
+    "fp8" takes two bytes as well. Raises LookupError for an unknown precision.
+    """
+    try:
+        return _ELEMENT_BYTES[precision]
+    except KeyError:
+        known = ", ".join(_ELEMENT_BYTES)
+        raise LookupError(f"unknown precision {precision!r}; known: {known}") from None
+
+
+_ELEMENT_BYTES: Final = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 2}

@@ -1,0 +1,121 @@
+"""Writes docs/reference/ from the program itself: the command line and the JSON Schemas.
+
+python docs/generate.py            write the pages
+python docs/generate.py --check    exit 1 if a page is not what the program says now
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+ROOT = Path(__file__).resolve().parent
+REFERENCE = ROOT / "reference"
+sys.path.insert(0, str(ROOT.parent))
+
+from planner.cli import EPILOG, app  # noqa: E402 - after the path is set
+from planner.schema import SCHEMAS, json_schema  # noqa: E402
+
+HEADER = "<!-- Made by docs/generate.py; do not edit. -->\n"
+
+
+def pages() -> dict[str, str]:
+    """Every page by its path below docs/reference/."""
+    found = {"cli.md": command_page(), "schemas.md": schema_page()}
+    for name in SCHEMAS:
+        text = json.dumps(json_schema(name), indent=1, ensure_ascii=False)
+        found[f"schemas/{name}.schema.json"] = text + "\n"
+    return found
+
+
+def command_page() -> str:
+    """All commands with their arguments and options."""
+    root = typer.main.get_command(app)
+    parts = [HEADER, "# Command line\n", str(root.help).strip() + "\n", EPILOG + "\n"]
+    for path, command in _commands(root, "planner"):
+        parts.append(f"## {path}\n")
+        parts.append(_usage(path, command))
+        parts.append(_prose(str(command.help or "")))
+        rows = [_row(parameter) for parameter in command.params if not _hidden(parameter)]
+        parts.append("| | | |\n|---|---|---|\n" + "".join(rows))
+    return "\n".join(parts)
+
+
+def schema_page() -> str:
+    """Which schemas there are."""
+    lines = [f"- [{name}](schemas/{name}.schema.json): {e.about}" for name, e in SCHEMAS.items()]
+    intro = "JSON Schemas of the files, as `planner schema NAME` prints them.\n"
+    return "\n".join([HEADER, "# Schemas\n", intro, *lines]) + "\n"
+
+
+def _commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - Typer's own
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+def _usage(path: str, command: Any) -> str:  # noqa: ANN401 - Typer's own
+    words = [path]
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            name = _name(parameter)
+            words.append(name if parameter.required else f"[{name}]")
+    return f"    {' '.join(words)} [OPTIONS]\n"
+
+
+def _prose(text: str) -> str:
+    """The docstring; a paragraph that is a command line becomes code."""
+    paragraphs = [p.strip() for p in re.split(r"\n\s*\n", text.strip())]
+    shown = [f"    {p}" if p.startswith("planner ") else " ".join(p.split()) for p in paragraphs]
+    return "\n\n".join(shown) + "\n"
+
+
+def _row(parameter: Any) -> str:  # noqa: ANN401 - Typer's own
+    is_option = parameter.param_type_name == "option"
+    if is_option:
+        names = ", ".join(f"`{o}`" for o in (*parameter.opts, *parameter.secondary_opts))
+        flag = getattr(parameter, "is_flag", False)
+        value = "" if flag else f"`{_name(parameter)}`".replace("|", "\\|")
+    else:
+        names, value = f"`{_name(parameter)}`", ""
+    text = " ".join(str(parameter.help or "").split()).replace("|", "\\|")
+    default = parameter.default
+    if is_option and default is not None and default is not False and not callable(default):
+        text += f" Default: {getattr(default, 'value', default)}."
+    return f"| {names} | {value} | {text} |\n"
+
+
+def _name(parameter: Any) -> str:  # noqa: ANN401 - Typer's own
+    return str(parameter.metavar or parameter.name.upper())
+
+
+def _hidden(parameter: Any) -> bool:  # noqa: ANN401 - Typer's own
+    return bool(getattr(parameter, "hidden", False)) or "--help" in parameter.opts
+
+
+def main(arguments: list[str]) -> int:
+    """Write the pages, or compare them."""
+    stale = []
+    made = pages()
+    for name, text in made.items():
+        path = REFERENCE / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+            if "--check" not in arguments:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8", newline="\n")
+    for name in stale:
+        sys.stderr.write(f"{'stale' if '--check' in arguments else 'wrote'}: {name}\n")
+    return 1 if stale and "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,238 @@
+"""From a priced layout to the plan: the artefact's fields, in the artefact's units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from costmodels.price import POLICIES
+from costmodels.units import PS_PER_S
+from planner.graphs.model_graph import ModelGraph
+from planner.graphs.topology import Topology
+from planner.inputs.job import ResolvedJob
+from planner.layout import PricedLayout, PricedPipeline, PricedStage
+from planner.plan import (
+    Breakdown,
+    Estimate,
+    Mesh,
+    Pipeline,
+    PlanClass,
+    RecomputeRange,
+    Replica,
+    Stage,
+    StageMemory,
+    StageTime,
+    SyncGroup,
+    SyncMember,
+    UnusedDevices,
+    Zero,
+)
+
+
+def to_seconds(ps: int) -> float:
+    """Seconds of whole picoseconds; ``round(x * 1e12)`` gives them back."""
+    return ps / PS_PER_S
+
+
+def plan_pipelines(
+    priced: PricedLayout, topology: Topology, zero_level: int
+) -> tuple[Pipeline, ...]:
+    """The plan's pipelines in their final order."""
+    return tuple(_pipeline(p, topology, zero_level, len(priced.pipelines)) for p in priced.pipelines)
+
+
+def _pipeline(
+    priced: PricedPipeline, topology: Topology, zero_level: int, replicas: int
+) -> Pipeline:
+    pipe = priced.pipeline
+    return Pipeline(
+        micro_batches=pipe.micro_batches,
+        micro_batch_rows=pipe.rows,
+        last_micro_batch_rows=pipe.last_rows,
+        schedule=pipe.schedule,
+        stages=tuple(
+            _stage(s, topology, pipe.rows, zero_level, replicas) for s in priced.stages
+        ),
+        formula_time_s=to_seconds(priced.formula_ps),
+        exact_time_s=to_seconds(priced.exact.total),
+    )
+
+
+def _stage(
+    priced: PricedStage, topology: Topology, rows: int, zero_level: int, replicas: int
+) -> Stage:
+    stage = priced.stage
+    cls = topology.classes[stage.island.class_index]
+    costs = list(zip(priced.costs, stage.policies))
+    time = StageTime(
+        forward=to_seconds(sum(c.forward_ps for c, _ in costs)),
+        backward_input=to_seconds(sum(c.backward_input_ps for c, _ in costs)),
+        backward_weight=to_seconds(sum(c.backward_weight_ps for c, _ in costs)),
+        recompute=to_seconds(sum(c.recompute_ps[p] for c, p in costs)),
+        tp_comm_forward=to_seconds(sum(c.tp_forward_ps for c, _ in costs)),
+        tp_comm_backward=to_seconds(sum(c.tp_backward_ps for c, _ in costs)),
+        forward_total=to_seconds(priced.forward_ps),
+        backward_total=to_seconds(priced.backward_ps),
+    )
+    m = priced.memory
+    memory = StageMemory(
+        parameters=m.parameters,
+        gradients=m.gradients,
+        optimizer=m.optimizer,
+        activations=m.activations,
+        logits=m.logits,
+        buffers=m.buffers,
+        context=m.context,
+        fragmentation=m.fragmentation,
+        peak=m.peak,
+        usable=priced.usable_bytes,
+    )
+    sharded = zero_level >= 1 and replicas > 1
+    return Stage(
+        layers=(stage.first, stage.end),
+        in_flight=priced.in_flight,
+        recompute=_ranges(stage.first, stage.policies),
+        zero=Zero(level=zero_level, scope="all-replicas" if sharded else "none"),
+        replicas=(
+            Replica(
+                rows=rows,
+                chip=cls.chip.id,
+                mesh=Mesh(tensor_parallel=stage.tp),
+                devices=stage.devices,
+                time_s=time,
+                memory_bytes=memory,
+            ),
+        ),
+        hop_to_next_s=(
+            None if priced.hop_to_next_ps is None else to_seconds(priced.hop_to_next_ps)
+        ),
+    )
+
+
+def _ranges(first: int, policies: Sequence[int]) -> tuple[RecomputeRange, ...]:
+    """Runs of equal policy."""
+    out: list[RecomputeRange] = []
+    start = 0
+    for k in range(1, len(policies) + 1):
+        if k == len(policies) or policies[k] != policies[start]:
+            name = POLICIES[policies[start]]
+            out.append(RecomputeRange(layers=(first + start, first + k), policy=name))
+            start = k
+    return tuple(out)
+
+
+def sync_groups(priced: PricedLayout, zero_level: int) -> tuple[SyncGroup, ...]:
+    """Gradient reductions of the plan."""
+    return tuple(
+        SyncGroup(
+            layers=(s.first, s.end),
+            kind="tied" if s.kind == "tied" else "gradients",
+            level=zero_level,
+            members=tuple(
+                SyncMember(
+                    pipeline=p,
+                    stage=stage,
+                    tensor_parallel=priced.pipelines[p].stages[stage].stage.tp,
+                )
+                for p, stage in s.members
+            ),
+            time_s=to_seconds(s.time_ps),
+        )
+        for s in priced.syncs
+    )
+
+
+def classify(priced: PricedLayout) -> PlanClass:
+    """The least general class that the plan belongs to (contracts.md)."""
+    shapes = set()
+    loads = set()
+    for p in priced.pipelines:
+        pipe = p.pipeline
+        shapes.add(tuple((s.tp, s.first, s.end, s.island.class_index) for s in pipe.stages))
+        loads.add((pipe.rows, pipe.micro_batches, pipe.last_rows))
+    layouts = {tuple((tp, a, b) for tp, a, b, _ in shape) for shape in shapes}
+    mixed = len(shapes) > len(layouts)
+    full = all(p.pipeline.last_rows == p.pipeline.rows for p in priced.pipelines)
+    if len(layouts) > 1 or len(loads) > 1 or mixed or not full:
+        return "asymmetric"
+    (layout,) = layouts
+    return "rectangular" if len({tp for tp, _, _ in layout}) == 1 else "staged"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFlops:
+    """FLOPs per token that count as useful, with and without the attention term."""
+
+    with_attention: float
+    six_n: float
+
+
+def model_flops(model: ModelGraph, seq_len: int) -> ModelFlops:
+    """6·N_active (+ 6·blocks·hidden·seq for causal attention); generic layers count 3× forward."""
+    generic = sum(
+        3.0 * layer.shape.generic.forward_flops_per_row / seq_len
+        for layer in model.layers
+        if layer.shape.generic is not None
+    )
+    active = float(model.active_parameters)
+    if generic:
+        return ModelFlops(generic, generic)
+    attention = sum(
+        6.0 * layer.shape.hidden * seq_len
+        for layer in model.layers
+        if layer.shape.attention is not None
+    )
+    return ModelFlops(6.0 * active + attention, 6.0 * active)
+
+
+def estimate(
+    priced: PricedLayout,
+    model: ModelGraph,
+    topology: Topology,
+    job: ResolvedJob,
+    simulated_s: float | None,
+    *,
+    global_batch: int | None = None,
+) -> Estimate:
+    """Headline figures of a priced layout."""
+    step = to_seconds(priced.exact_ps)
+    tokens = (global_batch or job.global_batch) * job.seq_len
+    peak = sum(
+        topology.classes[s.stage.island.class_index].chip.peak(job.precision) * s.stage.tp
+        for p in priced.pipelines
+        for s in p.stages
+    )
+    flops = model_flops(model, job.seq_len)
+    critical = priced.pipelines[priced.critical]
+    fill = min(critical.fill_ps, priced.exact_ps)
+    update = min(priced.update_ps, priced.exact_ps - fill)
+    pipeline_end = critical.exact.total
+    steady = max(0, min(pipeline_end, priced.exact_ps - update) - fill)
+    sync = priced.exact_ps - fill - steady - update
+    return Estimate(
+        step_time_s=step,
+        tokens_per_s=tokens / step,
+        mfu=flops.with_attention * tokens / (peak * step),
+        mfu_6n=flops.six_n * tokens / (peak * step),
+        breakdown_s=Breakdown(
+            fill=to_seconds(fill),
+            steady=to_seconds(steady),
+            sync=to_seconds(sync),
+            update=to_seconds(update),
+        ),
+        step_time_range_s=None,
+        simulated_step_time_s=simulated_s,
+    )
+
+
+def unused(
+    priced: PricedLayout, topology: Topology, reasons: dict[int, str]
+) -> tuple[UnusedDevices, ...]:
+    """Devices that no stage holds, grouped by class with the reason of the class."""
+    used = {d for p in priced.pipelines for s in p.stages for d in s.stage.devices}
+    out = []
+    for cls in topology.classes:
+        idle = tuple(d for island in cls.islands for d in island.devices if d not in used)
+        if idle:
+            out.append(UnusedDevices(devices=idle, reason=reasons[cls.index]))
+    return tuple(out)

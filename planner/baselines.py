@@ -1,0 +1,194 @@
+"""What people would have done by hand, priced by the same model: it stands beside every plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from costmodels.price import POLICIES
+from planner.graphs.topology import Island, Topology
+from planner.layout import LayoutPipeline, LayoutPricer, LayoutStage, PricedLayout
+from planner.options import OptionSet, tensor_parallel_degrees
+
+MAX_PRICED_DEVICES = 4096
+"""Above this, equal splits are enumerated over few shapes only (they are all alike)."""
+
+
+@dataclass(frozen=True)
+class EqualSplit:
+    """A rectangular layout over given islands: equal layers, equal micro-batches."""
+
+    tp: int
+    pp: int
+    dp: int
+    rows: int
+    policy: int
+    priced: PricedLayout
+    global_batch: int
+
+    def describe(self) -> str:
+        """One line for people."""
+        return (
+            f"tp {self.tp}, pp {self.pp}, dp {self.dp}, {self.rows} rows per micro-batch, "
+            f"recompute {POLICIES[self.policy]}"
+        )
+
+
+def split_evenly(layers: int, stages: int) -> list[tuple[int, int]]:
+    """Intervals whose lengths differ by at most one, longer ones first."""
+    base, extra = divmod(layers, stages)
+    out = []
+    start = 0
+    for s in range(stages):
+        end = start + base + (1 if s < extra else 0)
+        out.append((start, end))
+        start = end
+    return out
+
+
+def block_intervals(model_layers: int, stages: int) -> list[tuple[int, int]] | None:
+    """Equal blocks per stage with the embedding on the first and the head on the last stage."""
+    if model_layers < 3:
+        return split_evenly(model_layers, stages) if stages <= model_layers else None
+    blocks = model_layers - 2
+    if stages > blocks:
+        return None
+    inner = [(a + 1, b + 1) for a, b in split_evenly(blocks, stages)]
+    inner[0] = (0, inner[0][1])
+    inner[-1] = (inner[-1][0], model_layers)
+    return inner
+
+
+def rectangular_layout(
+    groups: list[tuple[Island, tuple[str, ...]]],
+    intervals: list[tuple[int, int]],
+    dp: int,
+    rows: int,
+    micro_batches: int,
+    policy: int,
+) -> list[LayoutPipeline]:
+    """Pipelines in Megatron's rank order: tensor parallel fastest, then data, then pipeline."""
+    return [
+        LayoutPipeline(
+            stages=tuple(
+                LayoutStage(
+                    island=groups[s * dp + d][0],
+                    devices=groups[s * dp + d][1],
+                    first=first,
+                    end=end,
+                    policies=(policy,) * (end - first),
+                )
+                for s, (first, end) in enumerate(intervals)
+            ),
+            rows=rows,
+            micro_batches=micro_batches,
+            last_rows=rows,
+        )
+        for d in range(dp)
+    ]
+
+
+def tp_groups(topology: Topology, classes: tuple[int, ...], tp: int) -> list[
+    tuple[Island, tuple[str, ...]]
+]:
+    """All whole groups of ``tp`` chips of the classes, island by island."""
+    out = []
+    for c in classes:
+        for island in topology.classes[c].islands:
+            for k in range(len(island.devices) // tp):
+                out.append((island, island.devices[k * tp : (k + 1) * tp]))
+    return out
+
+
+def vendors_mixed(topology: Topology, layouts: list[LayoutPipeline]) -> bool:
+    """Whether some stage has replicas on two vendors although no collective spans them."""
+    if topology.cross_vendor_collectives != "none" or len(layouts) < 2:
+        return False
+    for s in range(len(layouts[0].stages)):
+        vendors = {
+            topology.classes[p.stages[s].island.class_index].chip.vendor for p in layouts
+        }
+        if len(vendors) > 1:
+            return True
+    return False
+
+
+def equal_splits(
+    pricer: LayoutPricer,
+    options: OptionSet,
+    classes: tuple[int, ...],
+    *,
+    use: Callable[[int], bool] = lambda _: True,
+    all_chips: bool = True,
+) -> tuple[list[EqualSplit], str]:
+    """Feasible rectangular layouts over the classes, fastest first, and why others are not.
+
+    ``use(dp)`` filters data-parallel degrees; with ``all_chips`` no chip may be left over.
+    """
+    topology = pricer.topology
+    layers = len(pricer.model.layers)
+    chips = sum(topology.classes[c].chips for c in classes)
+    batch = pricer.job.global_batch
+    legal = {(o.class_index, o.tp) for o in options.options}
+    rows_choices = sorted({o.rows for o in options.options})
+    found: list[EqualSplit] = []
+    reason = "no degrees divide the chips and the layers"
+    sizes = [topology.classes[c].size for c in classes]
+    for tp in tensor_parallel_degrees(min(sizes)):
+        if any((c, tp) not in legal for c in classes):
+            continue
+        groups = tp_groups(topology, classes, tp)
+        if all_chips and len(groups) * tp != chips:
+            continue
+        for pp in range(1, min(len(groups), layers) + 1):
+            intervals = block_intervals(layers, pp)
+            if intervals is None or (all_chips and len(groups) % pp):
+                continue
+            for dp in [len(groups) // pp] if all_chips else range(1, len(groups) // pp + 1):
+                if dp < 1 or not use(dp):
+                    continue
+                if chips > MAX_PRICED_DEVICES and pp not in (1, 2, 4, 8, 16, 32):
+                    continue
+                split, why = _best_policy(
+                    pricer, options, groups, intervals, tp, pp, dp, rows_choices, batch
+                )
+                if split is not None:
+                    found.append(split)
+                elif why:
+                    reason = why
+    found.sort(key=lambda e: (e.priced.exact_ps, e.tp, e.pp, e.dp, e.rows))
+    return found, reason
+
+
+def _best_policy(
+    pricer: LayoutPricer,
+    options: OptionSet,
+    groups: list[tuple[Island, tuple[str, ...]]],
+    intervals: list[tuple[int, int]],
+    tp: int,
+    pp: int,
+    dp: int,
+    rows_choices: list[int],
+    batch: int,
+) -> tuple[EqualSplit | None, str]:
+    """Fastest feasible micro-batch size and recomputation of one shape."""
+    best: EqualSplit | None = None
+    reason = ""
+    for rows in rows_choices:
+        micro_batches = -(-batch // (dp * rows))
+        if dp * rows > batch:
+            continue
+        for policy in options.policies:
+            layouts = rectangular_layout(groups, intervals, dp, rows, micro_batches, policy)
+            if vendors_mixed(pricer.topology, layouts):
+                return None, "replicas of a layer would lie on two vendors without a collective"
+            priced = pricer.price(layouts, options.zero_level)
+            if not priced.fits:
+                reason = priced.problems[0]
+                continue
+            if best is None or priced.exact_ps < best.priced.exact_ps:
+                best = EqualSplit(
+                    tp, pp, dp, rows, policy, priced, micro_batches * dp * rows
+                )
+            break  # policies are in order of time: a slower one that fits as well is no better
+    return best, reason

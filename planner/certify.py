@@ -1,0 +1,171 @@
+"""What is said about a plan: the certificate, the declared space, idle chips, assumptions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy
+import ortools
+
+from costmodels.catalog import Chip
+from costmodels.memory import device_overhead
+from costmodels.price import POLICIES
+from costmodels.units import GIB, PS_PER_S
+from planner.layout import PricedLayout
+from planner.plan import Certificate, SearchSpace, SolverInfo
+from planner.search.engine import SearchOutcome
+
+if TYPE_CHECKING:
+    from planner.solve import Context, SolveParams
+
+OPTIMAL_GAP = 1e-6
+
+
+def stopwatch(
+    limit_s: float | None, interrupted: Callable[[], bool]
+) -> Callable[[], bool]:
+    """Whether the wall-clock limit has passed or the user asked to stop."""
+    if limit_s is None:
+        return interrupted
+    end = time.monotonic() + limit_s
+    return lambda: time.monotonic() >= end or interrupted()
+
+
+def certificate(
+    context: Context,
+    outcome: SearchOutcome,
+    priced: PricedLayout,
+    params: SolveParams,
+    interrupted: Callable[[], bool],
+) -> Certificate:
+    """The proven gap of the placed plan's formula time over the declared space."""
+    objective = priced.formula_ps
+    bound = min(outcome.lower_bound_ps, objective)
+    gap = (objective - bound) / objective
+    if gap <= OPTIMAL_GAP:
+        status = "optimal"
+    elif gap <= params.gap and outcome.complete:
+        status = "within_tolerance"
+    else:
+        status = "feasible"
+    return Certificate(
+        status=status,
+        objective_s=objective / PS_PER_S,
+        lower_bound_s=bound / PS_PER_S,
+        gap=gap,
+        exact_lower_bound_s=None,
+        search_space=declared_space(context),
+        solver=SolverInfo(
+            name="column generation, GLOP prices, CP-SAT master",
+            versions={"ortools": ortools.__version__, "numpy": numpy.__version__},
+            seed=params.seed,
+            limits={"gap": params.gap, "time_limit_s": params.time_limit_s},
+        ),
+        deterministic=params.time_limit_s is None and not interrupted(),
+    )
+
+
+def declared_space(context: Context) -> SearchSpace:
+    """What the certificate speaks about, in words."""
+    job, topology, options = context.job, context.topology, context.options
+    degrees = sorted({o.tp for o in options.options})
+    rows = sorted({o.rows for o in options.options})
+    allowed = [
+        "pipelines of their own depth, layer split, chips, tensor-parallel degree per stage, "
+        "recomputation per stage and number of micro-batches; chips may stay idle"
+        if job.unequal_pipelines
+        else "identical pipelines",
+        f"tensor parallel {{{', '.join(map(str, degrees))}}} inside an island",
+        f"{{{', '.join(map(str, rows))}}} rows per micro-batch, one value per pipeline",
+        f"recomputation {{{', '.join(POLICIES[p] for p in options.policies)}}}",
+        f"ZeRO level {options.zero_level} over all replicas",
+        "1F1B with any in-flight depth from the classic one up",
+        f"at most {context.problem.max_stages} stages",
+    ]
+    vendors = {c.chip.vendor for c in topology.classes}
+    if len(vendors) > 1 and topology.cross_vendor_collectives == "none":
+        allowed.append(
+            "each vendor holds one run of consecutive layers, the same in all pipelines "
+            "(no collective spans vendors)"
+        )
+    dropped = [f"{r.what}: {r.reason}" for r in options.rejected]
+    if options.zero_level:
+        dropped.append(
+            "ZeRO level 0: dominated by level 1 (same traffic, no more memory or update time)"
+        )
+    dropped += [
+        "context and expert parallelism, ZeRO 2 and 3, offload, interleaved and zero-bubble "
+        "schedules, unequal rows inside a stage: not in this version's space",
+    ]
+    return SearchSpace(allowed=tuple(allowed), dropped=tuple(dropped))
+
+
+def idle_reasons(
+    context: Context, priced: PricedLayout, all_chips_s: float | None
+) -> dict[int, str]:
+    """Why chips of a class stay idle, if they do."""
+    used: dict[int, int] = {}
+    for p in priced.pipelines:
+        for s in p.stages:
+            c = s.stage.island.class_index
+            used[c] = used.get(c, 0) + s.stage.tp
+    step = priced.exact_ps / PS_PER_S
+    out = {}
+    for cls in context.topology.classes:
+        taken = used.get(cls.index, 0)
+        if not any(o.class_index == cls.index for o in context.options.options):
+            out[cls.index] = "no legal way to run this model's layers on these chips"
+            continue
+        if all_chips_s is None:
+            versus = "no plan that uses every chip was found"
+        elif all_chips_s >= step:
+            versus = (
+                f"the best plan found that uses every chip takes {all_chips_s:.4g} s instead of "
+                f"{step:.4g} s"
+            )
+        else:
+            versus = "a plan that uses every chip is not faster by the formula"
+        if taken == 0:
+            out[cls.index] = f"no plan found is faster with any of them; {versus}"
+        else:
+            out[cls.index] = (
+                f"{taken} of {cls.chips} {cls.chip.name} suffice: no faster plan was found that "
+                f"uses the rest; {versus}"
+            )
+    return out
+
+
+def assumptions(context: Context) -> tuple[str, ...]:
+    """Everything that was assumed, not given."""
+    out = [*context.model.notes, *context.cluster.notes, *context.job.notes]
+    out += context.topology.assumptions
+    for cls in context.topology.classes:
+        over = device_overhead(cls.chip)
+        out.append(
+            f"{cls.chip.name}: {cls.usable_memory_bytes / GIB:.1f} GiB usable of "
+            f"{cls.chip.memory_bytes / GIB:.0f} GiB, of which {over.context_bytes / GIB:.1f} GiB "
+            f"context, {over.buffer_bytes / GIB:.1f} GiB communication buffers and "
+            f"{over.fragmentation_bytes / GIB:.1f} GiB fragmentation are set aside"
+        )
+    out.append("tensor-parallel communication is fully exposed; its groups stay inside an island")
+    out.append(
+        "activations cross stages in slices over the ports of all chips of a tensor-parallel "
+        "group, with a fair share of their host's ports"
+    )
+    if any(c.measured_rows_per_s for c in context.topology.classes):
+        out.append("layer times are scaled to the measured rows per second in the cluster file")
+    seen: list[str] = []
+    for line in out:
+        if line not in seen:
+            seen.append(line)
+    return tuple(seen)
+
+
+def chip_excerpt(chip: Chip) -> dict[str, Any]:
+    """The catalogue's figures of a chip, as plain JSON, so that a plan can be verified alone."""
+    body = asdict(chip)
+    body["peak_flops"] = {k: v for k, v in chip.peak_flops}
+    return body

@@ -1,0 +1,86 @@
+"""From what the command line names to checked inputs, all their problems at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from costmodels.catalog import load_catalog
+from planner.errors import InputError, Problem
+from planner.inputs.cluster import ClusterInput, load_cluster
+from planner.inputs.job import TECHNIQUES, JobInput, load_job
+from planner.inputs.model import ModelInput, load_model
+from planner.inputs.overrides import Override, parse_overrides
+from planner.inputs.problems import nearest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The three inputs of a plan."""
+
+    model: ModelInput
+    cluster: ClusterInput
+    job: JobInput
+
+
+def load_inputs(model: str, cluster: str, job: str | None, overrides: Sequence[Override]) -> Loaded:
+    """Read all three. Raises InputError with the problems of all of them."""
+    problems: list[Problem] = []
+    found_model = _attempt(lambda: load_model(model, overrides), problems)
+    found_cluster = _attempt(lambda: load_cluster(cluster, load_catalog(), overrides), problems)
+    found_job = _attempt(lambda: load_job(job, overrides), problems)
+    if found_model is None or found_cluster is None or found_job is None:
+        raise InputError(problems)
+    return Loaded(found_model, found_cluster, found_job)
+
+
+def job_overrides(
+    sets: Sequence[str] | None,
+    *,
+    forbid: Sequence[str] | None = None,
+    objective: str | None = None,
+    global_batch: int | None = None,
+    seq_len: int | None = None,
+    precision: str | None = None,
+) -> tuple[Override, ...]:
+    """The short options and every ``--set``, as one list; a ``--set`` has the last word."""
+    problems: list[Problem] = []
+    found: list[Override] = []
+    for name in forbid or ():
+        technique = name.replace("-", "_")
+        if technique in TECHNIQUES:
+            path = ("techniques", technique)
+            found.append(
+                Override("job", path, value=False, text=f"job.techniques.{technique}=false")
+            )
+            continue
+        close = nearest(technique, TECHNIQUES)
+        remedy = f"did you mean {close[0]}?" if close else f"known: {', '.join(TECHNIQUES)}"
+        problems.append(Problem(f"--forbid {name}", "no technique has this name", remedy))
+    short = {
+        "objective": objective,
+        "global_batch": global_batch,
+        "seq_len": seq_len,
+        "precision": precision,
+    }
+    found += [
+        Override("job", (field,), value=value, text=f"job.{field}={value}")
+        for field, value in short.items()
+        if value is not None
+    ]
+    written = _attempt(lambda: parse_overrides(sets or ()), problems)
+    if problems or written is None:
+        raise InputError(problems)
+    return (*found, *written)
+
+
+def _attempt(load: Callable[[], T], problems: list[Problem]) -> T | None:
+    """The result, or None with the problems kept for later."""
+    try:
+        return load()
+    except InputError as error:
+        problems += error.problems
+        return None

@@ -1,0 +1,235 @@
+"""Options x layers -> integer tables: picoseconds and bytes, rounded once per layer.
+
+Integer sums are the same in any order, so the search, ``estimate`` and the simulator agree to the
+last bit. Layers of equal shape are priced once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costmodels.catalog import Chip, Fabric
+from costmodels.memory import DeviceOverhead, StateBytes, device_overhead
+from costmodels.price import POLICIES, LayerConfig, LayerPrice, price_layer
+from costmodels.shapes import LayerShape
+from costmodels.units import PS_PER_S
+from planner.graphs.model_graph import ModelGraph
+from planner.graphs.topology import Island, IslandClass, Route, Topology
+from planner.inputs.job import ResolvedJob
+from planner.options import OptionSet, StageOption
+
+Ints = NDArray[np.int64]
+
+
+def picoseconds(seconds: float) -> int:
+    """Whole picoseconds of a time in seconds; the only place where times are rounded."""
+    return round(seconds * PS_PER_S)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCost:
+    """One layer under one option: picoseconds per micro-batch and bytes per device."""
+
+    price: LayerPrice
+    forward_ps: int
+    backward_input_ps: int
+    backward_weight_ps: int
+    recompute_ps: tuple[int, ...]
+    tp_forward_ps: int
+    tp_backward_ps: int
+
+    @property
+    def forward_total_ps(self) -> int:
+        """Forward with its tensor-parallel communication."""
+        return self.forward_ps + self.tp_forward_ps
+
+    def backward_total_ps(self, policy: int) -> int:
+        """Backward with recomputation and tensor-parallel communication."""
+        return (
+            self.backward_input_ps
+            + self.backward_weight_ps
+            + self.recompute_ps[policy]
+            + self.tp_backward_ps
+        )
+
+
+def layer_cost(
+    shape: LayerShape, cls: IslandClass, tp: int, rows: int, job: ResolvedJob, scale: float = 1.0
+) -> LayerCost:
+    """Price one layer on ``tp`` chips of a class; ``scale`` maps formulas to a measured rate."""
+    price = _priced(
+        shape,
+        cls.chip,
+        cls.fabric,
+        LayerConfig(
+            rows=rows,
+            seq_len=job.seq_len,
+            tp=tp,
+            precision=job.precision,
+            sequence_parallel=job.sequence_parallel and tp > 1,
+            flash=cls.chip.flash_attention,
+        ),
+        cls.derate,
+    )
+    return LayerCost(
+        price=price,
+        forward_ps=picoseconds(price.forward_s * scale),
+        backward_input_ps=picoseconds(price.backward_input_s * scale),
+        backward_weight_ps=picoseconds(price.backward_weight_s * scale),
+        recompute_ps=tuple(picoseconds(r * scale) for r in price.recompute_s),
+        tp_forward_ps=picoseconds(price.tp_comm_forward_s),
+        tp_backward_ps=picoseconds(price.tp_comm_backward_s),
+    )
+
+
+@lru_cache(maxsize=65536)
+def _priced(
+    shape: LayerShape, chip: Chip, fabric: Fabric, config: LayerConfig, derate: float
+) -> LayerPrice:
+    return price_layer(shape, chip, fabric, config, derate=derate)
+
+
+def measured_scale(model: ModelGraph, cls: IslandClass, job: ResolvedJob) -> float:
+    """Factor from formula to the measured rate of the whole model on one device of the class.
+
+    A measured rate (rows per second, forward and backward) fixes the sum over layers; the
+    formulas keep their say only in how that sum divides among the layers.
+    """
+    if cls.measured_rows_per_s is None:
+        return 1.0
+    rows = job.micro_batch_rows[0]
+    formula = 0.0
+    for layer in model.layers:
+        cost = layer_cost(layer.shape, cls, 1, rows, job).price
+        formula += cost.forward_s + cost.backward_input_s + cost.backward_weight_s
+    return rows / cls.measured_rows_per_s / formula
+
+
+@dataclass(frozen=True)
+class OptionTable:
+    """All layers under one option: arrays of length L; policy arrays are (policies, L)."""
+
+    option: StageOption
+    costs: tuple[LayerCost, ...]
+    forward_ps: Ints
+    backward_ps: Ints
+    parameters: Ints
+    activation_bytes: Ints
+    working_bytes: Ints
+    logits_bytes: Ints
+
+
+@dataclass(frozen=True)
+class CostTables:
+    """Everything the search needs to know about time and memory, without graphs or formulas.
+
+    ``boundary_bytes[rows][cut]`` is what crosses the cut before layer ``cut``.
+    """
+
+    tables: tuple[OptionTable, ...]
+    boundary_bytes: dict[int, Ints]
+    state: StateBytes
+    overheads: tuple[DeviceOverhead, ...]
+    zero_level: int
+    sequence_parallel: bool
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return len(self.tables[0].costs)
+
+
+def build_tables(
+    model: ModelGraph, topology: Topology, job: ResolvedJob, options: OptionSet
+) -> CostTables:
+    """Price every option on every layer."""
+    scales = [measured_scale(model, cls, job) for cls in topology.classes]
+    tables = []
+    for option in options.options:
+        cls = topology.classes[option.class_index]
+        cache: dict[LayerShape, LayerCost] = {}
+        for layer in model.layers:
+            if layer.shape not in cache:
+                cache[layer.shape] = layer_cost(
+                    layer.shape, cls, option.tp, option.rows, job, scales[cls.index]
+                )
+        costs = tuple(cache[layer.shape] for layer in model.layers)
+        tables.append(option_table(option, costs))
+    element = job.element_bytes
+    boundaries = {
+        rows: np.array(
+            [model.boundary_bytes(c, rows, job.seq_len, element) for c in range(len(model.layers))],
+            dtype=np.int64,
+        )
+        for rows in job.micro_batch_rows
+    }
+    return CostTables(
+        tables=tuple(tables),
+        boundary_bytes=boundaries,
+        state=job.state_bytes,
+        overheads=tuple(device_overhead(c.chip) for c in topology.classes),
+        zero_level=options.zero_level,
+        sequence_parallel=job.sequence_parallel,
+    )
+
+
+def option_table(option: StageOption, costs: tuple[LayerCost, ...]) -> OptionTable:
+    """Arrays over the layers of one option."""
+
+    def row(values: list[int]) -> Ints:
+        return np.array(values, dtype=np.int64)
+
+    policies = range(len(POLICIES))
+    return OptionTable(
+        option=option,
+        costs=costs,
+        forward_ps=row([c.forward_total_ps for c in costs]),
+        backward_ps=np.stack([row([c.backward_total_ps(p) for c in costs]) for p in policies]),
+        parameters=row([c.price.parameters for c in costs]),
+        activation_bytes=np.stack([row([c.price.activation_bytes[p] for c in costs]) for p in policies]),
+        working_bytes=np.stack([row([c.price.working_bytes[p] for c in costs]) for p in policies]),
+        logits_bytes=row([c.price.logits_bytes for c in costs]),
+    )
+
+
+def fabric_hop_ps(bytes_: int, fabric: Fabric, tp_from: int, tp_to: int) -> int:
+    """A micro-batch between two stages of one island: slices over parallel pairs of chips."""
+    if bytes_ == 0:
+        return 0
+    lanes = min(tp_from, tp_to)
+    rate = fabric.pair_bandwidth * fabric.efficiency * lanes
+    return picoseconds(bytes_ / rate + fabric.latency_s)
+
+
+def route_hop_ps(bytes_: int, route: Route, share: float) -> int:
+    """A micro-batch over a network: the stage's fair share of its host's port."""
+    if bytes_ == 0:
+        return 0
+    return picoseconds(bytes_ / (route.bandwidth * share) + route.latency_s)
+
+
+def fair_share(cls_from: IslandClass, tp_from: int, cls_to: IslandClass, tp_to: int) -> float:
+    """Part of a host port that a stage may count on when all chips of its island use it."""
+    return min(tp_from / cls_from.size, tp_to / cls_to.size)
+
+
+def island_hop_ps(
+    bytes_: int, topology: Topology, source: Island, target: Island, tp_from: int, tp_to: int
+) -> int | None:
+    """The real hop between two named islands; None where nothing joins them."""
+    a, b = topology.classes[source.class_index], topology.classes[target.class_index]
+    if source.name == target.name:
+        return fabric_hop_ps(bytes_, a.fabric, tp_from, tp_to)
+    route = topology.route(source, target)
+    if route is None:
+        return None
+    return route_hop_ps(bytes_, route, fair_share(a, tp_from, b, tp_to))
+
+
+def sharded_optimizer_bytes(parameters: Ints, optimizer: int, replicas: int) -> Ints:
+    """Optimizer bytes per layer when ``replicas`` share them evenly (ceiling)."""
+    return -((-parameters * optimizer) // replicas)

@@ -1,0 +1,222 @@
+"""Loads a job and makes every value of it concrete for one model and one cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from costmodels.catalog import Catalog
+from costmodels.memory import StateBytes
+from costmodels.units import bytes_of
+from planner.errors import InputError, Problem
+from planner.graphs.model_graph import ModelGraph
+from planner.graphs.topology import Topology
+from planner.inputs.document import Document
+from planner.inputs.job_spec import TECHNIQUES, JobSpec, Precision, Techniques
+from planner.inputs.overrides import Override, apply_overrides
+from planner.inputs.reading import nearest, problems_from_validation, read_document
+from planner.inputs.resources import fixture, fixture_names
+
+__all__ = [
+    "TECHNIQUES",
+    "JobInput",
+    "JobSpec",
+    "ResolvedJob",
+    "Techniques",
+    "load_job",
+    "resolve_job",
+    "state_bytes",
+]
+
+DEFAULT_SEQ_LEN = 4096
+"""Longest sequence taken without being asked for."""
+
+MAX_TOKENS = 32_768
+"""Tokens of the largest micro-batch that is tried by default; larger ones only add memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobInput:
+    """A checked job. ``source`` is the file, or "" where all values are defaults or overrides."""
+
+    name: str
+    source: str
+    spec: JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedJob:
+    """A job with every value concrete; ``notes`` say which of them nobody gave.
+
+    ``global_batch`` and ``micro_batch_rows`` are in rows (sequences), ``seq_len`` in tokens.
+    ``plan_class`` is the most general class of plan allowed.
+    """
+
+    global_batch: int
+    seq_len: int
+    precision: Precision
+    optimizer: str
+    state_bytes: StateBytes
+    plan_class: str
+    global_batch_tolerance: float
+    micro_batch_rows: tuple[int, ...]
+    max_pipeline_stages: int | None
+    tensor_parallel: bool
+    sequence_parallel: bool
+    recompute_selective: bool
+    recompute_full: bool
+    zero1: bool
+    idle_chips: bool
+    unequal_pipelines: bool
+    objective: str = "step_time"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of one activation or weight element."""
+        return bytes_of(self.precision)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON without the notes; :meth:`from_json` restores it."""
+        value = asdict(self)
+        del value["notes"]
+        value["micro_batch_rows"] = list(self.micro_batch_rows)
+        return value
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ResolvedJob:
+        """The job of :meth:`as_json`. TypeError or ValueError if it is not one."""
+        known = {f.name for f in fields(cls)} - {"notes"}
+        if set(value) != known:
+            wrong = ", ".join(sorted(set(value) ^ known))
+            raise ValueError(f"not a resolved job: {wrong}")
+        state = StateBytes(**value["state_bytes"])
+        rows = tuple(int(r) for r in value["micro_batch_rows"])
+        return cls(**{**value, "state_bytes": state, "micro_batch_rows": rows})
+
+
+def load_job(spec: str | Path | None = None, overrides: Sequence[Override] = ()) -> JobInput:
+    """Reads a job file or a shipped job, or starts from the defaults; then applies ``--set``.
+
+    Raises InputError with every problem found.
+    """
+    document = apply_overrides(_find(spec), overrides, "job", JobSpec)
+    try:
+        parsed = JobSpec.model_validate(document.data)
+    except ValidationError as error:
+        raise InputError(problems_from_validation(error, document, JobSpec)) from None
+    name = "job" if spec is None else Path(str(spec)).stem
+    return JobInput(name, "" if spec is None else document.source, parsed)
+
+
+def _find(spec: str | Path | None) -> Document:
+    if spec is None:
+        return Document("job", {})
+    path = Path(spec)
+    if path.suffix in (".json", ".yaml", ".yml") or path.is_file():
+        return read_document(path)
+    shipped = fixture("jobs", str(spec))
+    if shipped is not None:
+        return read_document(shipped)
+    close = nearest(str(spec), fixture_names("jobs"))
+    remedy = f"did you mean {close[0]}?" if close else "give a YAML or JSON file"
+    raise InputError([Problem("job", f"{str(spec)!r} is no file and no shipped job", remedy)])
+
+
+def resolve_job(job: JobInput, model: ModelGraph, topology: Topology) -> ResolvedJob:
+    """Fills in whatever the job leaves open; :mod:`planner.checks` judges the result.
+
+    Precision: bf16 if every chip has it, else fp16, else fp32. Sequence length: the model's
+    longest, at most 4096. Rows per micro-batch: powers of two up to 8, fewer for long sequences.
+    """
+    spec = job.spec
+    notes: list[str] = []
+    precision = spec.precision or _common_precision(topology, notes)
+    seq_len = spec.seq_len or _seq_len(model, notes)
+    rows = spec.micro_batch_rows or _rows(spec.global_batch, seq_len, notes)
+    techniques = spec.techniques.model_dump()
+    plan_class = "asymmetric" if spec.plan_class == "any" else spec.plan_class
+    if plan_class != "asymmetric":
+        techniques["unequal_pipelines"] = False
+    state = state_bytes(spec, precision)
+    notes += _defaults(spec, state)
+    return ResolvedJob(
+        global_batch=spec.global_batch,
+        seq_len=seq_len,
+        precision=precision,
+        optimizer=spec.optimizer,
+        state_bytes=state,
+        plan_class=plan_class,
+        global_batch_tolerance=spec.global_batch_tolerance,
+        micro_batch_rows=rows,
+        max_pipeline_stages=spec.max_pipeline_stages,
+        objective=spec.objective,
+        notes=tuple(notes),
+        **techniques,
+    )
+
+
+def state_bytes(spec: JobSpec, precision: str) -> StateBytes:
+    """Bytes per parameter of weight, gradient and optimizer.
+
+    In 16 bits (and fp8, whose weights are stored in 16): Adam 2 + 2 + 12 (fp32 master weight and
+    two moments), SGD with momentum 2 + 2 + 8, 8-bit Adam 2 + 2 + 2 (two moments of one byte, no
+    master weight). In fp32 there is no master weight: 4 + 4 + 8, 4 + 4 + 4, 4 + 4 + 2.
+    """
+    size = bytes_of(precision)
+    master = 4 if size == 2 else 0
+    optimizer = {"adam": master + 8, "adamw": master + 8, "sgd": master + 4, "adam8bit": 2}
+    own = spec.optimizer_state_bytes_per_parameter
+    gradient = 4 if spec.gradient_dtype == "fp32" else size
+    return StateBytes(size, gradient, optimizer[spec.optimizer] if own is None else own)
+
+
+def _common_precision(topology: Topology, notes: list[str]) -> Precision:
+    chips = {c.chip.id: c.chip for c in topology.classes}
+    lacking: list[str] = []
+    order: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
+    for precision in order:
+        without = [i for i in sorted(chips) if not chips[i].supports(precision)]
+        if not without:
+            why = f" ({'; '.join(lacking)})" if lacking else ""
+            notes.append(f"precision {precision}: the best that every chip has{why}")
+            return precision
+        lacking.append(f"no {precision} on {', '.join(Catalog.alias(i) for i in without)}")
+    return "fp16"
+
+
+def _seq_len(model: ModelGraph, notes: list[str]) -> int:
+    per_token = any(e.elements_per_token for e in model.edges) or any(
+        layer.shape.generic is None for layer in model.layers
+    )
+    if not per_token:
+        notes.append("sequence length 1: the model's layers count per row")
+        return 1
+    length = min(model.max_seq_len or DEFAULT_SEQ_LEN, DEFAULT_SEQ_LEN)
+    longest = f", the model allows {model.max_seq_len}" if model.max_seq_len > length else ""
+    notes.append(f"sequence length {length} (default{longest})")
+    return length
+
+
+def _rows(global_batch: int, seq_len: int, notes: list[str]) -> tuple[int, ...]:
+    candidates = (1, 2, 4, 8) if seq_len > 512 else (1, 4, 16, 64)
+    rows = tuple(r for r in candidates if r <= global_batch and r * seq_len <= MAX_TOKENS) or (1,)
+    notes.append(f"rows per micro-batch tried: {', '.join(map(str, rows))} (default)")
+    return rows
+
+
+def _defaults(spec: JobSpec, state: StateBytes) -> Iterator[str]:
+    given = spec.model_fields_set
+    if "global_batch" not in given:
+        yield f"global batch {spec.global_batch} rows (default)"
+    if "optimizer" not in given:
+        yield (
+            f"optimizer {spec.optimizer} (default), {state.total} bytes of state per parameter: "
+            f"{state.parameter} weight, {state.gradient} gradient, {state.optimizer} optimizer"
+        )
+    if "gradient_dtype" not in given:
+        yield f"gradients in {state.gradient} bytes, as the weights (default)"

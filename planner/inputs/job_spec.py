@@ -1,0 +1,93 @@
+"""What a job file may say: batch, sequence length, precision, optimizer, allowed techniques."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from planner.inputs.reading import field_error
+
+Precision = Literal["bf16", "fp16", "fp32", "fp8"]
+PlanClassName = Literal["rectangular", "staged", "asymmetric"]
+OptimizerName = Literal["adam", "adamw", "adam8bit", "sgd"]
+
+MAX_BATCH = 10_000_000
+MAX_SEQ_LEN = 16_777_216
+
+PositiveInt = Annotated[int, Field(strict=True, ge=1, le=MAX_BATCH)]
+
+
+def _sorted_rows(rows: tuple[int, ...]) -> tuple[int, ...]:
+    if not rows:
+        raise field_error("the list is empty", "leave it out, or give rows such as [1, 2, 4]")
+    return tuple(sorted(set(rows)))
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Techniques(_Strict):
+    """What the planner may use; each false one leaves the search space and is named there.
+
+    ``idle_chips``: leave chips out where they would slow the step down. ``unequal_pipelines``:
+    pipelines may differ in chips, depth, layer split, tensor parallelism or micro-batches.
+    """
+
+    tensor_parallel: bool = True
+    sequence_parallel: bool = True
+    recompute_selective: bool = True
+    recompute_full: bool = True
+    zero1: bool = True
+    idle_chips: bool = True
+    unequal_pipelines: bool = True
+
+
+TECHNIQUES = tuple(Techniques.model_fields)
+"""Names that ``--forbid`` accepts."""
+
+
+class JobSpec(_Strict):
+    """One training job as written; None means that the planner chooses and says so.
+
+    ``global_batch`` is in rows (sequences) per step, ``seq_len`` in tokens per row.
+    ``gradient_dtype`` "same" keeps gradients in the precision of the weights (16 bytes of state
+    per parameter with Adam), "fp32" accumulates them in 4 bytes (18).
+    ``optimizer_state_bytes_per_parameter`` replaces the optimizer's own figure, master copy of
+    the weights included. ``plan_class`` is the most general class allowed; "any" is
+    "asymmetric". ``global_batch_tolerance`` 0.02 allows plans to be offered at batches within
+    2 %. ``micro_batch_rows`` lists the allowed rows per micro-batch.
+    """
+
+    global_batch: int = Field(default=512, strict=True, ge=1, le=MAX_BATCH)
+    seq_len: int | None = Field(default=None, strict=True, ge=1, le=MAX_SEQ_LEN)
+    precision: Precision | None = None
+    optimizer: OptimizerName = "adam"
+    optimizer_state_bytes_per_parameter: int | None = Field(default=None, strict=True, ge=0, le=64)
+    gradient_dtype: Literal["same", "fp32"] = "same"
+    plan_class: Literal["any", "rectangular", "staged", "asymmetric"] = "any"
+    global_batch_tolerance: float = Field(
+        default=0.0, strict=True, ge=0.0, le=0.5, allow_inf_nan=False
+    )
+    micro_batch_rows: Annotated[tuple[PositiveInt, ...], AfterValidator(_sorted_rows)] | None = None
+    max_pipeline_stages: int | None = Field(default=64, strict=True, ge=1, le=1024)
+    techniques: Techniques = Techniques()
+    objective: str = "step_time"
+
+    @model_validator(mode="after")
+    def _cross_checks(self) -> JobSpec:
+        if self.objective != "step_time":
+            raise field_error(
+                f"objective {self.objective!r} is not available yet",
+                "use step_time, the time of one optimizer step",
+                at=("objective",),
+            )
+        rows = self.micro_batch_rows
+        if rows is not None and min(rows) > self.global_batch:
+            raise field_error(
+                f"every allowed micro-batch is larger than the global batch {self.global_batch}",
+                f"allow at most {self.global_batch} rows",
+                at=("micro_batch_rows",),
+            )
+        return self

@@ -1,0 +1,427 @@
+"""Price one explicit layout: named devices, real routes, real replicas. Used by every caller.
+
+The search hands its solution here after placement, ``estimate`` hands what the user wrote. Both
+get the same integers from the same per-layer function (``costing.layer_cost``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from costmodels.collectives import SyncHost, gradient_sync_s
+from costmodels.compute import optimizer_update_s
+from costmodels.memory import MemoryItems, boundary_buffer_bytes, device_overhead, stage_memory
+from costmodels.price import POLICIES
+from costmodels.schedules import (
+    ExactTimes,
+    ScheduleName,
+    depth_rule,
+    exact_time,
+    formula_time,
+    takt,
+)
+from planner.costing import (
+    LayerCost,
+    island_hop_ps,
+    layer_cost,
+    measured_scale,
+    picoseconds,
+)
+from planner.graphs.model_graph import ModelGraph
+from planner.graphs.topology import Island, Topology
+from planner.inputs.job import ResolvedJob
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutStage:
+    """Layers ``[first, end)`` on named devices of one island.
+
+    ``policies`` names the recomputation of each layer (index in ``POLICIES``); ``in_flight`` is
+    None where the depth rule decides within memory.
+    """
+
+    island: Island
+    devices: tuple[str, ...]
+    first: int
+    end: int
+    policies: tuple[int, ...]
+    in_flight: int | None = None
+
+    @property
+    def tp(self) -> int:
+        """Tensor-parallel degree."""
+        return len(self.devices)
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutPipeline:
+    """One stream of micro-batches through its stages."""
+
+    stages: tuple[LayoutStage, ...]
+    rows: int
+    micro_batches: int
+    last_rows: int
+    schedule: ScheduleName = "1f1b"
+
+
+@dataclass(frozen=True)
+class PricedStage:
+    """A stage with its costs: picoseconds per micro-batch and itemised bytes."""
+
+    stage: LayoutStage
+    costs: tuple[LayerCost, ...]
+    forward_ps: int
+    backward_ps: int
+    in_flight: int
+    memory: MemoryItems
+    usable_bytes: int
+    hop_to_next_ps: int | None
+
+
+@dataclass(frozen=True)
+class PricedPipeline:
+    """A pipeline with formula and exact times (without synchronisation and update)."""
+
+    pipeline: LayoutPipeline
+    stages: tuple[PricedStage, ...]
+    fill_ps: int
+    formula_ps: int
+    exact: ExactTimes
+
+
+@dataclass(frozen=True)
+class SyncPrice:
+    """Gradient reduction of layers ``[first, end)`` over ``(pipeline, stage)`` members."""
+
+    first: int
+    end: int
+    kind: str
+    members: tuple[tuple[int, int], ...]
+    time_ps: int
+
+
+@dataclass(frozen=True)
+class PricedLayout:
+    """The whole step, in picoseconds."""
+
+    pipelines: tuple[PricedPipeline, ...]
+    syncs: tuple[SyncPrice, ...]
+    sync_ps: int
+    update_ps: int
+    formula_ps: int
+    exact_ps: int
+    critical: int
+    problems: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether every stage fits its devices and every transfer has a route."""
+        return not self.problems
+
+
+class LayoutPricer:
+    """Prices layouts of one model on one cluster for one job; caches layers and routes."""
+
+    def __init__(self, model: ModelGraph, topology: Topology, job: ResolvedJob) -> None:
+        self.model = model
+        self.topology = topology
+        self.job = job
+        self._scales = [measured_scale(model, c, job) for c in topology.classes]
+        self._layers: dict[tuple[int, int, int], tuple[LayerCost, ...]] = {}
+        self._pipelines: dict[object, tuple[int, ExactTimes]] = {}
+
+    def costs(self, class_index: int, tp: int, rows: int) -> tuple[LayerCost, ...]:
+        """Costs of all layers under one way to run them."""
+        key = (class_index, tp, rows)
+        if key not in self._layers:
+            cls = self.topology.classes[class_index]
+            self._layers[key] = tuple(
+                layer_cost(layer.shape, cls, tp, rows, self.job, self._scales[class_index])
+                for layer in self.model.layers
+            )
+        return self._layers[key]
+
+    def price(self, pipelines: Sequence[LayoutPipeline], zero_level: int) -> PricedLayout:
+        """Price the layout; what does not fit or connect is listed, not raised."""
+        problems: list[str] = []
+        priced = tuple(
+            self._pipeline(p, pipe, zero_level, len(pipelines), problems)
+            for p, pipe in enumerate(pipelines)
+        )
+        syncs = self._syncs(pipelines, zero_level, problems)
+        update_ps = self._update_ps(pipelines, zero_level)
+        ends = [list(p.exact.stage_last_backward_end) for p in priced]
+        exact = 0
+        finish = [0] * len(priced)
+        synced: dict[tuple[int, int], int] = {}
+        for sync in syncs:
+            start = max(ends[p][s] for p, s in sync.members)
+            for member in sync.members:
+                synced[member] = max(synced.get(member, 0), start + sync.time_ps)
+                finish[member[0]] = max(finish[member[0]], sync.time_ps)
+        for p, pipe in enumerate(priced):
+            for s in range(len(pipe.stages)):
+                exact = max(exact, synced.get((p, s), ends[p][s]))
+        exact += update_ps
+        totals = [pipe.formula_ps + finish[p] for p, pipe in enumerate(priced)]
+        critical = max(range(len(totals)), key=lambda p: (totals[p], -p))
+        return PricedLayout(
+            pipelines=priced,
+            syncs=tuple(syncs),
+            sync_ps=max((s.time_ps for s in syncs), default=0),
+            update_ps=update_ps,
+            formula_ps=max(totals[critical] + update_ps, exact),
+            exact_ps=exact,
+            critical=critical,
+            problems=tuple(problems),
+        )
+
+    # -- pipelines --------------------------------------------------------------------------
+
+    def _pipeline(
+        self,
+        index: int,
+        pipe: LayoutPipeline,
+        zero_level: int,
+        replicas: int,
+        problems: list[str],
+    ) -> PricedPipeline:
+        forward, backward, costs = [], [], []
+        for stage in pipe.stages:
+            layer_costs = self.costs(stage.island.class_index, stage.tp, pipe.rows)
+            own = layer_costs[stage.first : stage.end]
+            costs.append(own)
+            forward.append(sum(c.forward_total_ps for c in own))
+            backward.append(sum(c.backward_total_ps(p) for c, p in zip(own, stage.policies)))
+        hops = self._hops(index, pipe, problems)
+        depths = self._depths(pipe, costs, forward, backward, hops, zero_level, replicas)
+        key = (pipe.schedule, *forward, -1, *backward, -1, *hops, -1, *depths, pipe.micro_batches)
+        if key not in self._pipelines:
+            formula = formula_time(
+                forward, backward, hops, pipe.micro_batches, depths, pipe.schedule
+            )
+            exact = exact_time(pipe.schedule, forward, backward, hops, depths, pipe.micro_batches)
+            self._pipelines[key] = (max(formula, exact.total), exact)
+        formula, exact = self._pipelines[key]
+        stages = []
+        for s, stage in enumerate(pipe.stages):
+            cls = self.topology.classes[stage.island.class_index]
+            memory = self._memory(pipe, s, costs[s], depths[s], zero_level, replicas)
+            if memory.peak > cls.usable_memory_bytes:
+                short = (memory.peak - cls.usable_memory_bytes) / 2**30
+                problems.append(
+                    f"pipeline {index} stage {s} on {stage.devices[0]} ({cls.chip.name}): "
+                    f"needs {memory.peak / 2**30:.2f} GiB of {cls.usable_memory_bytes / 2**30:.2f} "
+                    f"GiB usable, {short:.2f} GiB too much per device"
+                )
+            stages.append(
+                PricedStage(
+                    stage=stage,
+                    costs=costs[s],
+                    forward_ps=forward[s],
+                    backward_ps=backward[s],
+                    in_flight=depths[s],
+                    memory=memory,
+                    usable_bytes=cls.usable_memory_bytes,
+                    hop_to_next_ps=hops[s] if s < len(hops) else None,
+                )
+            )
+        fill = sum(forward) + sum(backward) + 2 * sum(hops)
+        return PricedPipeline(pipe, tuple(stages), fill, formula, exact)
+
+    def _boundary(self, rows: int, cut: int) -> int:
+        if cut in (0, len(self.model.layers)):
+            return 0
+        return self.model.boundary_bytes(cut, rows, self.job.seq_len, self.job.element_bytes)
+
+    def _hops(self, index: int, pipe: LayoutPipeline, problems: list[str]) -> tuple[int, ...]:
+        hops = []
+        for a, b in zip(pipe.stages, pipe.stages[1:]):
+            bytes_ = self._boundary(pipe.rows, b.first)
+            hop = island_hop_ps(bytes_, self.topology, a.island, b.island, a.tp, b.tp)
+            if hop is None:
+                problems.append(
+                    f"pipeline {index}: no network joins {a.island.name} and {b.island.name}"
+                )
+                hop = 0
+            hops.append(hop)
+        return tuple(hops)
+
+    def _memory(
+        self,
+        pipe: LayoutPipeline,
+        s: int,
+        costs: tuple[LayerCost, ...],
+        depth: int,
+        zero_level: int,
+        replicas: int,
+    ) -> MemoryItems:
+        stage = pipe.stages[s]
+        return stage_memory(
+            [c.price for c in costs],
+            stage.policies,
+            state=self.job.state_bytes,
+            overhead=device_overhead(self.topology.classes[stage.island.class_index].chip),
+            in_flight=depth,
+            micro_batches=pipe.micro_batches,
+            zero_level=zero_level,
+            replicas=replicas,
+            boundary_bytes=boundary_buffer_bytes(
+                self._boundary(pipe.rows, stage.first),
+                self._boundary(pipe.rows, stage.end),
+                tp=stage.tp,
+                sequence_parallel=self.job.sequence_parallel,
+            ),
+        )
+
+    def _depths(
+        self,
+        pipe: LayoutPipeline,
+        costs: Sequence[tuple[LayerCost, ...]],
+        forward: Sequence[int],
+        backward: Sequence[int],
+        hops: Sequence[int],
+        zero_level: int,
+        replicas: int,
+    ) -> tuple[int, ...]:
+        """The depths asked for, or the depth rule within memory (never below classic 1F1B)."""
+        count = len(pipe.stages)
+        if pipe.schedule == "gpipe":
+            return (pipe.micro_batches,) * count
+        wanted = depth_rule(forward, backward, hops, takt(forward, backward, hops))
+        depths = list(wanted)
+        for s, stage in enumerate(pipe.stages):
+            if stage.in_flight is not None:
+                depths[s] = stage.in_flight
+                continue
+            usable = self.topology.classes[stage.island.class_index].usable_memory_bytes
+            ceiling = depths[s - 1] - 1 if s else depths[s]
+            depths[s] = max(min(depths[s], ceiling), count - s)
+            while depths[s] > count - s:
+                items = self._memory(pipe, s, costs[s], depths[s], zero_level, replicas)
+                if items.peak <= usable or min(depths[s], pipe.micro_batches) <= 1:
+                    break
+                each = max(1, items.activations // max(1, min(depths[s], pipe.micro_batches)))
+                over = -(-(items.peak - usable) // each)
+                if depths[s] > pipe.micro_batches:
+                    depths[s] = max(count - s, min(depths[s] - 1, pipe.micro_batches - over))
+                else:
+                    depths[s] = max(count - s, depths[s] - max(1, over))
+        return tuple(depths)
+
+    # -- after the last backward --------------------------------------------------------------
+
+    def _update_ps(self, pipelines: Sequence[LayoutPipeline], zero_level: int) -> int:
+        shards = len(pipelines) if zero_level else 1
+        worst = 0.0
+        seen = set()
+        for pipe in pipelines:
+            for stage in pipe.stages:
+                key = (stage.island.class_index, stage.tp, stage.first, stage.end)
+                if key in seen:
+                    continue
+                seen.add(key)
+                costs = self.costs(stage.island.class_index, stage.tp, pipe.rows)
+                parameters = sum(c.price.parameters for c in costs[stage.first : stage.end])
+                chip = self.topology.classes[stage.island.class_index].chip
+                worst = max(
+                    worst, optimizer_update_s(parameters, self.job.state_bytes, chip, shards)
+                )
+        return picoseconds(worst)
+
+    def _syncs(
+        self, pipelines: Sequence[LayoutPipeline], zero_level: int, problems: list[str]
+    ) -> list[SyncPrice]:
+        """Reductions per run of layers that every pipeline holds in a single stage."""
+        if len(pipelines) < 2:
+            return []
+        state = self.job.state_bytes
+        # a ring carries 2(n-1)/n of this: gradients scattered, then parameters gathered (ZeRO-1),
+        # or gradients reduced to everybody
+        per_parameter = (
+            -(-(state.gradient + state.parameter) // 2) if zero_level else state.gradient
+        )
+        cuts = sorted({s.first for p in pipelines for s in p.stages} | {len(self.model.layers)})
+        segments = list(zip(cuts, cuts[1:]))
+        members: list[tuple[tuple[int, int], ...]] = []
+        cursor = [0] * len(pipelines)
+        for first, _ in segments:
+            row = []
+            for p, pipe in enumerate(pipelines):
+                while pipe.stages[cursor[p]].end <= first:
+                    cursor[p] += 1
+                row.append((p, cursor[p]))
+            members.append(tuple(row))
+        shard_bytes: dict[tuple[int, int, int], int] = {}
+
+        def shard(pipe: LayoutPipeline, stage: LayoutStage, segment: int) -> int:
+            key = (stage.island.class_index, stage.tp, segment)
+            if key not in shard_bytes:
+                first, end = segments[segment]
+                costs = self.costs(stage.island.class_index, stage.tp, pipe.rows)
+                shard_bytes[key] = per_parameter * sum(
+                    c.price.parameters for c in costs[first:end]
+                )
+            return shard_bytes[key]
+
+        # what each island exchanges with others, over all segments at once
+        exchanged: dict[str, int] = {}
+        holders: list[dict[str, tuple[Island, int, int, int]]] = []
+        for k, row in enumerate(members):
+            local: dict[str, tuple[Island, int, int, int]] = {}
+            for p, s in row:
+                stage = pipelines[p].stages[s]
+                name = stage.island.name
+                island, count, full, most = local.get(name, (stage.island, 0, 0, 0))
+                bytes_ = shard(pipelines[p], stage, k)
+                local[name] = (
+                    island, count + 1, max(full, bytes_ * stage.tp), max(most, bytes_)
+                )
+            holders.append(local)
+            if len(local) > 1:
+                for name, (_, _, full, _) in local.items():
+                    exchanged[name] = exchanged.get(name, 0) + full
+        out = []
+        for k, row in enumerate(members):
+            local = holders[k]
+            names = sorted(local)
+            shares = []
+            latency = 0.0
+            for at, name in enumerate(names):
+                island, count, _, most = local[name]
+                cls = self.topology.classes[island.class_index]
+                port = None
+                if len(names) > 1:
+                    other = local[names[(at + 1) % len(names)]][0]
+                    route = self.topology.route(island, other)
+                    if route is None:
+                        problems.append(
+                            f"layers {segments[k]}: no network joins {name} and {other.name}, "
+                            f"whose gradients must be summed"
+                        )
+                        continue
+                    port = route.bandwidth
+                    latency = max(latency, route.latency_s)
+                shares.append(
+                    SyncHost(
+                        replicas=count,
+                        shard_bytes=most,
+                        fabric=cls.fabric,
+                        exchanged_bytes=exchanged.get(name, 0),
+                        port_bytes_per_s=port,
+                    )
+                )
+            seconds = gradient_sync_s(shares, latency_s=latency)
+            out.append(
+                SyncPrice(segments[k][0], segments[k][1], "gradients", row, picoseconds(seconds))
+            )
+        return out
+
+
+def uniform_policies(stage_policy: int, layers: int) -> tuple[int, ...]:
+    """The same recomputation for all layers of a stage."""
+    return (stage_policy,) * layers
+
+
+__all__ = ["POLICIES", "LayoutPipeline", "LayoutPricer", "LayoutStage", "PricedLayout"]

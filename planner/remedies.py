@@ -1,0 +1,147 @@
+"""When nothing fits: the binding device, the shortfall, and remedies that were themselves checked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from costmodels.price import POLICIES
+from costmodels.units import GIB
+from planner.costing import build_tables
+from planner.errors import InfeasibleError
+from planner.graphs.topology import Topology
+from planner.inputs.job import ResolvedJob
+from planner.options import legal_options
+from planner.search.engine import Engine, SearchLimits
+from planner.search.problem import Problem
+
+if TYPE_CHECKING:
+    from planner.solve import Context
+
+MAX_EXTRA_GIB = 512
+
+
+def plan_exists(context: Context, topology: Topology, job: ResolvedJob) -> bool:
+    """Whether any plan at all is found on a changed cluster or job (quick search, no proof)."""
+    options = legal_options(context.model.graph, topology, job)
+    if not options.options:
+        return False
+    problem = Problem(
+        tables=build_tables(context.model.graph, topology, job, options),
+        topology=topology,
+        policies=options.policies,
+        global_batch=job.global_batch,
+        max_stages=context.problem.max_stages,
+    )
+    limits = SearchLimits(gap=1.0, seed=0, rounds=1, prove=False, integer_work=0.2)
+    return Engine(problem, limits).run().solution is not None
+
+
+def with_extra_memory(topology: Topology, extra_bytes: int) -> Topology:
+    """The same cluster with more usable memory on every device."""
+    return replace(
+        topology,
+        classes=tuple(
+            replace(c, usable_memory_bytes=c.usable_memory_bytes + extra_bytes)
+            for c in topology.classes
+        ),
+    )
+
+
+def shortfall_bytes(context: Context) -> int | None:
+    """Least extra memory per device (to 1/16 GiB) with which a plan exists; None beyond the range."""
+
+    def fits(sixteenths: int) -> bool:
+        changed = with_extra_memory(context.topology, sixteenths * GIB // 16)
+        return plan_exists(context, changed, context.job)
+
+    high = 16
+    while not fits(high):
+        high *= 2
+        if high > MAX_EXTRA_GIB * 16:
+            return None
+    low = 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        if fits(middle):
+            high = middle
+        else:
+            low = middle
+    return high * GIB // 16
+
+
+def candidate_jobs(job: ResolvedJob) -> list[tuple[str, ResolvedJob]]:
+    """Changes of the job that save memory, with the flag that makes each."""
+    out: list[tuple[str, ResolvedJob]] = []
+    if not job.recompute_full:
+        out.append(("allow full recomputation", replace(job, recompute_full=True)))
+    if not job.zero1:
+        out.append(("allow ZeRO level 1", replace(job, zero1=True)))
+    if not job.tensor_parallel:
+        out.append(("allow tensor parallelism", replace(job, tensor_parallel=True)))
+    if min(job.micro_batch_rows) > 1:
+        out.append(("--set job.micro_batch_rows=[1]", replace(job, micro_batch_rows=(1,))))
+    state = job.state_bytes
+    if state.optimizer > 6:
+        small = replace(state, optimizer=6 if state.parameter == 2 else 2)
+        out.append(("--set job.optimizer=adam8bit", replace(job, state_bytes=small)))
+    if job.seq_len > 1024:
+        half = job.seq_len // 2
+        out.append((f"--set job.seq_len={half}", replace(job, seq_len=half)))
+    return out
+
+
+def bigger_cluster(topology: Topology, factor: int) -> Topology:
+    """Every class with ``factor`` times the islands (same routes); only for what-if checks."""
+    return replace(
+        topology,
+        classes=tuple(
+            replace(
+                c,
+                islands=tuple(
+                    replace(
+                        i,
+                        name=f"{i.name}*{k}",
+                        devices=tuple(f"{d}*{k}" for d in i.devices),
+                    )
+                    for k in range(factor)
+                    for i in c.islands
+                ),
+            )
+            for c in topology.classes
+        ),
+    )
+
+
+def infeasible(context: Context) -> InfeasibleError:
+    """The error for a proven-infeasible problem, with checked remedies."""
+    remedies = []
+    for flag, job in candidate_jobs(context.job):
+        if plan_exists(context, context.topology, job):
+            remedies.append(f"{flag}: checked, a plan exists")
+    for factor in (2, 4, 8):
+        single = any(
+            c.count == 1 and (c.index, c.index) not in context.topology.class_routes
+            for c in context.topology.classes
+        )
+        if single:
+            break
+        if plan_exists(context, bigger_cluster(context.topology, factor), context.job):
+            remedies.append(f"{factor} times as many nodes of each kind: checked, a plan exists")
+            break
+    short = shortfall_bytes(context)
+    classes = context.topology.classes
+    tightest = min(classes, key=lambda c: (c.usable_memory_bytes, c.index))
+    what = (
+        f"{context.model.name} does not fit: with tensor parallelism, "
+        f"recomputation {{{', '.join(POLICIES[p] for p in context.options.policies)}}} and "
+        f"ZeRO level {context.options.zero_level} allowed, "
+    )
+    if short is None:
+        what += f"more than {MAX_EXTRA_GIB} GiB are missing on every device"
+    else:
+        what += (
+            f"{short / GIB:.2f} GiB are missing per device (binding: {tightest.chip.name} with "
+            f"{tightest.usable_memory_bytes / GIB:.1f} GiB usable)"
+        )
+    return InfeasibleError(what, where=tightest.chip.name, remedies=remedies)

@@ -1,0 +1,219 @@
+"""What the plan is worth: its figures, the plans beside it, what was proved, what is left over."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from costmodels.catalog.names import short_name
+from planner.plan import Baseline, Certificate, Estimate, Plan
+from planner.report.bars import COLOURS, FILLS, length, stacked
+from planner.report.format import count, device_list, duration, memory, percent, plural, ratio
+from planner.report.groups import used_chips
+
+BAR = 24
+SMALL_MARGIN = 2**30
+"""Bytes: less than this left on a chip deserves a word before a run."""
+
+
+def figures(plan: Plan) -> Table:
+    """Step time, throughput, MFU, where the time goes, and what was proved."""
+    estimate = plan.estimate
+    chips = sum(used_chips(plan).values())
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    table.add_row("step time", _step_time(estimate))
+    table.add_row(
+        "throughput",
+        Text.assemble(
+            (f"{count(estimate.tokens_per_s)} tokens/s", "bold"),
+            f" · {count(estimate.tokens_per_s / chips)} per chip",
+        ),
+    )
+    table.add_row(
+        "MFU",
+        Text.assemble(
+            (percent(estimate.mfu), "bold"),
+            f" of the used chips' dense peak ({percent(estimate.mfu_6n)} without attention)",
+        ),
+    )
+    table.add_row("time goes to", _breakdown(estimate))
+    table.add_row("memory", _tightest(plan))
+    if plan.certificate is not None:
+        table.add_row("proof", proof(plan.certificate))
+    return table
+
+
+def _step_time(estimate: Estimate) -> Text:
+    text = Text.assemble((duration(estimate.step_time_s), "bold green"))
+    simulated = estimate.simulated_step_time_s
+    if simulated is not None:
+        off = simulated / estimate.step_time_s - 1
+        agrees = "the same" if abs(off) < 5e-7 else f"{'+' if off > 0 else '−'}{percent(abs(off))}"
+        text.append(f" · replayed event by event {duration(simulated)} ({agrees})")
+    if estimate.step_time_range_s is not None:
+        low, high = estimate.step_time_range_s
+        text.append(f"\nlikely between {duration(low)} and {duration(high)} on real machines")
+    return text
+
+
+def _breakdown(estimate: Estimate) -> Text:
+    parts = [
+        ("fill", estimate.breakdown_s.fill),
+        ("steady", estimate.breakdown_s.steady),
+        ("sync", estimate.breakdown_s.sync),
+        ("update", estimate.breakdown_s.update),
+    ]
+    text = Text.assemble(stacked(parts, BAR // 2), " ")
+    for n, (name, value) in enumerate(parts):
+        text.append(f" {FILLS[n]}", style=COLOURS[n])
+        text.append(f" {name} {duration(value)} ")
+    return text
+
+
+def _tightest(plan: Plan) -> Text:
+    replicas = [r for p in plan.pipelines for s in p.stages for r in s.replicas]
+    tight = min(replicas, key=lambda r: r.memory_bytes.usable - r.memory_bytes.peak)
+    left = tight.memory_bytes.usable - tight.memory_bytes.peak
+    text = Text(
+        f"the fullest chip, {tight.devices[0]} ({short_name(tight.chip)}), keeps {memory(left)} "
+        f"of {memory(tight.memory_bytes.usable)} free"
+    )
+    if left < SMALL_MARGIN:
+        text.append("\nthin: other software on the chip could use that up", style="yellow")
+    return text
+
+
+def proof(certificate: Certificate) -> Text:
+    """The certificate in words."""
+    if certificate.status == "optimal":
+        head = "the best possible within the declared space"
+    else:
+        head = (
+            f"at most {percent(certificate.gap)} from the best possible within the declared space"
+        )
+    text = Text.assemble((head, "bold"))
+    if certificate.status == "feasible":
+        text.append(" (a limit stopped the search: give it more time to narrow this)")
+    text.append(
+        f"\nformula time {duration(certificate.objective_s)}, "
+        f"proven bound {duration(certificate.lower_bound_s)}"
+    )
+    if certificate.exact_lower_bound_s is not None:
+        text.append(f", bound on the exact time {duration(certificate.exact_lower_bound_s)}")
+    if not certificate.deterministic:
+        text.append("\nstopped by the clock: another run may give another plan", style="yellow")
+    return text
+
+
+def baselines(plan: Plan) -> RenderableType:
+    """The chosen plan beside what people would have done by hand."""
+    own = plan.estimate.step_time_s
+    known = [b.step_time_s for b in plan.baselines if b.step_time_s is not None]
+    longest = max([own, *known])
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True, max_width=34, overflow="ellipsis")
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column()
+    table.add_row(
+        Text("this plan", style="bold"),
+        Text(duration(own), style="bold"),
+        Text(length(own, longest, BAR), style="green"),
+    )
+    for baseline in plan.baselines:
+        if baseline.step_time_s is None:
+            table.add_row(baseline.name, "—", Text(baseline.description, style="dim"))
+            continue
+        bar = Text(length(baseline.step_time_s, longest, BAR), style="dim")
+        bar.append(f"  {_compared(own, baseline)}", style="not dim")
+        table.add_row(baseline.name, duration(baseline.step_time_s), bar)
+    return table
+
+
+def _compared(own: float, baseline: Baseline) -> str:
+    speedup = (baseline.step_time_s or own) / own
+    if abs(speedup - 1) < 5e-4:
+        return "as fast"
+    if speedup > 1:
+        return f"this plan is {ratio(speedup)} faster"
+    return f"this plan is {ratio(1 / speedup)} slower"
+
+
+def headline(plan: Plan) -> Text:
+    """One line: what it is, and how it compares with the best thing to do without it."""
+    used = sum(used_chips(plan).values())
+    idle = sum(len(u.devices) for u in plan.unused_devices)
+    chips = f"all {plural(used, 'chip')}" if not idle else f"{used:,} of {used + idle:,} chips"
+    pipelines = plural(len(plan.pipelines), "pipeline")
+    text = Text.assemble(
+        ("Plan ", "bold"),
+        (plan.plan_id[:12], "bold cyan"),
+        f"  {plan.plan_class} · {pipelines} on {chips}",
+    )
+    rivals = [b for b in plan.baselines if b.step_time_s is not None]
+    if rivals:
+        best = min(rivals, key=lambda b: b.step_time_s or 0.0)
+        speedup = (best.step_time_s or 0.0) / plan.estimate.step_time_s
+        if speedup > 1.0005:
+            text.append(f"\n  {ratio(speedup)} faster than {best.name}", style="bold green")
+    return text
+
+
+def leftovers(plan: Plan) -> RenderableType | None:
+    """Idle chips with their reasons, alternatives that need consent, and warnings."""
+    blocks: list[RenderableType] = []
+    if plan.unused_devices:
+        lines = Text()
+        for unused in plan.unused_devices:
+            number = plural(len(unused.devices), "chip")
+            lines.append(f"{number} ", style="yellow")
+            lines.append(f"{device_list(unused.devices)}: {unused.reason}\n")
+        blocks.append(section("Idle", _trimmed(lines)))
+    if plan.alternatives:
+        blocks.append(section("Alternatives, if you agree to them", _alternatives(plan)))
+    if plan.warnings:
+        blocks.append(section("Warnings", bullets(plan.warnings, style="yellow")))
+    return Group(*blocks) if blocks else None
+
+
+def _alternatives(plan: Plan) -> Table:
+    own = plan.estimate.tokens_per_s
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="cyan", overflow="fold", max_width=32)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(style="dim")
+    for other in plan.alternatives:
+        change = other.tokens_per_s / own - 1
+        sign = "+" if change >= 0 else "−"
+        equal = abs(change) < 5e-5
+        table.add_row(
+            other.change,
+            duration(other.step_time_s),
+            "same tokens/s" if equal else f"{sign}{percent(abs(change))} tokens/s",
+            other.description,
+        )
+    return table
+
+
+def section(title: str, body: RenderableType) -> RenderableType:
+    """A title and an indented body, with a blank line after it."""
+    return Group(Text(title, style="bold"), Padding(body, (0, 0, 1, 2)))
+
+
+def bullets(lines: tuple[str, ...], *, style: str = "") -> Table:
+    """A list whose long lines hang; what a problem says to try stands on a line of its own."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(width=1)
+    table.add_column(style=style)
+    for line in lines:
+        table.add_row("·", Text(line.replace("\n    try: ", "\n→ ")))
+    return table
+
+
+def _trimmed(text: Text) -> Text:
+    text.rstrip()
+    return text

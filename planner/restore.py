@@ -1,0 +1,60 @@
+"""From a plan back to what it was made for: model, cluster and job, without their files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from pydantic import ValidationError
+
+from costmodels.catalog import CatalogError, load_catalog
+from planner.errors import InputError, Problem
+from planner.graphs.build_topology import build_topology
+from planner.graphs.model_graph import ModelGraph
+from planner.graphs.topology import Island, Topology
+from planner.inputs.cluster import cluster_from_resolved
+from planner.inputs.job import ResolvedJob
+from planner.inputs.model import model_from_resolved
+from planner.plan import Plan
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The inputs of a plan as graphs."""
+
+    model: ModelGraph
+    topology: Topology
+    job: ResolvedJob
+
+    @cached_property
+    def island_of(self) -> dict[str, Island]:
+        """The island of every device of the cluster, by the device's name."""
+        return {
+            device: island
+            for cls in self.topology.classes
+            for island in cls.islands
+            for device in island.devices
+        }
+
+
+def restore(plan: Plan) -> Restored:
+    """Rebuild model, topology and job from ``plan.inputs``, with the chips' figures of that day.
+
+    Raises :class:`InputError` naming the input that cannot be restored.
+    """
+    inputs = plan.inputs
+    where = "inputs.model.resolved"
+    try:
+        model = model_from_resolved(inputs.model.resolved)
+        where = "inputs.catalogue.resolved"
+        excerpt = inputs.catalogue.resolved
+        catalog = load_catalog(excerpt) if "chips" in excerpt else load_catalog()
+        where = "inputs.cluster.resolved"
+        topology = build_topology(cluster_from_resolved(inputs.cluster.resolved), catalog)
+        where = "inputs.job.resolved"
+        job = ResolvedJob.from_json(inputs.job.resolved)
+    except (ValidationError, CatalogError, LookupError, TypeError, ValueError) as exc:
+        remedy = "the plan was damaged or made by another version; plan again"
+        message = f"cannot be restored: {str(exc).splitlines()[0]}"
+        raise InputError([Problem(where, message, remedy)]) from exc
+    return Restored(model, topology, job)

@@ -1,0 +1,74 @@
+"""An old plan on new inputs: the same layers on the same (or alike) devices, if that is legal."""
+
+from __future__ import annotations
+
+from costmodels.price import POLICIES
+from planner.graphs.model_graph import ModelGraph
+from planner.graphs.topology import Island, Topology
+from planner.inputs.job import ResolvedJob
+from planner.layout import LayoutPipeline, LayoutStage
+from planner.plan import Pipeline, Plan
+
+
+def layouts_of(
+    plan: Plan, model: ModelGraph, topology: Topology, job: ResolvedJob
+) -> tuple[LayoutPipeline, ...] | None:
+    """The plan's pipelines on the named devices of this topology; None where they do not fit it.
+
+    The plan must cover the same layers and the same global batch. Devices are taken by name where
+    the cluster still has them with the same chip, else the plan is not reused.
+    """
+    if plan.layer_order != tuple(layer.name for layer in model.layers):
+        return None
+    rows = sum(
+        (p.micro_batches - 1) * p.micro_batch_rows + p.last_micro_batch_rows
+        for p in plan.pipelines
+    )
+    if rows != job.global_batch:
+        return None
+    where: dict[str, Island] = {
+        d: island for c in topology.classes for island in c.islands for d in island.devices
+    }
+    out = []
+    for pipeline in plan.pipelines:
+        layout = _layout(pipeline, where, topology)
+        if layout is None:
+            return None
+        out.append(layout)
+    return tuple(out)
+
+
+def _layout(
+    pipeline: Pipeline, where: dict[str, Island], topology: Topology
+) -> LayoutPipeline | None:
+    stages = []
+    for stage in pipeline.stages:
+        if len(stage.replicas) != 1:
+            return None
+        (replica,) = stage.replicas
+        islands = {where[d].name if d in where else None for d in replica.devices}
+        if len(islands) != 1 or None in islands:
+            return None
+        island = where[replica.devices[0]]
+        if topology.classes[island.class_index].chip.id != replica.chip:
+            return None
+        policies: list[int] = []
+        for part in stage.recompute:
+            policies += [POLICIES.index(part.policy)] * (part.layers[1] - part.layers[0])
+        stages.append(
+            LayoutStage(
+                island=island,
+                devices=replica.devices,
+                first=stage.layers[0],
+                end=stage.layers[1],
+                policies=tuple(policies),
+                in_flight=stage.in_flight,
+            )
+        )
+    return LayoutPipeline(
+        stages=tuple(stages),
+        rows=pipeline.micro_batch_rows,
+        micro_batches=pipeline.micro_batches,
+        last_rows=pipeline.last_micro_batch_rows,
+        schedule=pipeline.schedule,
+    )

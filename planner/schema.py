@@ -1,0 +1,65 @@
+"""JSON Schemas of every file that the planner reads or writes, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+JsonSchema = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaEntry:
+    """One kind of file, and how to make its schema (imported only when asked for)."""
+
+    about: str
+    make: Callable[[], JsonSchema]
+
+
+def json_schema(name: str) -> JsonSchema:
+    """The JSON Schema of a kind of file, with its draft and title.
+
+    Raises KeyError for a name that is not in :data:`SCHEMAS`.
+    """
+    entry = SCHEMAS[name]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **entry.make(),
+        "title": f"planner {name}",
+    }
+
+
+def _plan() -> JsonSchema:
+    from planner.plan import Plan
+
+    return Plan.model_json_schema(mode="serialization")
+
+
+def _cluster() -> JsonSchema:
+    from planner.inputs.cluster_spec import ClusterSpec
+
+    return ClusterSpec.model_json_schema()
+
+
+def _job() -> JsonSchema:
+    from planner.inputs.job import JobSpec
+
+    return JobSpec.model_json_schema()
+
+
+def _model() -> JsonSchema:
+    from planner.inputs.model import model_json_schema
+
+    return model_json_schema()
+
+
+SCHEMAS: dict[str, SchemaEntry] = {
+    "cluster": SchemaEntry("a cluster file: chips, nodes, ports, switches, links", _cluster),
+    "job": SchemaEntry("a job file: batch, sequence length, precision, techniques", _job),
+    "model": SchemaEntry(
+        "a layer-graph file (a Hugging Face config.json has its own format)", _model
+    ),
+    "plan": SchemaEntry("plan.json, schema version 1", _plan),
+}
+"""Every kind of file that has a schema, in alphabetical order."""

@@ -1,0 +1,288 @@
+"""What a pipeline is worth: from a sequence of stages to fill, period and micro-batches in time.
+
+A column is a template that the master may use any number of times. Its times are exact integers;
+its in-flight depths follow the depth rule where memory allows, else the depth's own (longer)
+period is charged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from costmodels.schedules import depth_rule, period, takt
+from costmodels.units import PS_PER_S
+from planner.search.pipelines import Stage
+from planner.search.finish import expected_finish_s
+from planner.search.problem import Problem
+from planner.search.space import UNBOUNDED_DEPTH, StageSpace, expected_hop_ps
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateStage:
+    """One stage of a template: which chips, which layers, which recomputation, what depth."""
+
+    class_index: int
+    tp: int
+    first: int
+    end: int
+    policy: int
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A pipeline template with its price in time (picoseconds) and in chips.
+
+    ``usage[k]`` counts chips in packing row k. ``max_micro_batches`` limits how many micro-batches
+    the memory check holds for (None: any number). ``finish_ps`` is the expected synchronisation
+    and update time.
+    """
+
+    stages: tuple[TemplateStage, ...]
+    rows: int
+    forward_ps: tuple[int, ...]
+    backward_ps: tuple[int, ...]
+    hop_ps: tuple[int, ...]
+    fill_ps: int
+    period_ps: int
+    finish_ps: int
+    usage: tuple[int, ...]
+    max_micro_batches: int | None
+
+    def micro_batches(self, target_ps: int) -> int:
+        """Most micro-batches that finish within ``target_ps`` (0 if none)."""
+        room = target_ps - self.finish_ps - self.fill_ps
+        if room < 0:
+            return 0
+        count = room // self.period_ps + 1
+        return count if self.max_micro_batches is None else min(count, self.max_micro_batches)
+
+    def time_ps(self, micro_batches: int) -> int:
+        """Formula time with this many micro-batches, synchronisation and update included."""
+        return self.fill_ps + (micro_batches - 1) * self.period_ps + self.finish_ps
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Identity of the template: what it is made of, whatever it costs."""
+        return (self.rows, self.stages, self.max_micro_batches)
+
+
+def make_columns(
+    problem: Problem, space: StageSpace, pipeline: Sequence[Stage], micro_batches: int
+) -> list[Column]:
+    """Columns for a sequence of stages: memory decides between depth and recomputation.
+
+    Two candidates: keep the fastest recomputation that fits the classic depth and charge the
+    period of the depth that fits; or recompute more where the depth rule needs the room. At most
+    ``micro_batches`` are ever in flight. Empty where memory forbids the pipeline.
+    """
+    count = len(pipeline)
+    cap = max(1, micro_batches)
+    found: list[Column] = []
+    choice: list[int] = []
+    for s, stage in enumerate(pipeline):
+        need = min(count - s, cap)
+        policy = _policy(space, stage, need, None)
+        if policy is None:
+            return []
+        choice.append(policy)
+    seen: set[tuple[int, ...]] = set()
+    for _ in range(count * len(space.policies) + 1):
+        if tuple(choice) in seen:
+            break
+        seen.add(tuple(choice))
+        column, wanted = _column(problem, space, pipeline, choice, cap)
+        if column is not None:
+            found.append(column)
+        limit = takt(*_times(space, pipeline, choice), _hops_ps(problem, space, pipeline) or ())
+        changed = False
+        for s, stage in enumerate(pipeline):
+            need = min(wanted[s], cap)
+            if _depth(space, stage, choice[s]) < need:
+                policy = _policy(space, stage, need, limit)
+                if policy is not None and policy != choice[s]:
+                    choice[s] = policy
+                    changed = True
+        if not changed:
+            break
+    if len(found) <= 1:
+        return found
+    found.sort(key=lambda c: (c.time_ps(cap), c.key))
+    return found[:2]
+
+
+def _depth(space: StageSpace, stage: Stage, policy: int) -> int:
+    return int(space.depth[policy, stage.option, stage.first, stage.end - stage.first])
+
+
+def _stage_time(space: StageSpace, stage: Stage, policy: int) -> tuple[int, int]:
+    table = space.options[stage.option]
+    forward = int(table.forward_ps[stage.first : stage.end].sum())
+    backward = int(table.backward_ps[space.policies[policy], stage.first : stage.end].sum())
+    return forward, backward
+
+
+def _policy(space: StageSpace, stage: Stage, need: int, limit: int | None) -> int | None:
+    """Index (in ``space.policies``) of the fastest policy that fits ``need`` in flight.
+
+    With a ``limit``, policies slower than it are no help and are left out.
+    """
+    best: tuple[int, int] | None = None
+    for p in range(len(space.policies)):
+        if _depth(space, stage, p) < need:
+            continue
+        total = sum(_stage_time(space, stage, p))
+        if limit is not None and total > limit:
+            continue
+        if best is None or total < best[0]:
+            best = (total, p)
+    return None if best is None else best[1]
+
+
+def _times(
+    space: StageSpace, pipeline: Sequence[Stage], choice: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    pairs = [_stage_time(space, stage, p) for stage, p in zip(pipeline, choice)]
+    return tuple(f for f, _ in pairs), tuple(b for _, b in pairs)
+
+
+def _hops_ps(
+    problem: Problem, space: StageSpace, pipeline: Sequence[Stage]
+) -> tuple[int, ...] | None:
+    hops = []
+    for a, b in zip(pipeline, pipeline[1:]):
+        bytes_ = int(problem.tables.boundary_bytes[space.rows][b.first])
+        hop = expected_hop_ps(
+            problem.topology, space.options[a.option], space.options[b.option], bytes_
+        )
+        if hop is None:
+            return None
+        hops.append(hop)
+    return tuple(hops)
+
+
+def capped_depths(wanted: Sequence[int], limits: Sequence[int]) -> tuple[int, ...] | None:
+    """Depths at most ``limits``, as near to ``wanted`` as possible, strictly falling to ≥ 1.
+
+    ``limits`` binds from the front: a stage that cannot hold more forces all later ones lower.
+    None where even the classic depths S − s do not fit.
+    """
+    depths = list(wanted)
+    for s in range(len(depths)):
+        depths[s] = min(depths[s], limits[s])
+        if s and depths[s] >= depths[s - 1]:
+            depths[s] = depths[s - 1] - 1
+        if depths[s] < len(depths) - s:
+            return None
+    return tuple(depths)
+
+
+def _column(
+    problem: Problem,
+    space: StageSpace,
+    pipeline: Sequence[Stage],
+    choice: Sequence[int],
+    cap: int,
+) -> tuple[Column | None, tuple[int, ...]]:
+    """The column of these policies and the depths that the depth rule wanted."""
+    forward, backward = _times(space, pipeline, choice)
+    classic = tuple(range(len(pipeline), 0, -1))
+    hops = _hops_ps(problem, space, pipeline)
+    if hops is None:
+        return None, classic
+    tau = takt(forward, backward, hops)
+    wanted = depth_rule(forward, backward, hops, tau)
+    limits = []
+    for stage, policy in zip(pipeline, choice):
+        room = _depth(space, stage, policy)
+        # at most `cap` are in flight at once, so room for `cap` is room for any depth
+        limits.append(UNBOUNDED_DEPTH if room >= cap else room)
+    depths = capped_depths(wanted, limits)
+    if depths is None:
+        return None, wanted
+    limited = any(min(d, cap) < d and d > _depth(space, st, p)
+                  for d, st, p in zip(depths, pipeline, choice))
+    usage = [0] * len(problem.packing_rows)
+    stages = []
+    for stage, policy, depth in zip(pipeline, choice, depths):
+        option = space.options[stage.option].option
+        for row in problem.rows_of(option.class_index, option.tp):
+            usage[row] += option.tp
+        stages.append(
+            TemplateStage(
+                option.class_index,
+                option.tp,
+                stage.first,
+                stage.end,
+                space.policies[policy],
+                depth,
+            )
+        )
+    finish = max(
+        expected_finish_s(
+            problem, space.options[s.option], s.first, s.end, space.setting.replicas[0]
+        )
+        for s in pipeline
+    )
+    return (
+        Column(
+            stages=tuple(stages),
+            rows=space.rows,
+            forward_ps=forward,
+            backward_ps=backward,
+            hop_ps=hops,
+            fill_ps=sum(forward) + sum(backward) + 2 * sum(hops),
+            period_ps=period(forward, backward, hops, depths),
+            finish_ps=round(finish * PS_PER_S),
+            usage=tuple(usage),
+            max_micro_batches=cap if limited else None,
+        ),
+        wanted,
+    )
+
+
+def relaxed_column(
+    problem: Problem,
+    space: StageSpace,
+    stage_times: Sequence[float],
+    pipeline: Sequence[Stage],
+    max_micro_batches: int | None,
+) -> Column:
+    """The pipeline as the bound sees it: least times, hops and finish, the takt as its period.
+
+    Only used to steer the prices of a proof, never in a plan; times are rounded down.
+    """
+    hops = [
+        int(space.hop[a.option, b.option, b.first] * PS_PER_S)
+        for a, b in zip(pipeline, pipeline[1:])
+    ]
+    times = [int(t * PS_PER_S) for t in stage_times]
+    usage = [0] * len(problem.packing_rows)
+    for stage in pipeline:
+        option = space.options[stage.option].option
+        for row in problem.rows_of(option.class_index, option.tp):
+            usage[row] += option.tp
+    head = pipeline[0]
+    return Column(
+        stages=tuple(
+            TemplateStage(
+                space.options[s.option].option.class_index,
+                space.options[s.option].option.tp,
+                s.first,
+                s.end,
+                -1,
+                0,
+            )
+            for s in pipeline
+        ),
+        rows=space.rows,
+        forward_ps=tuple(times),
+        backward_ps=(0,) * len(times),
+        hop_ps=tuple(hops),
+        fill_ps=sum(times) + 2 * sum(hops),
+        period_ps=max(1, *times, *hops),
+        finish_ps=int(float(space.finish[head.option, head.end - head.first]) * PS_PER_S),
+        usage=tuple(usage),
+        max_micro_batches=max_micro_batches,
+    )

@@ -1,0 +1,534 @@
+"""The whole problem as one CP-SAT model: exact on small clusters, the oracle of the search.
+
+Column generation splits the problem; this model does not, shares no code with the pricing, the
+master or the bound, and answers to the same formula. It is meant for a few pipelines of a few
+stages.
+
+Slots p = 0 … P−1 are pipelines, P the most replicas that the setting, the chips and the batch
+allow. Positions s = 0 … S−1 are stages, S the most that are allowed; a shorter pipeline leaves its
+*first* positions empty, so that position S−1 is always the last stage. Layers v, options k,
+recomputation policies a, cuts c (before layer c), replica counts r. Per slot:
+
+    y[v,s]    layer v is in a stage ≤ s; x[v,s] = y[v,s] − y[v,s−1] says that it is in stage s
+    o[s,k]    stage s runs under option k          q[s,a]  … with recomputation policy a
+    D[s]      micro-batches in flight              n[s] = min(D[s], m), those that memory sees
+    g[s]      picoseconds of a micro-batch         h[s]    picoseconds of the hop s → s+1
+    τ, m      period and number of micro-batches   f       synchronisation and update time
+
+and ``R[r]``: the plan has r pipelines. ``[literals] ⇒`` marks an enforced constraint; nothing
+uses a big-M.
+
+    minimise T
+
+     (1) y[v,s−1] ≤ y[v,s],  y[v+1,s] ≤ y[v,s],  y[v,S−1] = active      `_add_coverage`
+     (2) stage s holds a layer ⇔ used[s];  used[s−1] ≤ used[s]          `_add_coverage`
+     (3) Σ_k o[s,k] = Σ_a q[s,a] = used[s];  one micro-batch size per
+         pipeline;  layers outside the window of a class stay out       `_add_choices`
+     (4) [o,q] ⇒ g[s] = Σ_v time[k,a,v]·x[v,s]                           `_add_times`
+     (5) [o,o′] ⇒ h[s] = Σ_c hop[k,k′,c]·(y[c−1,s] − y[c,s]);
+         ¬o ∨ ¬o′ where nothing joins the two classes                   `_add_hops`
+     (6) D[S−1] = 1;  [used] ⇒ D[s] ≥ D[s+1] + 1                         `_add_depths`
+     (7) τ ≥ g[s];  τ ≥ h[s];  [used] ⇒ (D[s] − D[j] + 1)·τ ≥ A[s,j]
+         with A[s,j] = Σ_{s..j} g + 2·Σ_{s..j−1} h, for all s < j        `_add_depths`
+     (8) [o,q,R] ⇒ state + n[s]·Σ_v activation·x + max_v working·x
+         + logits + ⌊boundaries⌋ + overhead ≤ usable                    `_add_memory`
+     (9) [o,R, stage s holds layers i … j−1] ⇒ f ≥ finish[k,i,j,r]       `_add_finish`
+    (10) T ≥ Σ g + 2·Σ h + (m − 1)·τ + f                                 `_add_step_time`
+    (11) Σ_p rows·m ≥ global batch                                       `_add_batch`
+    (12) chips in groups of at least tp ≤ capacity, every packing row    `_add_packing`
+    (13) Σ_p active = Σ_r r·R[r],  Σ_r R[r] = 1                          `_add_replicas`
+    (14) (rows·m, chips) falls lexicographically from slot to slot       `_add_order`
+
+D[S−1] = 1 costs nothing: the period sees differences of depths only, and memory rises with each.
+For the same reason (7) never needs D[s] > 3·(S−1−s) + 1: no g and no h exceeds τ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from ortools.sat.python import cp_model
+
+from costmodels.schedules import depth_rule
+from costmodels.units import PS_PER_S
+from planner.costing import OptionTable, sharded_optimizer_bytes
+from planner.search.columns import Column, TemplateStage
+from planner.search.finish import expected_finish_s
+from planner.search.problem import Problem, Setting
+from planner.search.space import expected_hop_ps
+
+Expr = cp_model.LinearExprT
+
+
+@dataclass(frozen=True, slots=True)
+class CompactPipeline:
+    """One pipeline of the answer; its column is priced for this many micro-batches."""
+
+    column: Column
+    micro_batches: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompactResult:
+    """Best formula time (None: none found) in picoseconds, its pipelines, and what is proven.
+
+    ``proven`` with a time means optimal, without one infeasible. ``lower_bound_ps`` holds in any
+    case.
+    """
+
+    time_ps: int | None
+    pipelines: tuple[CompactPipeline, ...]
+    proven: bool
+    lower_bound_ps: int
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Ranges of the variables, all of them safe."""
+
+    slots: int
+    stages: int
+    time: int
+    hop: int
+    finish: int
+    memory: int
+    micro_batches: int
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """The variables of one pipeline; see the module docstring."""
+
+    active: cp_model.IntVar
+    size: dict[int, cp_model.IntVar]
+    used: list[cp_model.IntVar]
+    y: list[list[cp_model.IntVar]]
+    option: list[list[cp_model.IntVar]]
+    policy: list[list[cp_model.IntVar]]
+    depth: list[cp_model.IntVar]
+    time: list[cp_model.IntVar]
+    hop: list[cp_model.IntVar]
+    period: cp_model.IntVar
+    micro_batches: cp_model.IntVar
+    steady: cp_model.IntVar
+    finish: cp_model.IntVar
+    load: cp_model.IntVar
+
+    def holds(self, v: int, s: int) -> Expr:
+        """1 if layer v is in stage s."""
+        return self.y[s][v] - self.y[s - 1][v] if s else self.y[s][v]
+
+
+class _Program:
+    """The model under construction: the problem, the ranges, and the shared variables."""
+
+    def __init__(self, problem: Problem, setting: Setting, upper_ps: int | None) -> None:
+        self.problem = problem
+        self.setting = setting
+        self.tables: tuple[OptionTable, ...] = problem.tables.tables
+        self.layers = problem.tables.layers
+        self.model = cp_model.CpModel()
+        self.limits = _limits(problem, setting)
+        horizon = self.limits.micro_batches * _fill_limit(self.limits) + self.limits.finish
+        self.total = self.model.new_int_var(0, min(horizon, upper_ps or horizon), "T")
+        self.replicas = {
+            r: self.model.new_bool_var(f"R[{r}]")
+            for r in range(max(1, setting.replicas[0]), self.limits.slots + 1)
+        }
+        self.slots = [_new_slot(self, p) for p in range(self.limits.slots)]
+        for slot in self.slots:
+            _add_coverage(self, slot)
+            _add_choices(self, slot)
+            _add_times(self, slot)
+            _add_hops(self, slot)
+            _add_depths(self, slot)
+            _add_memory(self, slot)
+            _add_finish(self, slot)
+            _add_step_time(self, slot)
+        _add_batch(self)
+        _add_packing(self)
+        _add_replicas(self)
+        _add_order(self)
+        self.model.minimize(self.total)
+
+    def group_chips(self, slot: _Slot, classes: Sequence[int], least_tp: int) -> Expr:
+        """Chips of a slot in groups of at least ``least_tp`` of these classes."""
+        return cp_model.LinearExpr.sum(
+            [
+                stage[k] * table.option.tp
+                for stage in slot.option
+                for k, table in enumerate(self.tables)
+                if table.option.class_index in classes and table.option.tp >= least_tp
+            ]
+        )
+
+
+def solve_compact(
+    problem: Problem,
+    setting: Setting,
+    *,
+    upper_ps: int | None = None,
+    work_limit: float = 60.0,
+    seed: int = 0,
+) -> CompactResult:
+    """The least formula time under a setting, with the depths, cuts and counts that attain it.
+
+    ``upper_ps`` asks for plans no slower than that. One worker and a deterministic ``work_limit``:
+    the same input gives the same answer.
+    """
+    program = _Program(problem, setting, upper_ps)
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = 1
+    solver.parameters.random_seed = seed
+    solver.parameters.cp_model_presolve = False
+    solver.parameters.max_deterministic_time = work_limit
+    status = solver.solve(program.model)
+    if status == cp_model.INFEASIBLE:
+        return CompactResult(None, (), True, program.limits.time)
+    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        return CompactResult(None, (), False, max(0, round(solver.best_objective_bound)))
+    pipelines = tuple(
+        _decode(program, slot, solver) for slot in program.slots if solver.value(slot.active)
+    )
+    return CompactResult(
+        max(p.column.time_ps(p.micro_batches) for p in pipelines),
+        pipelines,
+        status == cp_model.OPTIMAL,
+        round(solver.best_objective_bound),
+    )
+
+
+def _limits(problem: Problem, setting: Setting) -> _Limits:
+    tables = problem.tables.tables
+    layers = problem.tables.layers
+    policies = list(problem.policies)
+    slots = min(setting.replicas[1], problem.topology.chips, problem.global_batch)
+    least_rows = min(t.option.rows for t in tables)
+    hops = [
+        expected_hop_ps(problem.topology, a, b, int(size))
+        for a in tables
+        for b in tables
+        if a.option.rows == b.option.rows
+        for size in {int(x) for x in problem.tables.boundary_bytes[a.option.rows]}
+    ]
+    return _Limits(
+        slots=slots,
+        stages=min(problem.max_stages, layers),
+        time=max(int((t.forward_ps + t.backward_ps[policies].max(axis=0)).sum()) for t in tables),
+        hop=max((h for h in hops if h is not None), default=0),
+        finish=max(
+            _finish_ps(problem, t, 0, layers, r) for t in tables for r in range(1, slots + 1)
+        ),
+        memory=max(c.usable_memory_bytes for c in problem.topology.classes),
+        micro_batches=-(-problem.global_batch // least_rows),
+    )
+
+
+def _fill_limit(limits: _Limits) -> int:
+    return limits.stages * (limits.time + 2 * limits.hop)
+
+
+def _finish_ps(problem: Problem, table: OptionTable, first: int, end: int, replicas: int) -> int:
+    return round(expected_finish_s(problem, table, first, end, replicas) * PS_PER_S)
+
+
+def _new_slot(program: _Program, p: int) -> _Slot:
+    model, limits = program.model, program.limits
+    positions = range(limits.stages)
+    most = limits.micro_batches
+    rows = sorted({t.option.rows for t in program.tables})
+    return _Slot(
+        active=model.new_bool_var(f"active[{p}]"),
+        size={r: model.new_bool_var(f"rows[{p},{r}]") for r in rows},
+        used=[model.new_bool_var(f"used[{p},{s}]") for s in positions],
+        y=[
+            [model.new_bool_var(f"y[{p},{v},{s}]") for v in range(program.layers)]
+            for s in positions
+        ],
+        option=[
+            [model.new_bool_var(f"o[{p},{s},{k}]") for k in range(len(program.tables))]
+            for s in positions
+        ],
+        policy=[
+            [model.new_bool_var(f"q[{p},{s},{a}]") for a in program.problem.policies]
+            for s in positions
+        ],
+        depth=[
+            model.new_int_var(1, 3 * (limits.stages - 1 - s) + 1, f"D[{p},{s}]")
+            for s in positions
+        ],
+        time=[model.new_int_var(0, limits.time, f"g[{p},{s}]") for s in positions],
+        hop=[model.new_int_var(0, limits.hop, f"h[{p},{s}]") for s in positions[:-1]],
+        period=model.new_int_var(0, _fill_limit(limits), f"tau[{p}]"),
+        micro_batches=model.new_int_var(0, most, f"m[{p}]"),
+        steady=model.new_int_var(0, most * _fill_limit(limits), f"steady[{p}]"),
+        finish=model.new_int_var(0, limits.finish, f"f[{p}]"),
+        load=model.new_int_var(0, most * rows[-1], f"load[{p}]"),
+    )
+
+
+def _add_coverage(program: _Program, slot: _Slot) -> None:
+    """(1), (2): consecutive layers, each once, empty positions first."""
+    model, last = program.model, program.limits.stages - 1
+    for s, prefix in enumerate(slot.y):
+        for a, b in pairwise(prefix):
+            model.add_implication(b, a)
+        if s:
+            for before, now in zip(slot.y[s - 1], prefix):
+                model.add_implication(before, now)
+            model.add_implication(slot.used[s - 1], slot.used[s])
+        held = cp_model.LinearExpr.sum([slot.holds(v, s) for v in range(program.layers)])
+        model.add(held >= 1).only_enforce_if(slot.used[s])
+        model.add(held == 0).only_enforce_if(~slot.used[s])
+    for v in range(program.layers):
+        model.add(slot.y[last][v] == slot.active)
+
+
+def _add_choices(program: _Program, slot: _Slot) -> None:
+    """(3): one option and one policy per stage, one micro-batch size, windows of classes."""
+    model = program.model
+    model.add_exactly_one([*slot.size.values(), ~slot.active])
+    for s, used in enumerate(slot.used):
+        model.add_exactly_one([*slot.option[s], ~used])
+        model.add_exactly_one([*slot.policy[s], ~used])
+        for chosen, table in zip(slot.option[s], program.tables):
+            model.add_implication(chosen, slot.size[table.option.rows])
+            first, end = program.setting.windows[table.option.class_index]
+            for v in range(program.layers):
+                if not first <= v < end:
+                    model.add(slot.holds(v, s) == 0).only_enforce_if(chosen)
+
+
+def _add_times(program: _Program, slot: _Slot) -> None:
+    """(4): time of one micro-batch on a stage."""
+    model = program.model
+    for s, used in enumerate(slot.used):
+        model.add(slot.time[s] == 0).only_enforce_if(~used)
+        for chosen, table in zip(slot.option[s], program.tables):
+            for literal, policy in zip(slot.policy[s], program.problem.policies):
+                each = table.forward_ps + table.backward_ps[policy]
+                spent = [slot.holds(v, s) * int(each[v]) for v in range(program.layers)]
+                model.add(slot.time[s] == cp_model.LinearExpr.sum(spent)).only_enforce_if(
+                    chosen, literal
+                )
+
+
+def _add_hops(program: _Program, slot: _Slot) -> None:
+    """(5): transfer of one micro-batch to the next stage, one way."""
+    model, topology = program.model, program.problem.topology
+    for s, hop in enumerate(slot.hop):
+        model.add(hop == 0).only_enforce_if(~slot.used[s])
+        for a, source in zip(slot.option[s], program.tables):
+            crossing = program.problem.tables.boundary_bytes[source.option.rows]
+            for b, target in zip(slot.option[s + 1], program.tables):
+                if source.option.rows != target.option.rows:
+                    continue  # (3) forbids it
+                times = [
+                    expected_hop_ps(topology, source, target, int(crossing[c]))
+                    for c in range(1, program.layers)
+                ]
+                if None in times:
+                    model.add_bool_or(~a, ~b)
+                    continue
+                spent = [
+                    (slot.y[s][c - 1] - slot.y[s][c]) * time
+                    for c, time in enumerate(times, start=1)
+                    if time
+                ]
+                model.add(hop == cp_model.LinearExpr.sum(spent)).only_enforce_if(a, b)
+
+
+def _add_depths(program: _Program, slot: _Slot) -> None:
+    """(6), (7): depths fall along the pipeline, and the period covers every round trip."""
+    model, limits = program.model, program.limits
+    last = limits.stages - 1
+    for s, used in enumerate(slot.used):
+        model.add(slot.period >= slot.time[s])
+        if s == last:
+            model.add(slot.depth[s] == 1)
+            continue
+        model.add(slot.period >= slot.hop[s])
+        model.add(slot.depth[s] >= slot.depth[s + 1] + 1).only_enforce_if(used)
+        for j in range(s + 1, limits.stages):
+            most = 3 * (last - s) + 1
+            apart = model.new_int_var(1, most, "")
+            model.add(apart == slot.depth[s] - slot.depth[j] + 1).only_enforce_if(used)
+            shared = model.new_int_var(0, most * _fill_limit(limits), "")
+            model.add_multiplication_equality(shared, [apart, slot.period])
+            trip = cp_model.LinearExpr.sum([*slot.time[s : j + 1], *slot.hop[s:j], *slot.hop[s:j]])
+            model.add(shared >= trip).only_enforce_if(used)
+
+
+def _add_memory(program: _Program, slot: _Slot) -> None:
+    """(8): the peak of every stage fits the usable memory of its chips."""
+    model, tables = program.model, program.problem.tables
+    layers, room = range(program.layers), program.limits.memory
+    for s in range(program.limits.stages):
+        flying = model.new_int_var(0, program.limits.micro_batches, "")
+        model.add_min_equality(flying, [slot.depth[s], slot.micro_batches])
+        each = model.new_int_var(0, room, "")
+        kept = model.new_int_var(0, room, "")
+        model.add_multiplication_equality(kept, [flying, each])
+        working = model.new_int_var(0, room, "")
+        for chosen, table in zip(slot.option[s], program.tables):
+            cls = program.problem.topology.classes[table.option.class_index]
+            over = tables.overheads[cls.index]
+            overhead = over.context_bytes + over.buffer_bytes + over.fragmentation_bytes
+            divisor = table.option.tp if tables.sequence_parallel else 1
+            edges = 2 * _boundaries(program, slot, s, table)
+            for literal, policy in zip(slot.policy[s], program.problem.policies):
+                activation = table.activation_bytes[policy]
+                model.add(
+                    each == sum(slot.holds(v, s) * int(activation[v]) for v in layers)
+                ).only_enforce_if(chosen, literal)
+                for v in layers:
+                    peak = int(table.working_bytes[policy][v])
+                    model.add(working >= slot.holds(v, s) * peak).only_enforce_if(chosen, literal)
+            for literals, shards in _shards(program):
+                state = (
+                    table.parameters * (tables.state.parameter + tables.state.gradient)
+                    + sharded_optimizer_bytes(table.parameters, tables.state.optimizer, shards)
+                    + table.logits_bytes
+                )
+                fixed = sum(slot.holds(v, s) * int(state[v]) for v in layers)
+                # a + ⌊e/d⌋ ≤ u  ⇔  d·a + e ≤ d·u + d − 1, in integers
+                model.add(
+                    divisor * (fixed + kept + working) + edges
+                    <= divisor * (cls.usable_memory_bytes - overhead) + divisor - 1
+                ).only_enforce_if(chosen, *literals)
+
+
+def _shards(program: _Program) -> list[tuple[list[cp_model.IntVar], int]]:
+    """Over how many replicas the optimizer is divided, and the literals that say so."""
+    if not program.problem.tables.zero_level:
+        return [([], 1)]
+    return [([literal], r) for r, literal in program.replicas.items()]
+
+
+def _boundaries(program: _Program, slot: _Slot, s: int, table: OptionTable) -> Expr:
+    """Bytes that enter and leave stage s for one micro-batch."""
+    crossing = program.problem.tables.boundary_bytes[table.option.rows]
+    return cp_model.LinearExpr.sum(
+        [
+            (slot.y[side][c - 1] - slot.y[side][c]) * int(crossing[c])
+            for side in (s - 1, s)
+            if side >= 0
+            for c in range(1, program.layers)
+        ]
+    )
+
+
+def _add_finish(program: _Program, slot: _Slot) -> None:
+    """(9): synchronisation and update of the slowest stage; rises with every layer held."""
+    model, problem = program.model, program.problem
+    for k, table in enumerate(program.tables):
+        for r, count in program.replicas.items():
+            for i in range(program.layers):
+                for j in range(i + 1, program.layers + 1):
+                    least = _finish_ps(problem, table, i, j, r)
+                    for s in range(program.limits.stages if least else 0):
+                        holds = [slot.option[s][k], count, slot.y[s][j - 1]]
+                        if s:
+                            holds.append(~slot.y[s - 1][i])
+                        model.add(slot.finish >= least).only_enforce_if(holds)
+
+
+def _add_step_time(program: _Program, slot: _Slot) -> None:
+    """(10): no pipeline ends after T."""
+    model = program.model
+    further = model.new_int_var(0, program.limits.micro_batches, "")
+    model.add(further == slot.micro_batches - 1).only_enforce_if(slot.active)
+    model.add(further == 0).only_enforce_if(~slot.active)
+    model.add_multiplication_equality(slot.steady, [further, slot.period])
+    filling = cp_model.LinearExpr.sum([*slot.time, *slot.hop, *slot.hop])
+    model.add(program.total >= filling + slot.steady + slot.finish)
+
+
+def _add_batch(program: _Program) -> None:
+    """(11): the pipelines' micro-batches hold the global batch."""
+    model = program.model
+    for slot in program.slots:
+        model.add(slot.micro_batches >= 1).only_enforce_if(slot.active)
+        model.add(slot.load == 0).only_enforce_if(~slot.active)
+        model.add(slot.micro_batches == 0).only_enforce_if(~slot.active)
+        for rows, literal in slot.size.items():
+            model.add(slot.load == rows * slot.micro_batches).only_enforce_if(literal)
+    loads = [slot.load for slot in program.slots]
+    model.add(cp_model.LinearExpr.sum(loads) >= program.problem.global_batch)
+
+
+def _add_packing(program: _Program) -> None:
+    """(12): groups fit into the islands of their class."""
+    for class_index, tp, capacity in program.problem.packing_rows:
+        chips = [program.group_chips(slot, (class_index,), tp) for slot in program.slots]
+        program.model.add(cp_model.LinearExpr.sum(chips) <= capacity)
+
+
+def _add_replicas(program: _Program) -> None:
+    """(13): how many pipelines the plan has."""
+    model = program.model
+    model.add_exactly_one(program.replicas.values())
+    count = cp_model.LinearExpr.sum([slot.active for slot in program.slots])
+    model.add(count == sum(r * literal for r, literal in program.replicas.items()))
+
+
+def _add_order(program: _Program) -> None:
+    """(14): slots are interchangeable; only one order of them is of interest."""
+    chips = program.problem.topology.chips
+    every = range(len(program.problem.topology.classes))
+    keys = [
+        (chips + 1) * slot.load + program.group_chips(slot, every, 1) for slot in program.slots
+    ]
+    for first, second in pairwise(keys):
+        program.model.add(first >= second)
+
+
+def _decode(program: _Program, slot: _Slot, solver: cp_model.CpSolver) -> CompactPipeline:
+    """The pipeline of an active slot as a column, with the least depths for its period."""
+    problem = program.problem
+    replicas = next(r for r, literal in program.replicas.items() if solver.value(literal))
+    micro_batches = solver.value(slot.micro_batches)
+    period = solver.value(slot.period)
+    chosen: list[tuple[OptionTable, int, int, int]] = []
+    first = 0
+    for s, used in enumerate(slot.used):
+        if not solver.value(used):
+            continue
+        end = sum(solver.value(y) for y in slot.y[s])
+        k = next(k for k, o in enumerate(slot.option[s]) if solver.value(o))
+        a = next(a for a, q in enumerate(slot.policy[s]) if solver.value(q))
+        chosen.append((program.tables[k], problem.policies[a], first, end))
+        first = end
+    forward = tuple(int(t.forward_ps[i:j].sum()) for t, _, i, j in chosen)
+    backward = tuple(int(t.backward_ps[a, i:j].sum()) for t, a, i, j in chosen)
+    hops = tuple(solver.value(h) for h in slot.hop[len(slot.hop) + 1 - len(chosen) :])
+    usage = tuple(
+        sum(
+            t.option.tp
+            for t, *_ in chosen
+            if t.option.class_index == c and t.option.tp >= tp
+        )
+        for c, tp, _ in problem.packing_rows
+    )
+    # Any period ≥ the solver's lower limit is legal there; report the one that the depths have.
+    depths = depth_rule(forward, backward, hops, period)
+    return CompactPipeline(
+        Column(
+            stages=tuple(
+                TemplateStage(t.option.class_index, t.option.tp, i, j, a, depth)
+                for (t, a, i, j), depth in zip(chosen, depths)
+            ),
+            rows=chosen[0][0].option.rows,
+            forward_ps=forward,
+            backward_ps=backward,
+            hop_ps=hops,
+            fill_ps=sum(forward) + sum(backward) + 2 * sum(hops),
+            period_ps=period,
+            finish_ps=max(_finish_ps(problem, t, i, j, replicas) for t, _, i, j in chosen),
+            usage=usage,
+            max_micro_batches=micro_batches,
+        ),
+        micro_batches,
+    )

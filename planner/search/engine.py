@@ -1,0 +1,356 @@
+"""The loop over settings: find the best plan, then prove how far anything can be below it.
+
+1. Settings are ordered by an immediate bound (work over capacity).
+2. Column generation and the integer master give the best plan of the promising settings.
+3. The bound: the greatest target that every setting refutes. A setting refuted at a target stays
+   refuted at every lower one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from costmodels.units import PS_PER_S
+from planner.search.master import Prices, least_target
+from planner.search.node import Node, Solution
+from planner.search.problem import Problem, Setting
+from planner.search.settings import (
+    Windows,
+    chip_seconds,
+    fluid_bound_s,
+    replica_intervals,
+    vendor_windows,
+)
+
+
+SAME_LEAGUE = 1.03
+"""Settings whose relaxation is this much worse than the best one's are left to the proof."""
+ROOT_ROUNDS = 6
+MISSES = 3
+"""So many replica intervals out of the league in a row end the exploration."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchLimits:
+    """When to stop. Work limits are deterministic; ``interrupted`` is the wall clock's voice."""
+
+    gap: float
+    seed: int
+    rounds: int = 14
+    integer_work: float = 0.6
+    max_queries: int = 60_000
+    prove: bool = True
+    only_classes: tuple[int, ...] | None = None
+    use_all: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the search is: best formula time and proven bound in seconds so far."""
+
+    stage: str
+    best_s: float | None
+    bound_s: float | None
+    detail: str = ""
+
+
+@dataclass
+class SearchOutcome:
+    """Best solution, proven bound (picoseconds), and what was explored."""
+
+    solution: Solution | None
+    lower_bound_ps: int
+    complete: bool
+    nodes: int
+    queries: int
+    proven_infeasible: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+class Engine:
+    """One search over a problem."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        limits: SearchLimits,
+        *,
+        progress: Callable[[Progress], None] = lambda _: None,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.problem = problem
+        self.limits = limits
+        self._progress = progress
+        self._interrupted = interrupted
+        self._rows = sorted({t.option.rows for t in problem.tables.tables})
+        self._nodes: dict[Setting, Node] = {}
+        self.best: Solution | None = None
+        self.relaxed: dict[Setting, int] = {}
+        self._stopped = False
+        self._start: Prices | None = None
+
+    # -- finding a plan -----------------------------------------------------------------------
+
+    def run(self) -> SearchOutcome:
+        """Search all settings; see the module docstring."""
+        problem = self.problem
+        work = chip_seconds(problem)
+        choices = sorted(
+            ((fluid_bound_s(problem, work, w), w) for w in self._windows()),
+            key=lambda pair: (pair[0], pair[1]),
+        )
+        intervals = replica_intervals(problem)
+        for fluid, windows in choices:
+            if self.best is not None and fluid * PS_PER_S >= self.best.target_ps:
+                break
+            if self._stop():
+                break
+            if self._explore(windows, intervals, fluid):
+                self._report("searching", None)
+            if len(choices) > 1 and self._settled(choices, fluid):
+                break
+        bound, complete = (0, False)
+        if self.best is not None and self.limits.prove:
+            bound, complete = self._prove(choices, intervals)
+        elif self.best is None:
+            return SearchOutcome(
+                None, 0, False, len(self._nodes), self._queries(),
+                proven_infeasible=not self._stopped,
+            )
+        return SearchOutcome(
+            self.best, bound, complete and not self._stopped, len(self._nodes), self._queries()
+        )
+
+    def _windows(self) -> list[Windows]:
+        """Choices of windows, with the classes that the limits leave out made empty."""
+        keep = self.limits.only_classes
+        found = vendor_windows(self.problem)
+        if keep is None:
+            return found
+        length = self.problem.tables.layers
+        kept = [
+            tuple(w if c in keep else (0, 0) for c, w in enumerate(windows)) for windows in found
+        ]
+        covering = [w for w in kept if sum(b - a for a, b in set(w) if b > a) >= length]
+        return list(dict.fromkeys(covering))
+
+    def _settled(self, choices: list[tuple[float, Windows]], fluid: float) -> bool:
+        """Whether later windows are left to the proof: enough tried near the best cut."""
+        tried = sum(1 for f, _ in choices if f <= fluid)
+        return self.best is not None and tried >= 6
+
+    def _stop(self) -> bool:
+        self._stopped = self._stopped or self._interrupted()
+        return self._stopped
+
+    def _queries(self) -> int:
+        return sum(n.queries for n in self._nodes.values())
+
+    def node(self, setting: Setting) -> Node:
+        """The node of a setting, made on first use."""
+        if setting not in self._nodes:
+            self._nodes[setting] = Node(self.problem, setting, self._rows)
+        return self._nodes[setting]
+
+    def _explore(
+        self, windows: Windows, intervals: list[tuple[int, int]], fluid: float
+    ) -> bool:
+        """Relax the promising replica intervals, then solve the integer master where it may pay.
+
+        The relaxation over any number of replicas says how many there should be; from there the
+        intervals are tried outwards until they are out of the league of the best.
+        """
+        low = int(fluid * PS_PER_S * 0.9)
+        guess = self.best.target_ps if self.best is not None else int(fluid * 1.3 * PS_PER_S)
+        root = self.node(Setting((intervals[0][0], intervals[-1][1]), windows))
+        relaxation = root.relax(guess, ROOT_ROUNDS)
+        if relaxation is None:
+            return False
+        guess, start = relaxation
+        if self.best is not None and guess >= self.best.target_ps:
+            return False
+        self._start = start
+        center = start.pipelines
+        order = sorted(intervals, key=lambda i: (_distance(i, center), i))
+        relaxed: list[tuple[int, Setting]] = []
+        limit = self.best.target_ps if self.best is not None else None
+        misses = 0
+        for interval in order:
+            if self._stop() or misses >= MISSES:
+                break
+            setting = Setting(interval, windows)
+            node = self.node(setting)
+            node.seed(guess, start)
+            target = node.generate(low, limit or guess, 6, limit_ps=limit)
+            if target is None or (limit is not None and target > limit):
+                misses += 1
+                continue
+            self.relaxed[setting] = target
+            relaxed.append((target, setting))
+            league = int(target * SAME_LEAGUE)
+            limit = league if limit is None else min(limit, league)
+        relaxed.sort(key=lambda pair: (pair[0], pair[1].replicas))
+        improved = False
+        for target, setting in relaxed:
+            if self._stop():
+                break
+            if self.best is not None and target >= self.best.target_ps * (1 - 1e-3):
+                break
+            improved |= self._solve(setting, target)
+        return improved
+
+    def _solve(self, setting: Setting, target: int) -> bool:
+        """Refine the columns of a setting and round to integers."""
+        node = self.node(setting)
+        refined = node.generate(int(target * 0.97), target, self.limits.rounds) or target
+        self.relaxed[setting] = min(target, refined)
+        limit = self.best.target_ps if self.best is not None else None
+        found = node.best_plan(
+            self.relaxed[setting], limit, seed=self.limits.seed,
+            work_limit=self.limits.integer_work, use_all=self.limits.use_all,
+        )
+        if found is None or (limit is not None and found.target_ps >= limit):
+            return False
+        self.best = found
+        return True
+
+    # -- proving ------------------------------------------------------------------------------
+
+    def _prove(
+        self, choices: list[tuple[float, Windows]], intervals: list[tuple[int, int]]
+    ) -> tuple[int, bool]:
+        """Greatest target that every setting refutes, and whether the goal was met."""
+        best = self.best
+        if best is None:
+            return 0, False
+        bound = best.target_ps
+        for setting in self._cover(choices, intervals, best.setting):
+            bound = self._bound_setting(setting, bound)
+            if bound <= 0 or self._stop():
+                return 0, False
+            self._report("proving", bound, setting.describe())
+        return min(bound, self.best.target_ps if self.best else bound), True
+
+    def _cover(
+        self,
+        choices: list[tuple[float, Windows]],
+        intervals: list[tuple[int, int]],
+        own: Setting,
+    ) -> list[Setting]:
+        """Settings that together cover the space, the incumbent's own first.
+
+        Around the incumbent's interval the others are merged into two; windows that work over
+        capacity alone rules out are left away.
+        """
+        found = [own]
+        low, high = own.replicas
+        for fluid, windows in choices:
+            if self.best is not None and fluid * PS_PER_S >= self.best.target_ps:
+                continue
+            if windows != own.windows:
+                found.append(Setting((intervals[0][0], intervals[-1][1]), windows))
+                continue
+            if low > intervals[0][0]:
+                found.append(Setting((intervals[0][0], low - 1), windows))
+            if high < intervals[-1][1]:
+                found.append(Setting((high + 1, intervals[-1][1]), windows))
+        return found
+
+    def _bound_setting(self, setting: Setting, ceiling_ps: int) -> int:
+        """Greatest target up to the ceiling that the setting refutes, splitting its replicas.
+
+        A wide interval is relaxed at both ends; where that costs more than a little it is halved.
+        """
+        low, high = setting.replicas
+        narrow = high <= 2 * low
+        bound = self._node_bound(setting, ceiling_ps, once=not narrow)
+        self._improve_from(self.node(setting))
+        if narrow or bound >= ceiling_ps or self._stop():
+            return bound
+        middle = max(low, math.isqrt(low * high))
+        for part in ((low, middle), (middle + 1, high)):
+            if part[0] <= part[1]:
+                ceiling_ps = self._bound_setting(Setting(part, setting.windows), ceiling_ps)
+                if ceiling_ps <= 0:
+                    break
+        return max(bound, ceiling_ps)
+
+    def _node_bound(self, setting: Setting, ceiling_ps: int, *, once: bool) -> int:
+        """Greatest target up to ``ceiling_ps`` that the setting refutes (to a tolerance)."""
+        return self.node(setting).bound(
+            ceiling_ps,
+            self._start,
+            max_queries=self.limits.max_queries,
+            interrupted=self._stop,
+            only_ceiling=once,
+        )
+
+    def _improve_from(self, node: Node) -> None:
+        """A failed refutation left new columns: see whether they make a better plan."""
+        if self.best is None:
+            return
+        limit = self.best.target_ps
+        relaxed = node.relaxation_target(node.columns, int(limit * 0.95), limit)
+        if relaxed is None or relaxed >= limit * (1 - 5e-4):
+            return
+        found = node.best_plan(
+            relaxed, limit, seed=self.limits.seed, work_limit=self.limits.integer_work, steps=5
+        )
+        if found is not None and found.target_ps < limit:
+            self.best = found
+            self._report("proving", None, "better plan from the proof")
+
+    def _report(self, stage: str, bound: int | None, detail: str = "") -> None:
+        self._progress(
+            Progress(
+                stage,
+                self.best.target_ps / PS_PER_S if self.best else None,
+                bound / PS_PER_S if bound else None,
+                detail,
+            )
+        )
+
+
+def _distance(interval: tuple[int, int], center: float) -> float:
+    """How far an interval is from a number of replicas, in octaves."""
+    low, high = interval
+    if low <= center <= high + 1:
+        return 0.0
+    edge = low if center < low else high
+    return abs(math.log2(edge / max(center, 1.0)))
+
+
+def assign_micro_batches(solution: Solution, global_batch: int) -> list[tuple[int, int, int]]:
+    """Micro-batches of every pipeline: ``(column index, micro-batches, rows of the last one)``.
+
+    Starts from what finishes by the target and takes the surplus away where it shortens the
+    longest pipelines; pipelines left without work are dropped.
+    """
+    target = least_target(solution.columns, solution.counts, global_batch, solution.target_ps)
+    loads: list[list[int]] = []
+    for k, (column, count) in enumerate(zip(solution.columns, solution.counts)):
+        loads += [[k, column.micro_batches(target)] for _ in range(count)]
+    loads = [load for load in loads if load[1] > 0]
+    surplus = sum(solution.columns[k].rows * m for k, m in loads) - global_batch
+    while True:
+        candidates = [
+            (solution.columns[k].time_ps(m), -at)
+            for at, (k, m) in enumerate(loads)
+            if solution.columns[k].rows <= surplus and m > 1
+        ]
+        if not candidates:
+            break
+        at = -max(candidates)[1]
+        loads[at][1] -= 1
+        surplus -= solution.columns[loads[at][0]].rows
+    out = []
+    for k, m in loads:
+        rows = solution.columns[k].rows
+        last = rows
+        if 0 < surplus < rows:
+            last = rows - surplus
+            surplus = 0
+        out.append((k, m, last))
+    return out

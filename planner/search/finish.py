@@ -1,0 +1,92 @@
+"""After the last backward: gradient synchronisation and optimizer update of one stage.
+
+Two prices of the same thing: the least that any plan of a setting can pay (for bounds) and what
+a placement that puts the replicas of a stage side by side will pay (for plans, before they are
+placed and priced for real).
+
+A layer with P parameters per device moves w = P · (gradient + parameter bytes) under ZeRO-1
+(reduce-scatter, then all-gather) or 2 · P · gradient bytes (all-reduce); a ring over n members
+takes (n − 1)/n · w / bandwidth.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costmodels.compute import optimizer_update_s
+from planner.costing import OptionTable
+from planner.graphs.topology import IslandClass, Topology
+from planner.search.problem import Problem
+
+
+def sync_bytes_per_parameter(problem: Problem) -> int:
+    """Bytes per parameter that a ring carries once around, both phases together."""
+    state = problem.tables.state
+    if problem.tables.zero_level:
+        return state.gradient + state.parameter
+    return 2 * state.gradient
+
+
+def _ports(topology: Topology, cls: IslandClass) -> list[float]:
+    """Achievable bytes/s of a host of the class towards every class that it can reach."""
+    routes = (topology.class_routes.get((cls.index, other.index)) for other in topology.classes)
+    return [r.bandwidth for r in routes if r is not None]
+
+
+def _update_s(problem: Problem, table: OptionTable, parameters: float, replicas: int) -> float:
+    cls = problem.topology.classes[table.option.class_index]
+    shards = replicas if problem.tables.zero_level else 1
+    return optimizer_update_s(parameters, problem.tables.state, cls.chip, shards)
+
+
+def least_finish_s(
+    problem: Problem, table: OptionTable, replicas: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Seconds ``[n]`` that a first stage of n layers pays at least under a replica interval.
+
+    Optimistic: the fewest replicas pay for the traffic, the most share the update; the replicas
+    share one island if they could, and reach the others over the best port without competition.
+    """
+    topology = problem.topology
+    cls = topology.classes[table.option.class_index]
+    tp = table.option.tp
+    low, high = replicas
+    parameters = np.concatenate([[0], np.cumsum(table.parameters)]).astype(np.float64)
+    traffic = parameters * sync_bytes_per_parameter(problem)
+    if low <= 1:
+        sync = np.zeros_like(traffic)
+    elif low <= cls.size // tp:
+        rate = cls.fabric.total_bandwidth * cls.fabric.efficiency
+        sync = (low - 1) / low * traffic / rate
+    else:
+        widest = max(c.size for c in topology.classes)
+        hosts = max(2, -(-low // widest))
+        port = max(_ports(topology, cls), default=np.inf)
+        sync = (hosts - 1) / hosts * traffic * tp / port
+    shards = high if problem.tables.zero_level else 1
+    update = np.array(
+        [optimizer_update_s(p, problem.tables.state, cls.chip, shards) for p in parameters]
+    )
+    out: NDArray[np.float64] = sync + update
+    return out
+
+
+def expected_finish_s(
+    problem: Problem, table: OptionTable, first: int, end: int, replicas: int
+) -> float:
+    """Seconds that stage ``[first, end)`` will pay when its replicas fill islands together."""
+    cls = problem.topology.classes[table.option.class_index]
+    tp = table.option.tp
+    parameters = float(table.parameters[first:end].sum())
+    traffic = parameters * sync_bytes_per_parameter(problem)
+    local = max(1, min(replicas, cls.size // tp))
+    hosts = -(-replicas // local)
+    sync = 0.0
+    if local > 1:
+        rate = cls.fabric.total_bandwidth * cls.fabric.efficiency
+        sync += (local - 1) / local * traffic / rate
+    if hosts > 1:
+        port = min(_ports(problem.topology, cls), default=np.inf)
+        sync += (hosts - 1) / hosts * traffic * tp / port
+    return sync + _update_s(problem, table, parameters, replicas)

@@ -1,0 +1,61 @@
+"""The optimization problem as the search sees it, and the settings that couple its pipelines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from planner.costing import CostTables
+from planner.graphs.topology import Topology
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all pipelines of a plan have in common.
+
+    ``replicas`` is the inclusive interval of replica counts. ``windows[c]`` is the interval of
+    layers that class c may hold; an empty interval keeps the class idle.
+    """
+
+    replicas: tuple[int, int]
+    windows: tuple[tuple[int, int], ...]
+
+    def describe(self) -> str:
+        """Short text for logs and certificates."""
+        lo, hi = self.replicas
+        return f"{lo}–{hi} replicas, windows {list(self.windows)}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The optimization problem as the search sees it: tables, fleet and the batch to place."""
+
+    tables: CostTables
+    topology: Topology
+    policies: tuple[int, ...]
+    global_batch: int
+    max_stages: int
+
+    @cached_property
+    def packing_rows(self) -> tuple[tuple[int, int, int], ...]:
+        """Rows ``(class, tp, capacity)``: chips in groups of at least tp of one class.
+
+        Sizes that divide one another pack into equal islands exactly when, for every size tp, the
+        chips in groups of size ≥ tp do not exceed islands · ⌊g/tp⌋ · tp. Rows that say nothing
+        beyond a finer one are dropped.
+        """
+        rows = []
+        for cls in self.topology.classes:
+            last = None
+            for tp in sorted({t.option.tp for t in self.tables.tables if t.option.class_index == cls.index}):
+                capacity = cls.count * (cls.size // tp) * tp
+                if capacity != last:
+                    rows.append((cls.index, tp, capacity))
+                last = capacity
+        return tuple(rows)
+
+    def rows_of(self, class_index: int, tp: int) -> list[int]:
+        """Packing rows that a group of ``tp`` chips of a class counts in."""
+        return [k for k, (c, t, _) in enumerate(self.packing_rows) if c == class_index and t <= tp]
+
+

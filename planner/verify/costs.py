@@ -1,0 +1,239 @@
+"""Re-derives times and memory of a plan from the chips, the layers and the routes.
+
+Built on :mod:`costmodels` alone, so that an error of the planner's own tables shows here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+
+from costmodels.memory import boundary_buffer_bytes, device_overhead, stage_memory
+from costmodels.price import POLICIES, LayerPrice
+from costmodels.schedules import exact_time, formula_time
+from costmodels.units import PS_PER_S
+from planner.errors import Problem
+from planner.graphs.topology import Island, IslandClass
+from planner.plan import Pipeline, Plan, Replica, Stage, StageTime
+from planner.restore import Restored
+from planner.verify.prices import Prices
+
+
+@dataclass
+class Costs:
+    """What the plan's parts cost by this module's own account, and what differs.
+
+    ``backward_ends[p][s]`` is the exact end of stage s's last backward in picoseconds,
+    ``formula_ps[p]`` the pipeline's formula time raised to its exact time.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    backward_ends: list[tuple[int, ...]] = field(default_factory=list)
+    formula_ps: list[int] = field(default_factory=list)
+    fill_ps: list[int] = field(default_factory=list)
+
+
+def check_costs(plan: Plan, world: Restored, prices: Prices) -> Costs:
+    """Re-derive every pipeline. Call it on plans whose layout is consistent only."""
+    audit = _Audit(plan, world, prices)
+    for p in range(len(plan.pipelines)):
+        audit.pipeline(p)
+    return audit.costs
+
+
+class _Audit:
+    """One pass over a plan; equal stages are derived once."""
+
+    def __init__(self, plan: Plan, world: Restored, prices: Prices) -> None:
+        self.plan, self.world = plan, world
+        self.costs = Costs()
+        self.prices = prices
+        self.times: dict[tuple[object, ...], dict[str, int]] = {}
+        self.memories: dict[tuple[object, ...], dict[str, int]] = {}
+        self.schedules: dict[tuple[object, ...], tuple[int, tuple[int, ...]]] = {}
+        self.copies = Counter(
+            layer
+            for pipeline in plan.pipelines
+            for stage in pipeline.stages
+            for layer in range(*stage.layers)
+            for _ in stage.replicas
+        )
+
+    def pipeline(self, p: int) -> None:
+        """Stages, hops, formula and exact time of one pipeline."""
+        pipeline = self.plan.pipelines[p]
+        where = f"pipelines[{p}]"
+        forward, backward, hops = [], [], []
+        for s, stage in enumerate(pipeline.stages):
+            times = [
+                self.replica(pipeline, stage, replica, f"{where}.stages[{s}].replicas[{r}]")
+                for r, replica in enumerate(stage.replicas)
+            ]
+            forward.append(max(t["forward_total"] for t in times))
+            backward.append(max(t["backward_total"] for t in times))
+        for s, (stage, after) in enumerate(zip(pipeline.stages, pipeline.stages[1:])):
+            hops.append(self.hop(pipeline, stage, after, f"{where}.stages[{s}].hop_to_next_s"))
+        depths = tuple(stage.in_flight for stage in pipeline.stages)
+        m = pipeline.micro_batches
+        key = (pipeline.schedule, tuple(forward), tuple(backward), tuple(hops), depths, m)
+        if key not in self.schedules:
+            formula = formula_time(forward, backward, hops, m, depths, pipeline.schedule)
+            exact = exact_time(pipeline.schedule, forward, backward, hops, depths, m)
+            self.schedules[key] = (formula, exact.stage_last_backward_end)
+        formula, ends = self.schedules[key]
+        raised = max(formula, *ends)
+        self._equal(f"{where}.formula_time_s", pipeline.formula_time_s, raised)
+        self._equal(f"{where}.exact_time_s", pipeline.exact_time_s, max(ends))
+        self.costs.backward_ends.append(ends)
+        self.costs.formula_ps.append(raised)
+        self.costs.fill_ps.append(sum(forward) + sum(backward) + 2 * sum(hops))
+
+    def replica(
+        self, pipeline: Pipeline, stage: Stage, replica: Replica, where: str
+    ) -> dict[str, int]:
+        """Times of one replica in picoseconds, by the names of ``StageTime``; checks its memory."""
+        island = self.world.island_of[replica.devices[0]]
+        cls = self.world.topology.classes[island.class_index]
+        policies = _policies(stage)
+        tp = replica.mesh.tensor_parallel
+        kind = (cls.index, tp, replica.rows, stage.layers, policies)
+        layers = self.prices.layers(cls, tp, replica.rows)[slice(*stage.layers)]
+        if kind not in self.times:
+            self.times[kind] = _stage_times(layers, policies, self.prices.scale(cls))
+        times = self.times[kind]
+        for name in StageTime.model_fields:
+            self._equal(f"{where}.time_s.{name}", getattr(replica.time_s, name), times[name])
+        held = (min(stage.in_flight, pipeline.micro_batches), stage.zero.level)
+        copies = tuple(self.copies[layer] for layer in range(*stage.layers))
+        if (*kind, *held, copies) not in self.memories:
+            self.memories[*kind, *held, copies] = self._memory(
+                cls, stage, replica, layers, policies, pipeline.micro_batches, copies
+            )
+        for name, value in self.memories[*kind, *held, copies].items():
+            stated = getattr(replica.memory_bytes, name)
+            if stated != value:
+                message = f"says {stated} bytes, the layers need {value}"
+                self._report(f"{where}.memory_bytes.{name}", message)
+        if replica.memory_bytes.peak > cls.usable_memory_bytes:
+            message = f"needs {replica.memory_bytes.peak} bytes of {cls.usable_memory_bytes} usable"
+            self._report(f"{where}.memory_bytes.peak", message)
+        return times
+
+    def hop(self, pipeline: Pipeline, stage: Stage, after: Stage, where: str) -> int:
+        """Picoseconds from a stage to the next, over the slowest pair of replicas."""
+        rows = pipeline.micro_batch_rows
+        size = self._crossing(stage.layers[1], rows)
+        slowest = 0
+        for sender in stage.replicas:
+            for receiver in after.replicas:
+                time = self._way(sender, receiver, size)
+                if time is None:
+                    self._report(where, "no network joins the two stages")
+                    continue
+                slowest = max(slowest, time)
+        self._equal(where, stage.hop_to_next_s or 0.0, slowest)
+        return slowest
+
+    def _way(self, sender: Replica, receiver: Replica, size: int) -> int | None:
+        here, there = self._place(sender), self._place(receiver)
+        source, target = (self.world.topology.classes[i.class_index] for i in (here, there))
+        senders, receivers = sender.mesh.tensor_parallel, receiver.mesh.tensor_parallel
+        if size == 0:
+            return 0
+        if here.name == there.name:
+            fabric = source.fabric
+            rate = fabric.pair_bandwidth * fabric.efficiency * min(senders, receivers)
+            return _picoseconds(size / rate + fabric.latency_s)
+        route = self.world.topology.route(here, there)
+        if route is None:
+            return None
+        share = min(senders / source.size, receivers / target.size)
+        return _picoseconds(size / (route.bandwidth * share) + route.latency_s)
+
+    def _place(self, replica: Replica) -> Island:
+        return self.world.island_of[replica.devices[0]]
+
+    def _crossing(self, cut: int, rows: int) -> int:
+        if cut in (0, len(self.world.model.layers)):
+            return 0
+        job = self.world.job
+        return self.world.model.boundary_bytes(cut, rows, job.seq_len, job.element_bytes)
+
+    def _memory(
+        self,
+        cls: IslandClass,
+        stage: Stage,
+        replica: Replica,
+        layers: Sequence[LayerPrice],
+        policies: tuple[int, ...],
+        micro_batches: int,
+        copies: tuple[int, ...],
+    ) -> dict[str, int]:
+        first, end = stage.layers
+        items = stage_memory(
+            layers,
+            policies,
+            state=self.world.job.state_bytes,
+            overhead=device_overhead(cls.chip),
+            in_flight=stage.in_flight,
+            micro_batches=micro_batches,
+            zero_level=stage.zero.level,
+            replicas=copies,
+            boundary_bytes=boundary_buffer_bytes(
+                self._crossing(first, replica.rows),
+                self._crossing(end, replica.rows),
+                tp=replica.mesh.tensor_parallel,
+                sequence_parallel=self.world.job.sequence_parallel,
+            ),
+        )
+        found = {f.name: getattr(items, f.name) for f in fields(items)}
+        return found | {"usable": cls.usable_memory_bytes}
+
+    def _equal(self, where: str, stated_s: float, derived_ps: int) -> None:
+        """Times agree to the picosecond."""
+        if _picoseconds(stated_s) != derived_ps:
+            message = f"says {stated_s!r} s, re-derived {derived_ps / PS_PER_S!r} s"
+            self._report(where, message)
+
+    def _report(self, where: str, message: str) -> None:
+        self.costs.problems.append(Problem(where, message))
+
+
+def _stage_times(
+    layers: Sequence[LayerPrice], policies: Sequence[int], scale: float
+) -> dict[str, int]:
+    """Sums over the layers of times that are rounded once per layer, in picoseconds."""
+
+    def total(values: Iterator[float]) -> int:
+        return sum(map(_picoseconds, values))
+
+    times = {
+        "forward": total(layer.forward_s * scale for layer in layers),
+        "backward_input": total(layer.backward_input_s * scale for layer in layers),
+        "backward_weight": total(layer.backward_weight_s * scale for layer in layers),
+        "recompute": total(
+            layer.recompute_s[policy] * scale
+            for layer, policy in zip(layers, policies, strict=True)
+        ),
+        "tp_comm_forward": total(layer.tp_comm_forward_s for layer in layers),
+        "tp_comm_backward": total(layer.tp_comm_backward_s for layer in layers),
+    }
+    times["forward_total"] = times["forward"] + times["tp_comm_forward"]
+    times["backward_total"] = (
+        times["backward_input"]
+        + times["backward_weight"]
+        + times["recompute"]
+        + times["tp_comm_backward"]
+    )
+    return times
+
+
+def _policies(stage: Stage) -> tuple[int, ...]:
+    return tuple(
+        POLICIES.index(part.policy) for part in stage.recompute for _ in range(*part.layers)
+    )
+
+
+def _picoseconds(seconds: float) -> int:
+    return round(seconds * PS_PER_S)

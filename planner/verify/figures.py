@@ -1,0 +1,142 @@
+"""Whether the headline figures follow from the parts: step time, utilisation, certificate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from costmodels.units import PS_PER_S
+from planner.errors import Problem
+from planner.plan import Certificate, Estimate, Plan
+from planner.restore import Restored
+from planner.verify.costs import Costs
+
+OPTIMAL_GAP = 1e-6
+"""Relative gap up to which a plan counts as optimal."""
+
+RELATIVE = 1e-9
+"""How far two evaluations of one floating-point formula may differ."""
+
+
+def check_figures(plan: Plan, world: Restored, costs: Costs) -> list[Problem]:
+    """Step time, breakdown, throughput, utilisation and certificate."""
+    step_ps, objective_ps = _step(plan, costs)
+    problems = [*_estimate(plan, step_ps), *_utilisation(plan, world)]
+    if plan.certificate is not None:
+        problems += _certificate(plan.certificate, plan.estimate, objective_ps)
+    return problems
+
+
+def _step(plan: Plan, costs: Costs) -> tuple[int, int]:
+    """Step time and objective in picoseconds.
+
+    A reduction starts when all its members have run their last backward; the update follows. The
+    objective charges every pipeline its formula time and its slowest reduction instead.
+    """
+    update = _picoseconds(plan.estimate.breakdown_s.update)
+    end = max(max(ends) for ends in costs.backward_ends)
+    finish = [0] * len(plan.pipelines)
+    for group in plan.sync_groups:
+        time = _picoseconds(group.time_s)
+        start = max(costs.backward_ends[m.pipeline][m.stage] for m in group.members)
+        end = max(end, start + time)
+        for member in group.members:
+            finish[member.pipeline] = max(finish[member.pipeline], time)
+    formula = max(f + sync for f, sync in zip(costs.formula_ps, finish, strict=True))
+    return end + update, max(formula, end) + update
+
+
+def _estimate(plan: Plan, step_ps: int) -> Iterator[Problem]:
+    estimate = plan.estimate
+    where = "estimate.step_time_s"
+    if _picoseconds(estimate.step_time_s) != step_ps:
+        message = f"says {estimate.step_time_s!r} s, re-derived {step_ps / PS_PER_S!r} s"
+        yield Problem(where, message)
+    parts = estimate.breakdown_s
+    values = (parts.fill, parts.steady, parts.sync, parts.update)
+    if min(values) < 0:
+        yield Problem("estimate.breakdown_s", "holds a negative time")
+    if sum(map(_picoseconds, values)) != _picoseconds(estimate.step_time_s):
+        yield Problem("estimate.breakdown_s", "does not sum to the step time")
+    simulated = estimate.simulated_step_time_s
+    if simulated is not None and _picoseconds(simulated) < step_ps:
+        message = f"the replay takes {simulated!r} s, less than without contention"
+        yield Problem("estimate.simulated_step_time_s", message)
+    span = estimate.step_time_range_s
+    if span is not None and not span[0] <= estimate.step_time_s <= span[1]:
+        yield Problem("estimate.step_time_range_s", "does not hold the step time")
+
+
+def _utilisation(plan: Plan, world: Restored) -> Iterator[Problem]:
+    """Throughput and model FLOP utilisation, by the formulas of the plan's contract."""
+    job, model = world.job, world.model
+    step = plan.estimate.step_time_s
+    if step <= 0:
+        yield Problem("estimate.step_time_s", "is not positive")
+        return
+    tokens = job.global_batch * job.seq_len
+    peak = sum(
+        world.topology.classes[world.island_of[device].class_index].chip.peak(job.precision)
+        for pipeline in plan.pipelines
+        for stage in pipeline.stages
+        for replica in stage.replicas
+        for device in replica.devices
+    )
+    given = [layer.shape.generic for layer in model.layers if layer.shape.generic is not None]
+    if given:
+        six_n = with_attention = sum(3.0 * g.forward_flops_per_row / job.seq_len for g in given)
+    else:
+        six_n = 6.0 * model.active_parameters
+        with_attention = six_n + sum(
+            6.0 * layer.shape.hidden * job.seq_len
+            for layer in model.layers
+            if layer.shape.attention is not None
+        )
+    derived = {
+        "tokens_per_s": tokens / step,
+        "mfu": with_attention * tokens / (peak * step),
+        "mfu_6n": six_n * tokens / (peak * step),
+    }
+    for name, value in derived.items():
+        stated = getattr(plan.estimate, name)
+        if not math.isclose(stated, value, rel_tol=RELATIVE):
+            yield Problem(f"estimate.{name}", f"says {stated!r}, re-derived {value!r}")
+    if derived["mfu"] > 1:
+        message = f"{derived['mfu']:.0%} of the peak: the chips cannot be that fast"
+        yield Problem("estimate.mfu", message)
+
+
+def _certificate(proof: Certificate, estimate: Estimate, objective_ps: int) -> Iterator[Problem]:
+    objective, bound = proof.objective_s, proof.lower_bound_s
+    if _picoseconds(objective) != objective_ps:
+        message = f"says {objective!r} s, re-derived {objective_ps / PS_PER_S!r} s"
+        yield Problem("certificate.objective_s", message)
+    if _picoseconds(objective) < _picoseconds(estimate.step_time_s):
+        yield Problem("certificate.objective_s", "is below the step time")
+    if bound > objective:
+        yield Problem("certificate.lower_bound_s", f"{bound!r} s is above the objective")
+    if bound < 0:
+        yield Problem("certificate.lower_bound_s", "is negative")
+    exact = proof.exact_lower_bound_s
+    if exact is not None and exact > estimate.step_time_s:
+        yield Problem("certificate.exact_lower_bound_s", f"{exact!r} s is above the step time")
+    gap = (objective - bound) / objective if objective > 0 else 0.0
+    if not math.isclose(proof.gap, gap, rel_tol=RELATIVE, abs_tol=1e-12):
+        yield Problem("certificate.gap", f"says {proof.gap!r}, re-derived {gap!r}")
+    allowed = proof.solver.limits.get("gap")
+    if (proof.status == "optimal") != (gap <= OPTIMAL_GAP):
+        message = f"says {proof.status} at a gap of {gap:.2e}; optimal means {OPTIMAL_GAP:g}"
+        yield Problem("certificate.status", message)
+    elif (
+        proof.status == "within_tolerance"
+        and isinstance(allowed, (int, float))
+        and gap > allowed * (1 + RELATIVE)
+    ):
+        message = f"says within_tolerance at a gap of {gap:.2e}, but the limit was {allowed:g}"
+        yield Problem("certificate.status", message)
+    if proof.solver.limits.get("time_limit_s") is not None and proof.deterministic:
+        yield Problem("certificate.deterministic", "is true although a wall-clock limit was set")
+
+
+def _picoseconds(seconds: float) -> int:
+    return round(seconds * PS_PER_S)

@@ -1,0 +1,49 @@
+"""Layer prices of a restored plan, each way to run the layers once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from costmodels.price import LayerConfig, LayerPrice, price_layer
+from planner.graphs.topology import IslandClass
+from planner.restore import Restored
+
+
+@dataclass
+class Prices:
+    """Prices of all layers by class, tensor-parallel degree and rows."""
+
+    world: Restored
+    _layers: dict[tuple[int, int, int], tuple[LayerPrice, ...]] = field(default_factory=dict)
+    _scales: dict[int, float] = field(default_factory=dict)
+
+    def layers(self, cls: IslandClass, tp: int, rows: int) -> tuple[LayerPrice, ...]:
+        """One price per layer of the model, by the formulas."""
+        key = (cls.index, tp, rows)
+        if key not in self._layers:
+            job = self.world.job
+            config = LayerConfig(
+                rows=rows,
+                seq_len=job.seq_len,
+                tp=tp,
+                precision=job.precision,
+                sequence_parallel=job.sequence_parallel and tp > 1,
+                flash=cls.chip.flash_attention,
+            )
+            self._layers[key] = tuple(
+                price_layer(layer.shape, cls.chip, cls.fabric, config, derate=cls.derate)
+                for layer in self.world.model.layers
+            )
+        return self._layers[key]
+
+    def scale(self, cls: IslandClass) -> float:
+        """From the formulas to the measured rate of the whole model on one device, if any."""
+        if cls.measured_rows_per_s is None:
+            return 1.0
+        if cls.index not in self._scales:
+            rows = self.world.job.micro_batch_rows[0]
+            formula = 0.0
+            for layer in self.layers(cls, 1, rows):
+                formula += layer.forward_s + layer.backward_input_s + layer.backward_weight_s
+            self._scales[cls.index] = rows / cls.measured_rows_per_s / formula
+        return self._scales[cls.index]

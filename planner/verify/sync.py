@@ -1,0 +1,114 @@
+"""Re-derives the time of every gradient reduction and of the optimizer update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from costmodels.collectives import SyncHost, gradient_sync_s
+from costmodels.compute import optimizer_update_s
+from costmodels.units import PS_PER_S
+from planner.errors import Problem
+from planner.graphs.topology import Island
+from planner.plan import Plan, Replica, SyncGroup
+from planner.restore import Restored
+from planner.verify.prices import Prices
+
+
+def check_sync(plan: Plan, world: Restored, prices: Prices) -> list[Problem]:
+    """Times of all groups over the real routes, and the slowest update."""
+    return [*_groups(plan, world, prices), *_update(plan, world, prices)]
+
+
+@dataclass(slots=True)
+class _Share:
+    """What one island holds of a group: copies, bytes of the largest shard, bytes of all shards."""
+
+    island: Island
+    copies: int = 0
+    shard: int = 0
+    whole: int = 0
+
+
+def _groups(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
+    shares = [_shares(plan, group, world, prices) for group in plan.sync_groups]
+    sent: dict[str, int] = {}  # all groups run at the same time and share each island's way out
+    for held in shares:
+        if len(held) > 1:
+            for share in held:
+                sent[share.island.name] = sent.get(share.island.name, 0) + share.whole
+    for k, (group, held) in enumerate(zip(plan.sync_groups, shares)):
+        where = f"sync_groups[{k}].time_s"
+        time = _ring_s(held, sent, world)
+        if time is None:
+            yield Problem(where, "no network joins the islands of the group")
+        elif round(group.time_s * PS_PER_S) != round(time * PS_PER_S):
+            yield Problem(where, f"says {group.time_s!r} s, re-derived {time!r} s")
+
+
+def _ring_s(held: Sequence[_Share], sent: dict[str, int], world: Restored) -> float | None:
+    """Seconds of one group: inside every island, then a ring over the islands by name."""
+    hosts, latency = [], 0.0
+    for share, after in zip(held, [*held[1:], *held[:1]]):
+        port = None
+        if len(held) > 1:
+            route = world.topology.route(share.island, after.island)
+            if route is None:
+                return None
+            port = route.bandwidth
+            latency = max(latency, route.latency_s)
+        hosts.append(
+            SyncHost(
+                replicas=share.copies,
+                shard_bytes=share.shard,
+                fabric=world.topology.classes[share.island.class_index].fabric,
+                exchanged_bytes=sent.get(share.island.name, 0),
+                port_bytes_per_s=port,
+            )
+        )
+    return gradient_sync_s(hosts, latency_s=latency)
+
+
+def _shares(plan: Plan, group: SyncGroup, world: Restored, prices: Prices) -> list[_Share]:
+    state = world.job.state_bytes
+    each = -(-(state.gradient + state.parameter) // 2) if group.level else state.gradient
+    held: dict[str, _Share] = {}
+    for member in group.members:
+        pipeline = plan.pipelines[member.pipeline]
+        for replica in pipeline.stages[member.stage].replicas:
+            island = world.island_of[replica.devices[0]]
+            share = held.setdefault(island.name, _Share(island))
+            size = each * _parameters(replica, group.layers, world, prices)
+            share.copies += 1
+            share.shard = max(share.shard, size)
+            share.whole = max(share.whole, size * replica.mesh.tensor_parallel)
+    return [held[name] for name in sorted(held)]
+
+
+def _parameters(replica: Replica, layers: tuple[int, int], world: Restored, prices: Prices) -> int:
+    """Parameters of these layers on one device of a replica."""
+    cls = world.topology.classes[world.island_of[replica.devices[0]].class_index]
+    priced = prices.layers(cls, replica.mesh.tensor_parallel, replica.rows)
+    return sum(layer.parameters for layer in priced[slice(*layers)])
+
+
+def _update(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
+    slowest = 0.0
+    for pipeline in plan.pipelines:
+        for stage in pipeline.stages:
+            copies = len(plan.pipelines) * len(stage.replicas)
+            for replica in stage.replicas:
+                island = world.island_of[replica.devices[0]]
+                slowest = max(
+                    slowest,
+                    optimizer_update_s(
+                        _parameters(replica, stage.layers, world, prices),
+                        world.job.state_bytes,
+                        world.topology.classes[island.class_index].chip,
+                        copies if stage.zero.level else 1,
+                    ),
+                )
+    stated = plan.estimate.breakdown_s.update
+    if round(stated * PS_PER_S) != round(slowest * PS_PER_S):
+        message = f"says {stated!r} s, re-derived {slowest!r} s"
+        yield Problem("estimate.breakdown_s.update", message)

@@ -1,0 +1,322 @@
+"""Brute force over everything: what the search must agree with on tiny problems.
+
+All pipelines (options x cuts x recomputation policies), all in-flight depths, all micro-batch
+counts, all multisets of pipelines. Memory and hops are computed from the rules themselves, one
+layer at a time; only the period and the finish term are the program's own formulas, because they
+*are* the objective:
+
+    T = max_p [ fill_p + (m_p − 1)·period(D_p) + finish_p(R) ],    Σ_p rows_p·m_p ≥ batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations, product
+
+from costmodels.schedules import period, takt
+from costmodels.units import PS_PER_S
+from planner.costing import OptionTable
+from planner.graphs.topology import Topology
+from planner.search.finish import expected_finish_s
+from planner.search.problem import Problem, Setting
+from planner.search.space import expected_hop_ps
+
+HopRule = Callable[[Topology, OptionTable, OptionTable, int], int | None]
+PLENTY = 1 << 30
+
+
+@dataclass(frozen=True)
+class BruteStage:
+    """Layers ``[first, end)`` under table number ``option`` and a recomputation policy."""
+
+    option: int
+    policy: int
+    first: int
+    end: int
+
+
+@dataclass(frozen=True)
+class BrutePipeline:
+    """A sequence of stages with its exact integer times and its chips per packing row."""
+
+    stages: tuple[BruteStage, ...]
+    rows: int
+    forward_ps: tuple[int, ...]
+    backward_ps: tuple[int, ...]
+    hop_ps: tuple[int, ...]
+    usage: tuple[int, ...]
+
+    @property
+    def fill_ps(self) -> int:
+        return sum(self.forward_ps) + sum(self.backward_ps) + 2 * sum(self.hop_ps)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A pipeline, how many micro-batches it runs, at which depths, and when it ends."""
+
+    pipeline: BrutePipeline
+    micro_batches: int
+    depths: tuple[int, ...]
+    time_ps: int
+
+
+@dataclass(frozen=True)
+class Best:
+    """The least formula time (None: nothing is feasible) and the runs that attain it."""
+
+    time_ps: int | None
+    runs: tuple[Run, ...]
+
+
+def brute_force(problem: Problem, setting: Setting, hop: HopRule = expected_hop_ps) -> Best:
+    """The optimum of a setting."""
+    pipelines = list(all_pipelines(problem, setting, hop))
+    best = Best(None, ())
+    for replicas in range(max(1, setting.replicas[0]), setting.replicas[1] + 1):
+        found = _best_of_count(problem, pipelines, replicas, best.time_ps)
+        if found is not None:
+            best = found
+    return best
+
+
+def all_pipelines(
+    problem: Problem, setting: Setting, hop: HopRule = expected_hop_ps
+) -> Iterator[BrutePipeline]:
+    """Every sequence of stages that the windows and the network admit, memory not yet asked."""
+    tables = problem.tables
+    for rows in sorted(tables.boundary_bytes):
+        ways = [
+            (k, policy)
+            for k, table in enumerate(tables.tables)
+            if table.option.rows == rows
+            for policy in problem.policies
+        ]
+        for cuts in all_cuts(tables.layers, problem.max_stages):
+            intervals = list(zip((0, *cuts), (*cuts, tables.layers)))
+            for choice in product(ways, repeat=len(intervals)):
+                stages = tuple(BruteStage(k, a, i, j) for (k, a), (i, j) in zip(choice, intervals))
+                pipeline = _priced(problem, setting, stages, rows, hop)
+                if pipeline is not None:
+                    yield pipeline
+
+
+def all_cuts(layers: int, max_stages: int) -> Iterator[tuple[int, ...]]:
+    """Every way to cut a chain of layers into at most ``max_stages`` stages."""
+    for stages in range(1, min(layers, max_stages) + 1):
+        yield from combinations(range(1, layers), stages - 1)
+
+
+def _priced(
+    problem: Problem,
+    setting: Setting,
+    stages: tuple[BruteStage, ...],
+    rows: int,
+    hop: HopRule,
+) -> BrutePipeline | None:
+    tables = problem.tables
+    hops = []
+    for stage in stages:
+        low, high = setting.windows[tables.tables[stage.option].option.class_index]
+        if not (low <= stage.first and stage.end <= high):
+            return None
+    for a, b in zip(stages, stages[1:]):
+        ps = hop(
+            problem.topology,
+            tables.tables[a.option],
+            tables.tables[b.option],
+            int(tables.boundary_bytes[rows][b.first]),
+        )
+        if ps is None:
+            return None
+        hops.append(ps)
+    return BrutePipeline(
+        stages=stages,
+        rows=rows,
+        forward_ps=tuple(
+            sum(c.forward_total_ps for c in tables.tables[s.option].costs[s.first : s.end])
+            for s in stages
+        ),
+        backward_ps=tuple(
+            sum(
+                c.backward_total_ps(s.policy)
+                for c in tables.tables[s.option].costs[s.first : s.end]
+            )
+            for s in stages
+        ),
+        hop_ps=tuple(hops),
+        usage=_usage(problem, stages),
+    )
+
+
+def _usage(problem: Problem, stages: Sequence[BruteStage]) -> tuple[int, ...]:
+    options = [problem.tables.tables[s.option].option for s in stages]
+    return tuple(
+        sum(o.tp for o in options if o.class_index == c and o.tp >= tp)
+        for c, tp, _ in problem.packing_rows
+    )
+
+
+def peak_bytes(problem: Problem, stage: BruteStage, in_flight: int, replicas: int) -> int:
+    """Peak memory of one device of a stage, layer by layer."""
+    tables = problem.tables
+    table = tables.tables[stage.option]
+    over = tables.overheads[table.option.class_index]
+    layers = [cost.price for cost in table.costs[stage.first : stage.end]]
+    crossing = [*(int(b) for b in tables.boundary_bytes[table.option.rows]), 0]
+    buffers = 2 * (crossing[stage.first] + crossing[stage.end])
+    if tables.sequence_parallel:
+        buffers //= table.option.tp
+    shards = replicas if tables.zero_level else 1
+    total = over.context_bytes + over.buffer_bytes + over.fragmentation_bytes + buffers
+    for layer in layers:
+        total += layer.parameters * (tables.state.parameter + tables.state.gradient)
+        total += -(-layer.parameters * tables.state.optimizer // shards)
+        total += in_flight * layer.activation_bytes[stage.policy]
+        total += layer.logits_bytes
+    return total + max(layer.working_bytes[stage.policy] for layer in layers)
+
+
+def most_in_flight(problem: Problem, stage: BruteStage, replicas: int, enough: int) -> int:
+    """How many micro-batches fit at once, at most ``enough``; 0 if the stage does not fit."""
+    index = problem.tables.tables[stage.option].option.class_index
+    usable = problem.topology.classes[index].usable_memory_bytes
+    count = 0
+    while count < enough and peak_bytes(problem, stage, count + 1, replicas) <= usable:
+        count += 1
+    return count
+
+
+def all_depths(stages: int) -> Iterator[tuple[int, ...]]:
+    """Strictly falling depths that end at 1, none deeper than any period asks for.
+
+    A round trip over d stages takes at most d + 1 stage times and 2·d hops, all of them at most
+    one period, so that three more in flight per stage are always enough.
+    """
+    if stages == 1:
+        yield (1,)
+        return
+    for rest in all_depths(stages - 1):
+        for first in range(rest[0] + 1, 3 * (stages - 1) + 2):
+            yield (first, *rest)
+
+
+@cache
+def _periods(
+    forward: tuple[int, ...], backward: tuple[int, ...], hop: tuple[int, ...]
+) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """Depths worth having, fastest first: (period, depths) that no other one dominates."""
+    every = sorted((period(forward, backward, hop, d), d) for d in all_depths(len(forward)))
+    kept: list[tuple[int, tuple[int, ...]]] = []
+    for tau, depths in every:
+        if not any(all(a <= b for a, b in zip(k, depths)) for _, k in kept):
+            kept.append((tau, depths))
+        if tau > takt(forward, backward, hop) and depths[0] == len(depths):
+            break
+    return tuple(kept)
+
+
+def runs_of(
+    problem: Problem, pipeline: BrutePipeline, replicas: int, most: int
+) -> list[Run]:
+    """The best run of a pipeline for 1 … ``most`` micro-batches, as far as memory reaches."""
+    room = [most_in_flight(problem, s, replicas, most) for s in pipeline.stages]
+    finish = finish_ps(problem, pipeline, replicas)
+    found = []
+    for m in range(1, most + 1):
+        for tau, depths in _periods(pipeline.forward_ps, pipeline.backward_ps, pipeline.hop_ps):
+            if all(min(d, m) <= r for d, r in zip(depths, room)):
+                time = pipeline.fill_ps + (m - 1) * tau + finish
+                found.append(Run(pipeline, m, depths, time))
+                break
+        else:
+            break
+    return found
+
+
+def finish_ps(problem: Problem, pipeline: BrutePipeline, replicas: int) -> int:
+    """Synchronisation and update of the slowest stage, in picoseconds."""
+    slowest = max(
+        expected_finish_s(problem, problem.tables.tables[s.option], s.first, s.end, replicas)
+        for s in pipeline.stages
+    )
+    return round(slowest * PS_PER_S)
+
+
+def _best_of_count(
+    problem: Problem, pipelines: Sequence[BrutePipeline], replicas: int, known: int | None
+) -> Best | None:
+    """The best plan of exactly ``replicas`` pipelines that is faster than ``known``."""
+    # Of two runs with equal chips and rows only the faster one matters.
+    fastest: dict[tuple[tuple[int, ...], int], Run] = {}
+    capacity = [c for _, _, c in problem.packing_rows]
+    for pipeline in pipelines:
+        if any(u > c for u, c in zip(pipeline.usage, capacity)):
+            continue
+        most = -(-problem.global_batch // pipeline.rows)
+        for run in runs_of(problem, pipeline, replicas, most):
+            key = (pipeline.usage, pipeline.rows * run.micro_batches)
+            if key not in fastest or run.time_ps < fastest[key].time_ps:
+                fastest[key] = run
+    times = sorted({run.time_ps for run in fastest.values()})
+    times = [t for t in times if known is None or t < known]
+    low, high = 0, len(times)
+    plan: tuple[Run, ...] | None = None
+    while low < high:
+        middle = (low + high) // 2
+        found = _multiset(problem, fastest, replicas, times[middle])
+        if found is None:
+            low = middle + 1
+        else:
+            plan, high = found, middle
+    return None if plan is None else Best(times[high], plan)
+
+
+def _multiset(
+    problem: Problem,
+    fastest: dict[tuple[tuple[int, ...], int], Run],
+    replicas: int,
+    target_ps: int,
+) -> tuple[Run, ...] | None:
+    """Exactly ``replicas`` runs within the chips that reach the batch by the target, or None."""
+    capacity = tuple(c for _, _, c in problem.packing_rows)
+    best: dict[tuple[int, ...], Run] = {}
+    for (usage, rows), run in sorted(fastest.items(), key=lambda item: item[0]):
+        if run.time_ps <= target_ps and (
+            usage not in best or rows > best[usage].pipeline.rows * best[usage].micro_batches
+        ):
+            best[usage] = run
+    reached: dict[tuple[int, ...], tuple[int, tuple[Run, ...]]] = {(0,) * len(capacity): (0, ())}
+    for _ in range(replicas):
+        following: dict[tuple[int, ...], tuple[int, tuple[Run, ...]]] = {}
+        for used, (rows, runs) in reached.items():
+            for usage, run in best.items():
+                chips = tuple(a + b for a, b in zip(used, usage))
+                if any(a > b for a, b in zip(chips, capacity)):
+                    continue
+                total = rows + run.pipeline.rows * run.micro_batches
+                if chips not in following or total > following[chips][0]:
+                    following[chips] = (total, (*runs, run))
+        reached = following
+    for rows, runs in reached.values():
+        if rows >= problem.global_batch:
+            return runs
+    return None
+
+
+def packs(sizes: Sequence[int], island: int, count: int) -> bool:
+    """Whether groups of these sizes fit into ``count`` islands, by trying everything."""
+    order = sorted(sizes, reverse=True)
+
+    def place(index: int, room: tuple[int, ...]) -> bool:
+        if index == len(order):
+            return True
+        return any(
+            place(index + 1, tuple(sorted((*room[:k], left - order[index], *room[k + 1 :]))))
+            for k, left in enumerate(room)
+            if left >= order[index] and left not in room[:k]
+        )
+
+    return place(0, (island,) * count)

@@ -1,0 +1,213 @@
+"""Replay of plans: equal to the recurrence where nothing is contended, slower where it is."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from costmodels.schedules import depth_rule, exact_time, takt
+from planner.errors import InputError
+from planner.simulate import simulate
+from planner.timeline import write_trace
+from tests.hand_plans import BOUNDARY_BYTES, HandPipeline, hand_plan, hand_world
+from tests.priced_plans import PipelineSketch, StageSketch, priced_plan
+
+PAIR = ["a/0", "b/0"]
+
+
+def two_stages(devices: list[str], hop: int = 100, m: int = 1) -> HandPipeline:
+    return HandPipeline([10, 10], [20, 20], [hop], devices, [2, 1], m)
+
+
+def alone_rate(hop: int) -> float:
+    """Bytes/s that one transfer of the hop asks for."""
+    return BOUNDARY_BYTES / (hop * 1e-12)
+
+
+@st.composite
+def pipelines(draw: st.DrawFn) -> HandPipeline:
+    stages = draw(st.integers(1, 5))
+    times = st.lists(st.integers(1, 10**6), min_size=stages, max_size=stages)
+    forward, backward = draw(times), draw(times)
+    hops = draw(st.lists(st.integers(0, 10**6), min_size=stages - 1, max_size=stages - 1))
+    depths = depth_rule(forward, backward, hops, takt(forward, backward, hops))
+    devices = [f"n{s}/0" for s in range(stages)]
+    m = draw(st.integers(1, 12))
+    schedule = draw(st.sampled_from(["1f1b", "gpipe"]))
+    return HandPipeline(forward, backward, hops, devices, depths, m, schedule)
+
+
+@given(pipelines())
+def test_equals_the_exact_time_to_the_picosecond_without_contention(pipeline: HandPipeline) -> None:
+    world = hand_world(len(pipeline.forward), pipeline.devices)
+    exact = exact_time(
+        pipeline.schedule,
+        pipeline.forward,
+        pipeline.backward,
+        pipeline.hops,
+        pipeline.in_flight,
+        pipeline.micro_batches,
+    )
+    assert simulate(hand_plan([pipeline]), world).step_time_ps == exact.total
+
+
+@given(pipelines(), st.floats(0.2, 3.0))
+def test_is_never_faster_than_the_exact_time(pipeline: HandPipeline, room: float) -> None:
+    devices = list(pipeline.devices)
+    shared = {(a, b): ("wire",) for a in devices for b in devices if a != b}
+    capacity = {"wire": room * alone_rate(max([1, *pipeline.hops]))}
+    world = hand_world(len(devices), devices, shared=shared, capacity=capacity)
+    free = simulate(hand_plan([pipeline]), hand_world(len(devices), devices))
+    assert simulate(hand_plan([pipeline]), world).step_time_ps >= free.step_time_ps
+
+
+def test_two_pipelines_that_share_a_full_port_slow_each_other_down() -> None:
+    plan = hand_plan([two_stages(["a/0", "b/0"]), two_stages(["c/0", "d/0"])])
+    devices = ["a/0", "b/0", "c/0", "d/0"]
+    shared = {("a/0", "b/0"): ("port",), ("c/0", "d/0"): ("port",)}
+    world = hand_world(2, devices, shared=shared, capacity={"port": alone_rate(100)})
+    # Both activations leave at 10 and share the port; the gradients have ways of their own.
+    assert simulate(plan, world).step_time_ps == 10 + 200 + 10 + 20 + 100 + 20
+
+
+def test_a_port_with_room_for_all_shares_slows_nobody_down() -> None:
+    plan = hand_plan([two_stages(["a/0", "b/0"]), two_stages(["c/0", "d/0"])])
+    devices = ["a/0", "b/0", "c/0", "d/0"]
+    shared = {("a/0", "b/0"): ("port",), ("c/0", "d/0"): ("port",)}
+    world = hand_world(2, devices, shared=shared, capacity={"port": 2 * alone_rate(100)})
+    assert simulate(plan, world).step_time_ps == 10 + 100 + 10 + 20 + 100 + 20
+
+
+def test_the_latency_of_a_hop_asks_for_no_bandwidth() -> None:
+    # 40 of the 100 ps are latency, so the bytes ask for more while they flow: 60 ps at the rate
+    # of the port alone. Together they take 120.
+    plan = hand_plan([two_stages(["a/0", "b/0"]), two_stages(["c/0", "d/0"])])
+    devices = ["a/0", "b/0", "c/0", "d/0"]
+    shared = {("a/0", "b/0"): ("port",), ("c/0", "d/0"): ("port",)}
+    world = hand_world(2, devices, shared=shared, capacity={"port": alone_rate(60)}, latency=40)
+    assert simulate(plan, world).step_time_ps == 10 + (40 + 120) + 10 + 20 + 100 + 20
+
+
+def test_gradients_take_the_opposite_route() -> None:
+    plan = hand_plan([two_stages(PAIR)])
+    shared = {("b/0", "a/0"): ("back",)}
+    world = hand_world(2, PAIR, shared=shared, capacity={"back": alone_rate(200)})
+    assert simulate(plan, world).step_time_ps == 10 + 100 + 10 + 20 + 200 + 20
+
+
+def test_alike_pipelines_on_ports_of_their_own_share_one_run() -> None:
+    names = [(f"x{k}/0", f"y{k}/0") for k in range(3)]
+    plan = hand_plan([two_stages(list(pair), m=4) for pair in names])
+    shared = {pair: (f"port{k}",) for k, pair in enumerate(names)}
+    capacity = {f"port{k}": alone_rate(300) for k in range(3)}
+    world = hand_world(2, [d for p in names for d in p], shared=shared, capacity=capacity)
+    runs = simulate(plan, world).runs
+    assert runs[0] is runs[1] is runs[2]
+
+
+def test_synchronisation_waits_for_the_slowest_member_and_the_update_follows() -> None:
+    slow = HandPipeline([30], [60], [], ["b/0"], [1], 2)
+    quick = HandPipeline([10], [20], [], ["a/0"], [1], 2)
+    plan = hand_plan([quick, slow], syncs=[([(0, 0), (1, 0)], 7)], update=5)
+    timeline = simulate(plan, hand_world(1, PAIR))
+    assert timeline.step_time_ps == 2 * (30 + 60) + 7 + 5
+
+
+def test_a_stage_updates_as_soon_as_its_own_gradients_are_reduced() -> None:
+    plan = hand_plan([two_stages(PAIR)], syncs=[([(0, 1)], 1000)], update=5)
+    updates = {
+        piece.stage: piece.start_ps
+        for piece in simulate(plan, hand_world(2, PAIR)).finish
+        if piece.category == "update"
+    }
+    assert updates == {0: 10 + 100 + 10 + 20 + 100 + 20, 1: 10 + 100 + 10 + 20 + 1000}
+
+
+def test_a_short_last_micro_batch_counts_as_a_full_one() -> None:
+    full = HandPipeline([10], [20], [], ["a/0"], [1], 3, rows=4, last_rows=4)
+    short = HandPipeline([10], [20], [], ["a/0"], [1], 3, rows=4, last_rows=1)
+    world = hand_world(1, ["a/0"])
+    times = [simulate(hand_plan([p]), world).step_time_ps for p in (full, short)]
+    assert times[0] == times[1]
+
+
+def test_bubble_is_the_time_a_stage_waits() -> None:
+    # Two equal stages, free hops, two micro-batches: 3 slots of 30, of which each computes 2.
+    pipeline = HandPipeline([10, 10], [20, 20], [0], PAIR, [2, 1], 2)
+    (fractions,) = simulate(hand_plan([pipeline]), hand_world(2, PAIR)).bubble_fractions
+    assert fractions == pytest.approx((1 / 3, 1 / 3))
+
+
+def test_rejects_a_schedule_that_deadlocks() -> None:
+    pipeline = HandPipeline([10, 10], [20, 20], [0], PAIR, [1, 2], 4)
+    with pytest.raises(InputError, match="wait for one another"):
+        simulate(hand_plan([pipeline]), hand_world(2, PAIR))
+
+
+def test_rejects_devices_that_the_cluster_does_not_have() -> None:
+    with pytest.raises(InputError, match="z/0 is not in the cluster"):
+        simulate(hand_plan([two_stages(["a/0", "z/0"])]), hand_world(2, PAIR))
+
+
+def test_a_stage_in_the_middle_sends_both_ways_over_one_port() -> None:
+    """The plan reserves the whole port for either direction of travel; on a slow network the
+    activations to the next stage and the gradients to the one before meet on it."""
+    layers = [(0, 4), (4, 7), (7, 10)]
+    stages = [
+        StageSketch(tuple(f"node{k}/{i}" for i in range(4)), held) for k, held in enumerate(layers)
+    ]
+    sketch = PipelineSketch(stages, rows=1, micro_batches=16, last_rows=1)
+    plan = priced_plan("3x4xA100-SXM-80GB @ 1Gb/s", [sketch], bound=1.0)
+    assert simulate(plan).step_time_s > 1.5 * plan.estimate.step_time_s
+
+
+class TestTrace:
+    @staticmethod
+    def events() -> list[dict[str, object]]:
+        plan = hand_plan([two_stages(PAIR, m=2)], syncs=[([(0, 0)], 50)], update=5)
+        text = "".join(simulate(plan, hand_world(2, PAIR)).to_chrome_trace())
+        trace = json.loads(text)
+        assert trace["displayTimeUnit"] == "ms"
+        return trace["traceEvents"]
+
+    def test_has_one_named_track_per_device(self) -> None:
+        names = [e["args"]["name"] for e in self.events() if e["name"] == "thread_name"]
+        assert [n.split()[0] for n in names[:2]] == PAIR
+
+    def test_gives_times_in_microseconds(self) -> None:
+        first = next(e for e in self.events() if e["name"] == "F0" and e["tid"] == 1)
+        assert (first["ts"], first["dur"]) == (110e-6, 10e-6)
+
+    def test_shows_every_operation_once(self) -> None:
+        shown = sorted(e["name"] for e in self.events() if e.get("cat") in ("forward", "backward"))
+        assert shown == sorted(["F0", "F1", "B0", "B1"] * 2)
+
+    def test_no_two_slices_of_a_track_overlap(self) -> None:
+        by_track: dict[object, list[tuple[float, float]]] = {}
+        for e in self.events():
+            if e["ph"] == "X":
+                by_track.setdefault(e["tid"], []).append((e["ts"], e["ts"] + e["dur"]))
+        for spans in by_track.values():
+            ordered = sorted(spans)
+            assert all(a[1] <= b[0] + 1e-9 for a, b in pairwise(ordered))
+
+    def test_arrows_come_in_pairs_and_lead_forward_in_time(self) -> None:
+        starts = {e["id"]: e["ts"] for e in self.events() if e["ph"] == "s"}
+        ends = {e["id"]: e["ts"] for e in self.events() if e["ph"] == "f"}
+        assert starts.keys() == ends.keys()
+        assert len(starts) == 2 * 2
+        assert all(starts[i] <= ends[i] for i in starts)
+
+    def test_shows_synchronisation_and_update(self) -> None:
+        assert {"sync", "update"} <= {e.get("cat") for e in self.events()}
+
+    def test_is_written_as_it_is_made(self, tmp_path: object) -> None:
+        path = tmp_path / "trace.json"
+        timeline = simulate(hand_plan([two_stages(PAIR)]), hand_world(2, PAIR))
+        with path.open("w") as file:
+            write_trace(timeline, file)
+        assert path.read_text() == "".join(timeline.to_chrome_trace())
