@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy
 import ortools
 
-from costmodels.catalog import Chip
 from costmodels.memory import device_overhead
 from costmodels.price import POLICIES
 from costmodels.units import GIB, PS_PER_S
@@ -143,7 +141,7 @@ def assumptions(context: Context) -> tuple[str, ...]:
     out = [*context.model.notes, *context.cluster.notes, *context.job.notes]
     out += context.topology.assumptions
     for cls in context.topology.classes:
-        over = device_overhead(cls.chip)
+        over = device_overhead(cls.chip, cls.usable_memory_bytes)
         out.append(
             f"{cls.chip.name}: {cls.usable_memory_bytes / GIB:.1f} GiB usable of "
             f"{cls.chip.memory_bytes / GIB:.0f} GiB, of which {over.context_bytes / GIB:.1f} GiB "
@@ -162,10 +160,3 @@ def assumptions(context: Context) -> tuple[str, ...]:
         if line not in seen:
             seen.append(line)
     return tuple(seen)
-
-
-def chip_excerpt(chip: Chip) -> dict[str, Any]:
-    """The catalogue's figures of a chip, as plain JSON, so that a plan can be verified alone."""
-    body = asdict(chip)
-    body["peak_flops"] = {k: v for k, v in chip.peak_flops}
-    return body

@@ -6,8 +6,10 @@ last bit. Layers of equal shape are priced once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,7 +173,7 @@ def build_tables(
         tables=tuple(tables),
         boundary_bytes=boundaries,
         state=job.state_bytes,
-        overheads=tuple(device_overhead(c.chip) for c in topology.classes),
+        overheads=tuple(device_overhead(c.chip, c.usable_memory_bytes) for c in topology.classes),
         zero_level=options.zero_level,
         sequence_parallel=job.sequence_parallel,
     )
@@ -217,17 +219,43 @@ def fair_share(cls_from: IslandClass, tp_from: int, cls_to: IslandClass, tp_to: 
     return min(tp_from / cls_from.size, tp_to / cls_to.size)
 
 
-def island_hop_ps(
-    bytes_: int, topology: Topology, source: Island, target: Island, tp_from: int, tp_to: int
-) -> int | None:
-    """The real hop between two named islands; None where nothing joins them."""
-    a, b = topology.classes[source.class_index], topology.classes[target.class_index]
-    if source.name == target.name:
-        return fabric_hop_ps(bytes_, a.fabric, tp_from, tp_to)
-    route = topology.route(source, target)
-    if route is None:
-        return None
-    return route_hop_ps(bytes_, route, fair_share(a, tp_from, b, tp_to))
+def pipeline_hops_ps(
+    topology: Topology, places: Sequence[tuple[Island, int]], bytes_: Sequence[int]
+) -> list[int | None]:
+    """The real hops of a pipeline whose stages lie on ``(island, tp)``; None without a route.
+
+    A stage in the middle sends activations to one neighbour and gradients to the other; where
+    both leave by the same port, each gets half of the stage's fair share.
+    """
+    routes = [
+        None if a.name == b.name else topology.route(a, b) for (a, _), (b, _) in pairwise(places)
+    ]
+    back = [
+        None if a.name == b.name else topology.route(b, a) for (a, _), (b, _) in pairwise(places)
+    ]
+    out: list[int | None] = []
+    for s, ((a, tp_a), (b, tp_b)) in enumerate(pairwise(places)):
+        source, target = topology.classes[a.class_index], topology.classes[b.class_index]
+        if a.name == b.name:
+            out.append(fabric_hop_ps(bytes_[s], source.fabric, tp_a, tp_b))
+            continue
+        route = routes[s]
+        if route is None:
+            out.append(None)
+            continue
+        out_twice = s > 0 and shares_port(route, back[s - 1])
+        in_twice = s + 1 < len(routes) and shares_port(back[s], routes[s + 1])
+        share = min(
+            tp_a / source.size / (2 if out_twice else 1),
+            tp_b / target.size / (2 if in_twice else 1),
+        )
+        out.append(route_hop_ps(bytes_[s], route, share))
+    return out
+
+
+def shares_port(one: Route | None, other: Route | None) -> bool:
+    """Whether two ways out of a host use one resource at the same time."""
+    return one is not None and other is not None and bool(set(one.resources) & set(other.resources))
 
 
 def sharded_optimizer_bytes(parameters: Ints, optimizer: int, replicas: int) -> Ints:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from costmodels.collectives import SyncHost, gradient_sync_s
 from costmodels.compute import optimizer_update_s
@@ -23,10 +24,10 @@ from costmodels.schedules import (
 )
 from planner.costing import (
     LayerCost,
-    island_hop_ps,
     layer_cost,
     measured_scale,
     picoseconds,
+    pipeline_hops_ps,
 )
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Island, Topology
@@ -99,6 +100,16 @@ class SyncPrice:
     kind: str
     members: tuple[tuple[int, int], ...]
     time_ps: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Copies of some layers on one island: how many, bytes of the largest shard, of all shards."""
+
+    island: Island
+    replicas: int
+    shard: int
+    full: int
 
 
 @dataclass(frozen=True)
@@ -236,16 +247,14 @@ class LayoutPricer:
         return self.model.boundary_bytes(cut, rows, self.job.seq_len, self.job.element_bytes)
 
     def _hops(self, index: int, pipe: LayoutPipeline, problems: list[str]) -> tuple[int, ...]:
+        places = [(s.island, s.tp) for s in pipe.stages]
+        sizes = [self._boundary(pipe.rows, s.first) for s in pipe.stages[1:]]
         hops = []
-        for a, b in zip(pipe.stages, pipe.stages[1:]):
-            bytes_ = self._boundary(pipe.rows, b.first)
-            hop = island_hop_ps(bytes_, self.topology, a.island, b.island, a.tp, b.tp)
+        for s, hop in enumerate(pipeline_hops_ps(self.topology, places, sizes)):
             if hop is None:
-                problems.append(
-                    f"pipeline {index}: no network joins {a.island.name} and {b.island.name}"
-                )
-                hop = 0
-            hops.append(hop)
+                here, there = pipe.stages[s].island.name, pipe.stages[s + 1].island.name
+                problems.append(f"pipeline {index}: no network joins {here} and {there}")
+            hops.append(hop or 0)
         return tuple(hops)
 
     def _memory(
@@ -258,11 +267,12 @@ class LayoutPricer:
         replicas: int,
     ) -> MemoryItems:
         stage = pipe.stages[s]
+        cls = self.topology.classes[stage.island.class_index]
         return stage_memory(
             [c.price for c in costs],
             stage.policies,
             state=self.job.state_bytes,
-            overhead=device_overhead(self.topology.classes[stage.island.class_index].chip),
+            overhead=device_overhead(cls.chip, cls.usable_memory_bytes),
             in_flight=depth,
             micro_batches=pipe.micro_batches,
             zero_level=zero_level,
@@ -324,99 +334,113 @@ class LayoutPricer:
                 seen.add(key)
                 costs = self.costs(stage.island.class_index, stage.tp, pipe.rows)
                 parameters = sum(c.price.parameters for c in costs[stage.first : stage.end])
-                chip = self.topology.classes[stage.island.class_index].chip
-                worst = max(
-                    worst, optimizer_update_s(parameters, self.job.state_bytes, chip, shards)
+                cls = self.topology.classes[stage.island.class_index]
+                update = optimizer_update_s(
+                    parameters, self.job.state_bytes, cls.chip, shards, derate=cls.derate
                 )
+                worst = max(worst, update)
         return picoseconds(worst)
 
     def _syncs(
         self, pipelines: Sequence[LayoutPipeline], zero_level: int, problems: list[str]
     ) -> list[SyncPrice]:
-        """Reductions per run of layers that every pipeline holds in a single stage."""
-        if len(pipelines) < 2:
-            return []
+        """Reductions per run of layers that every pipeline holds in a single stage, and of
+        weights that two layers share where these lie on different stages.
+
+        All of them run at the same time: what a host exchanges over its port is the sum.
+        """
         state = self.job.state_bytes
         # a ring carries 2(n-1)/n of this: gradients scattered, then parameters gathered (ZeRO-1),
         # or gradients reduced to everybody
         per_parameter = (
             -(-(state.gradient + state.parameter) // 2) if zero_level else state.gradient
         )
-        cuts = sorted({s.first for p in pipelines for s in p.stages} | {len(self.model.layers)})
-        segments = list(zip(cuts, cuts[1:]))
-        members: list[tuple[tuple[int, int], ...]] = []
-        cursor = [0] * len(pipelines)
-        for first, _ in segments:
-            row = []
-            for p, pipe in enumerate(pipelines):
-                while pipe.stages[cursor[p]].end <= first:
-                    cursor[p] += 1
-                row.append((p, cursor[p]))
-            members.append(tuple(row))
-        shard_bytes: dict[tuple[int, int, int], int] = {}
-
-        def shard(pipe: LayoutPipeline, stage: LayoutStage, segment: int) -> int:
-            key = (stage.island.class_index, stage.tp, segment)
-            if key not in shard_bytes:
-                first, end = segments[segment]
-                costs = self.costs(stage.island.class_index, stage.tp, pipe.rows)
-                shard_bytes[key] = per_parameter * sum(
-                    c.price.parameters for c in costs[first:end]
-                )
-            return shard_bytes[key]
-
-        # what each island exchanges with others, over all segments at once
+        groups = [
+            (first, end, kind, members, self._held(pipelines, first, end, members, per_parameter))
+            for first, end, kind, members in self._groups(pipelines)
+        ]
         exchanged: dict[str, int] = {}
-        holders: list[dict[str, tuple[Island, int, int, int]]] = []
-        for k, row in enumerate(members):
-            local: dict[str, tuple[Island, int, int, int]] = {}
-            for p, s in row:
-                stage = pipelines[p].stages[s]
-                name = stage.island.name
-                island, count, full, most = local.get(name, (stage.island, 0, 0, 0))
-                bytes_ = shard(pipelines[p], stage, k)
-                local[name] = (
-                    island, count + 1, max(full, bytes_ * stage.tp), max(most, bytes_)
-                )
-            holders.append(local)
-            if len(local) > 1:
-                for name, (_, _, full, _) in local.items():
-                    exchanged[name] = exchanged.get(name, 0) + full
+        for _, _, _, _, held in groups:
+            if len(held) > 1:
+                for h in held:
+                    exchanged[h.island.host] = exchanged.get(h.island.host, 0) + h.full
         out = []
-        for k, row in enumerate(members):
-            local = holders[k]
-            names = sorted(local)
-            shares = []
+        for first, end, kind, members, held in groups:
+            hosts = []
             latency = 0.0
-            for at, name in enumerate(names):
-                island, count, _, most = local[name]
-                cls = self.topology.classes[island.class_index]
+            for at, h in enumerate(held):
                 port = None
-                if len(names) > 1:
-                    other = local[names[(at + 1) % len(names)]][0]
-                    route = self.topology.route(island, other)
+                if len(held) > 1:
+                    other = held[(at + 1) % len(held)].island
+                    route = self.topology.route(h.island, other)
                     if route is None:
                         problems.append(
-                            f"layers {segments[k]}: no network joins {name} and {other.name}, "
-                            f"whose gradients must be summed"
+                            f"layers [{first}, {end}): no network joins {h.island.name} and "
+                            f"{other.name}, whose gradients must be summed"
                         )
                         continue
                     port = route.bandwidth
                     latency = max(latency, route.latency_s)
-                shares.append(
+                hosts.append(
                     SyncHost(
-                        replicas=count,
-                        shard_bytes=most,
-                        fabric=cls.fabric,
-                        exchanged_bytes=exchanged.get(name, 0),
+                        replicas=h.replicas,
+                        shard_bytes=h.shard,
+                        fabric=self.topology.classes[h.island.class_index].fabric,
+                        exchanged_bytes=exchanged.get(h.island.host, 0),
                         port_bytes_per_s=port,
                     )
                 )
-            seconds = gradient_sync_s(shares, latency_s=latency)
-            out.append(
-                SyncPrice(segments[k][0], segments[k][1], "gradients", row, picoseconds(seconds))
-            )
+            time = picoseconds(gradient_sync_s(hosts, latency_s=latency))
+            out.append(SyncPrice(first, end, kind, members, time))
         return out
+
+    def _groups(
+        self, pipelines: Sequence[LayoutPipeline]
+    ) -> list[tuple[int, int, str, tuple[tuple[int, int], ...]]]:
+        """``(first, end, kind, members)`` of every reduction."""
+
+        def holders(layer: int) -> tuple[tuple[int, int], ...]:
+            return tuple(
+                (p, next(s for s, stage in enumerate(pipe.stages) if stage.end > layer))
+                for p, pipe in enumerate(pipelines)
+            )
+
+        out = []
+        cuts = sorted({s.first for p in pipelines for s in p.stages} | {len(self.model.layers)})
+        if len(pipelines) > 1:
+            out += [(a, b, "gradients", holders(a)) for a, b in pairwise(cuts)]
+        for first, second in self.model.tied:
+            one, two = holders(first), holders(second)
+            if one != two:
+                out.append((first, first + 1, "tied", tuple(sorted({*one, *two}))))
+        return out
+
+    def _held(
+        self,
+        pipelines: Sequence[LayoutPipeline],
+        first: int,
+        end: int,
+        members: Sequence[tuple[int, int]],
+        per_parameter: int,
+    ) -> list[_Held]:
+        """What each island holds of a group, in order of name."""
+        held: dict[str, _Held] = {}
+        sizes: dict[tuple[int, int, int], int] = {}
+        for p, s in members:
+            stage = pipelines[p].stages[s]
+            key = (stage.island.class_index, stage.tp, pipelines[p].rows)
+            if key not in sizes:
+                costs = self.costs(*key)[first:end]
+                sizes[key] = per_parameter * sum(c.price.parameters for c in costs)
+            shard = sizes[key]
+            known = held.get(stage.island.name, _Held(stage.island, 0, 0, 0))
+            held[stage.island.name] = _Held(
+                stage.island,
+                known.replicas + 1,
+                max(known.shard, shard),
+                max(known.full, shard * stage.tp),
+            )
+        return [held[name] for name in sorted(held)]
 
 
 def uniform_policies(stage_policy: int, layers: int) -> tuple[int, ...]:

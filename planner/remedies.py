@@ -33,8 +33,8 @@ def plan_exists(context: Context, topology: Topology, job: ResolvedJob) -> bool:
         global_batch=job.global_batch,
         max_stages=context.problem.max_stages,
     )
-    limits = SearchLimits(gap=1.0, seed=0, rounds=1, prove=False, integer_work=0.2)
-    return Engine(problem, limits).run().solution is not None
+    limits = SearchLimits(gap=1.0, seed=0, rounds=1, integer_work=0.2)
+    return Engine(problem, limits).find() is not None
 
 
 def with_extra_memory(topology: Topology, extra_bytes: int) -> Topology:
@@ -83,7 +83,7 @@ def candidate_jobs(job: ResolvedJob) -> list[tuple[str, ResolvedJob]]:
         out.append(("--set job.micro_batch_rows=[1]", replace(job, micro_batch_rows=(1,))))
     state = job.state_bytes
     if state.optimizer > 6:
-        small = replace(state, optimizer=6 if state.parameter == 2 else 2)
+        small = replace(state, optimizer=2)
         out.append(("--set job.optimizer=adam8bit", replace(job, state_bytes=small)))
     if job.seq_len > 1024:
         half = job.seq_len // 2

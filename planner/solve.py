@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
-from costmodels.catalog import Catalog, load_catalog
 from costmodels.units import PS_PER_S
 from planner import assemble, certify, remedies
 from planner.baselines import equal_splits
@@ -40,6 +39,8 @@ from planner.simulate import simulate
 from planner.verify import verify
 
 DEFAULT_MAX_STAGES = 64
+SMALL_FLEET = 64
+"""Up to so many chips a single island is worth a search of its own."""
 ALL_CHIPS = "best plan that uses every chip"
 
 
@@ -73,11 +74,10 @@ class Context:
 
 
 def prepare(
-    model: ModelInput, cluster: ClusterInput, job: JobInput, catalog: Catalog | None = None
+    model: ModelInput, cluster: ClusterInput, job: JobInput
 ) -> Context:
     """Check the inputs and tabulate the problem. Raises ``InputError`` with all problems."""
-    catalog = catalog or load_catalog()
-    topology = build_topology(cluster.spec, catalog)
+    topology = build_topology(cluster.spec, cluster.catalog)
     resolved = resolve_job(job, model.graph, topology)
     problems, warnings = check_inputs(model, cluster, resolved, topology)
     if problems:
@@ -104,7 +104,6 @@ def solve(
     *,
     params: SolveParams | None = None,
     hint: Plan | None = None,
-    catalog: Catalog | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Plan:
@@ -113,11 +112,19 @@ def solve(
     Raises ``InputError`` (exit 2), ``InfeasibleError`` (3, proven) or ``NoPlanFound`` (4).
     """
     params = params or SolveParams()
-    context = prepare(model, cluster, job, catalog)
+    context = prepare(model, cluster, job)
     stop = certify.stopwatch(params.time_limit_s, interrupted)
-    outcome = search(context, params, progress, stop)
-    placement = realise(context, outcome, hint)
-    return finish(context, outcome, placement, params, progress, stop)
+    found = search(context, params, progress, stop)
+    placement = realise(context, found.outcome, hint)
+    return finish(context, found, placement, params, progress, stop)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the search found: the outcome over the whole fleet, and solutions of its parts."""
+
+    outcome: SearchOutcome
+    parts: dict[tuple[int, ...], Solution | None]
 
 
 def search(
@@ -125,11 +132,62 @@ def search(
     params: SolveParams,
     progress: Callable[[Progress], None],
     interrupted: Callable[[], bool],
-) -> SearchOutcome:
-    """Run the engine; infeasible or unlucky ends are errors with remedies."""
-    limits = SearchLimits(gap=params.gap, seed=params.seed)
-    engine = Engine(context.problem, limits, progress=progress, interrupted=interrupted)
-    return engine.run()
+) -> Found:
+    """Find the best plan over the whole fleet and over its natural parts, then prove a bound."""
+    limits = SearchLimits(gap=params.gap, seed=params.seed, use_all=not context.job.idle_chips)
+    engine = engine_for(context, limits, progress, interrupted)
+    engine.find()
+    parts: dict[tuple[int, ...], Solution | None] = {}
+    for part, islands in fleet_parts(context):
+        if limits.use_all or interrupted():
+            break
+        only = replace(limits, only_classes=part)
+        found = engine_for(context, only, lambda _: None, interrupted, islands).find()
+        if islands is None:
+            parts[part] = found
+        if found is not None:
+            engine.offer(found)
+    return Found(engine.prove(), parts)
+
+
+def engine_for(
+    context: Context,
+    limits: SearchLimits,
+    progress: Callable[[Progress], None],
+    interrupted: Callable[[], bool],
+    islands: tuple[int, ...] | None = None,
+) -> Engine:
+    """A search engine whose solutions are priced on named devices."""
+    return Engine(
+        replace(context.problem, islands=islands),
+        limits,
+        realise=lambda solution: real_time_ps(context, solution),
+        progress=progress,
+        interrupted=interrupted,
+    )
+
+
+def fleet_parts(context: Context) -> list[tuple[tuple[int, ...], tuple[int, ...] | None]]:
+    """Parts of the fleet that may beat the whole where synchronisation is slow.
+
+    Every kind of chip alone, and one island of every class alone: the columns cannot see how
+    far apart the replicas of a layer will lie, so these are searched for themselves.
+    """
+    classes = context.topology.classes
+    kinds = sorted({c.chip.id for c in classes})
+    parts: list[tuple[tuple[int, ...], tuple[int, ...] | None]] = []
+    if len(kinds) > 1:
+        parts += [(tuple(c.index for c in classes if c.chip.id == k), None) for k in kinds]
+    if sum(c.count for c in classes) > 1 and context.topology.chips <= SMALL_FLEET:
+        for c in classes:
+            parts.append(((c.index,), tuple(int(d.index == c.index) for d in classes)))
+    return parts
+
+
+def real_time_ps(context: Context, solution: Solution) -> int | None:
+    """Formula time of a solution on named devices; None where the placement does not fit."""
+    priced = place_solution(context, solution).priced
+    return priced.formula_ps if priced.fits else None
 
 
 def realise(context: Context, outcome: SearchOutcome, hint: Plan | None) -> Placement:
@@ -167,7 +225,7 @@ def place_solution(context: Context, solution: Solution) -> Placement:
 
 def finish(
     context: Context,
-    outcome: SearchOutcome,
+    found: Found,
     placement: Placement,
     params: SolveParams,
     progress: Callable[[Progress], None],
@@ -175,12 +233,12 @@ def finish(
 ) -> Plan:
     """Certificate, baselines, replay and independent verification."""
     priced = placement.priced
-    certificate = certify.certificate(context, outcome, priced, params, interrupted)
+    certificate = certify.certificate(context, found.outcome, priced, params, interrupted)
     baselines: tuple[Baseline, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
     if params.baselines:
         progress(Progress("baselines", certificate.objective_s, certificate.lower_bound_s))
-        baselines = standard_baselines(context, params, interrupted)
+        baselines = standard_baselines(context, found, params, interrupted)
         alternatives = near_plans(context, placement)
     every = next((b.step_time_s for b in baselines if b.name == ALL_CHIPS), None)
     plan = Plan(
@@ -222,7 +280,7 @@ def with_simulation(plan: Plan) -> Plan:
 
 
 def standard_baselines(
-    context: Context, params: SolveParams, interrupted: Callable[[], bool]
+    context: Context, found: Found, params: SolveParams, interrupted: Callable[[], bool]
 ) -> tuple[Baseline, ...]:
     """Best plan per kind of chip, the equal split, and the best plan that uses every chip."""
     out: list[Baseline] = []
@@ -231,7 +289,7 @@ def standard_baselines(
     if len(kinds) > 1:
         for kind in kinds:
             keep = tuple(c.index for c in classes if c.chip.id == kind)
-            out.append(_subset_baseline(context, kind, keep, params, interrupted))
+            out.append(_subset_baseline(context, keep, found.parts.get(keep)))
     everything = tuple(c.index for c in classes)
     splits, why = equal_splits(context.pricer, context.options, everything)
     if splits:
@@ -251,20 +309,13 @@ def standard_baselines(
 
 
 def _subset_baseline(
-    context: Context,
-    kind: str,
-    keep: tuple[int, ...],
-    params: SolveParams,
-    interrupted: Callable[[], bool],
+    context: Context, keep: tuple[int, ...], found: Solution | None
 ) -> Baseline:
     classes = [context.topology.classes[c] for c in keep]
     name = f"{sum(c.chips for c in classes)} x {classes[0].chip.name} alone"
-    limits = SearchLimits(gap=params.gap, seed=params.seed, prove=False, only_classes=keep)
-    outcome = Engine(context.problem, limits, interrupted=interrupted).run()
-    if outcome.solution is None:
-        reason = "does not fit" if outcome.proven_infeasible else "no plan found"
-        return Baseline(name=name, step_time_s=None, description=reason)
-    placed = place_solution(context, outcome.solution)
+    if found is None:
+        return Baseline(name=name, step_time_s=None, description="no plan found: does not fit")
+    placed = place_solution(context, found)
     if not placed.priced.fits:
         return Baseline(name=name, step_time_s=None, description=placed.priced.problems[0])
     return Baseline(
@@ -278,13 +329,13 @@ def _all_chips_baseline(
     context: Context, params: SolveParams, interrupted: Callable[[], bool]
 ) -> Baseline:
     name = ALL_CHIPS
-    limits = SearchLimits(gap=params.gap, seed=params.seed, prove=False, use_all=True)
-    outcome = Engine(context.problem, limits, interrupted=interrupted).run()
-    if outcome.solution is None:
+    limits = SearchLimits(gap=params.gap, seed=params.seed, use_all=True)
+    found = engine_for(context, limits, lambda _: None, interrupted).find()
+    if found is None:
         return Baseline(
             name=name, step_time_s=None, description="none found: some chip would have no layer"
         )
-    placed = place_solution(context, outcome.solution)
+    placed = place_solution(context, found)
     used = sum(s.stage.tp for p in placed.priced.pipelines for s in p.stages)
     if not placed.priced.fits or used != context.topology.chips:
         return Baseline(name=name, step_time_s=None, description="none found")
@@ -373,7 +424,7 @@ def input_records(context: Context) -> Inputs:
     def record(name: str, resolved: dict) -> InputRecord:  # type: ignore[type-arg]
         return InputRecord(name=name, digest=digest(resolved), resolved=resolved)
 
-    catalogue = {c.chip.id: certify.chip_excerpt(c.chip) for c in context.topology.classes}
+    catalogue = context.cluster.catalog.excerpt(c.chip.id for c in context.topology.classes)
     return Inputs(
         model=record(context.model.name, context.model.resolved),
         cluster=record(context.cluster.name, context.cluster.resolved),

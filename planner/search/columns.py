@@ -9,13 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from costmodels.schedules import depth_rule, period, takt
 from costmodels.units import PS_PER_S
 from planner.search.pipelines import Stage
 from planner.search.finish import expected_finish_s
 from planner.search.problem import Problem
-from planner.search.space import UNBOUNDED_DEPTH, StageSpace, expected_hop_ps
+from planner.search.space import (
+    UNBOUNDED_DEPTH,
+    StageSpace,
+    expected_hop_ps,
+    over_network,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +156,14 @@ def _times(
 def _hops_ps(
     problem: Problem, space: StageSpace, pipeline: Sequence[Stage]
 ) -> tuple[int, ...] | None:
+    """Expected hops; a middle stage with two network neighbours halves its share of the port."""
+    tables = [space.options[s.option] for s in pipeline]
+    over = [over_network(problem.topology, a, b) for a, b in pairwise(tables)]
     hops = []
-    for a, b in zip(pipeline, pipeline[1:]):
-        bytes_ = int(problem.tables.boundary_bytes[space.rows][b.first])
-        hop = expected_hop_ps(
-            problem.topology, space.options[a.option], space.options[b.option], bytes_
-        )
+    for s, (a, b) in enumerate(pairwise(tables)):
+        bytes_ = int(problem.tables.boundary_bytes[space.rows][pipeline[s + 1].first])
+        busy = over[s] and (s > 0 and over[s - 1], s + 1 < len(over) and over[s + 1])
+        hop = expected_hop_ps(problem.topology, a, b, bytes_, busy or (False, False))
         if hop is None:
             return None
         hops.append(hop)

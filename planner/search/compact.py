@@ -9,38 +9,44 @@ allow. Positions s = 0 … S−1 are stages, S the most that are allowed; a shor
 *first* positions empty, so that position S−1 is always the last stage. Layers v, options k,
 recomputation policies a, cuts c (before layer c), replica counts r. Per slot:
 
-    y[v,s]    layer v is in a stage ≤ s; x[v,s] = y[v,s] − y[v,s−1] says that it is in stage s
-    o[s,k]    stage s runs under option k          q[s,a]  … with recomputation policy a
-    D[s]      micro-batches in flight              n[s] = min(D[s], m), those that memory sees
-    g[s]      picoseconds of a micro-batch         h[s]    picoseconds of the hop s → s+1
-    τ, m      period and number of micro-batches   f       synchronisation and update time
+    y[v,s]     layer v is in a stage ≤ s; x[v,s] = y[v,s] − y[v,s−1] says that it is in stage s
+    o[s,k]     stage s runs under option k         w[s,k,a]  … with recomputation policy a
+    e[s,k,k′]  … and stage s+1 under option k′     z[s,k,r]  … and the plan has r pipelines
+    D[s]       micro-batches in flight             n[s] = min(D[s], m), those that memory sees
+    g[s]       picoseconds of a micro-batch        h[s]      picoseconds of the hop s → s+1
+    τ, m       period, number of micro-batches     f         synchronisation and update time
 
-and ``R[r]``: the plan has r pipelines. ``[literals] ⇒`` marks an enforced constraint; nothing
-uses a big-M.
+and ``R[r]``: the plan has r pipelines. ``[literal] ⇒`` marks an enforced constraint; nothing uses
+a big-M. g, h and f are bounded from below only: less is always better.
 
     minimise T
 
      (1) y[v,s−1] ≤ y[v,s],  y[v+1,s] ≤ y[v,s],  y[v,S−1] = active      `_add_coverage`
      (2) stage s holds a layer ⇔ used[s];  used[s−1] ≤ used[s]          `_add_coverage`
-     (3) Σ_k o[s,k] = Σ_a q[s,a] = used[s];  one micro-batch size per
-         pipeline;  layers outside the window of a class stay out       `_add_choices`
-     (4) [o,q] ⇒ g[s] = Σ_v time[k,a,v]·x[v,s]                           `_add_times`
-     (5) [o,o′] ⇒ h[s] = Σ_c hop[k,k′,c]·(y[c−1,s] − y[c,s]);
-         ¬o ∨ ¬o′ where nothing joins the two classes                   `_add_hops`
-     (6) D[S−1] = 1;  [used] ⇒ D[s] ≥ D[s+1] + 1                         `_add_depths`
-     (7) τ ≥ g[s];  τ ≥ h[s];  [used] ⇒ (D[s] − D[j] + 1)·τ ≥ A[s,j]
+     (3) Σ_k o[s,k] = used[s];  Σ_a w[s,k,a] = o[s,k];  one micro-batch
+         size per pipeline;  a class holds only layers of its window     `_add_choices`
+     (4) [w[s,k,a]] ⇒ g[s] ≥ Σ_v time[k,a,v]·x[v,s]                      `_add_times`
+     (5) Σ_k′ e[s,k,k′] = o[s,k];  Σ_k e[s,k,k′] ≤ o[s+1,k′];
+         [e[s,k,k′]] ⇒ h[s] ≥ Σ_c hop[k,k′,c]·(y[c−1,s] − y[c,s])        `_add_hops`
+     (6) D[S−1] = 1;  [used[s]] ⇒ D[s] ≥ D[s+1] + 1                      `_add_depths`
+     (7) τ ≥ g[s];  τ ≥ h[s];  [used[s]] ⇒ (D[s] − D[j] + 1)·τ ≥ A[s,j]
          with A[s,j] = Σ_{s..j} g + 2·Σ_{s..j−1} h, for all s < j        `_add_depths`
-     (8) [o,q,R] ⇒ state + n[s]·Σ_v activation·x + max_v working·x
-         + logits + ⌊boundaries⌋ + overhead ≤ usable                    `_add_memory`
-     (9) [o,R, stage s holds layers i … j−1] ⇒ f ≥ finish[k,i,j,r]       `_add_finish`
+     (8) [o[s,k] or z[s,k,r]] ⇒ state + n[s]·Σ_v activation·x
+         + max_v working·x + logits + ⌊boundaries⌋ + overhead ≤ usable   `_add_memory`
+     (9) [z[s,k,r]] ⇒ f ≥ finish[k,i,j,r]·(y[j−1,s] − y[i,s−1]): in full
+         where stage s holds the layers i … j−1                          `_add_finish`
     (10) T ≥ Σ g + 2·Σ h + (m − 1)·τ + f                                 `_add_step_time`
     (11) Σ_p rows·m ≥ global batch                                       `_add_batch`
     (12) chips in groups of at least tp ≤ capacity, every packing row    `_add_packing`
-    (13) Σ_p active = Σ_r r·R[r],  Σ_r R[r] = 1                          `_add_replicas`
+    (13) Σ_p active = Σ_r r·R[r];  Σ_r R[r] = 1;  Σ_r z[s,k,r] = o[s,k];
+         z[s,k,r] ≤ R[r]                                                 `_add_replicas`
     (14) (rows·m, chips) falls lexicographically from slot to slot       `_add_order`
 
 D[S−1] = 1 costs nothing: the period sees differences of depths only, and memory rises with each.
 For the same reason (7) never needs D[s] > 3·(S−1−s) + 1: no g and no h exceeds τ.
+
+Every constraint has at most one enforcement literal: with two, the presolve of OR-Tools 9.15
+proved wrong optima in 3 % of random models of this kind.
 """
 
 from __future__ import annotations
@@ -51,7 +57,7 @@ from itertools import pairwise
 
 from ortools.sat.python import cp_model
 
-from costmodels.schedules import depth_rule
+from costmodels.schedules import depth_rule, period
 from costmodels.units import PS_PER_S
 from planner.costing import OptionTable, sharded_optimizer_bytes
 from planner.search.columns import Column, TemplateStage
@@ -106,7 +112,8 @@ class _Slot:
     used: list[cp_model.IntVar]
     y: list[list[cp_model.IntVar]]
     option: list[list[cp_model.IntVar]]
-    policy: list[list[cp_model.IntVar]]
+    way: list[list[dict[int, cp_model.IntVar]]]
+    shared: list[list[dict[int, cp_model.IntVar]]]
     depth: list[cp_model.IntVar]
     time: list[cp_model.IntVar]
     hop: list[cp_model.IntVar]
@@ -182,7 +189,6 @@ def solve_compact(
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = seed
-    solver.parameters.cp_model_presolve = False
     solver.parameters.max_deterministic_time = work_limit
     status = solver.solve(program.model)
     if status == cp_model.INFEASIBLE:
@@ -251,8 +257,18 @@ def _new_slot(program: _Program, p: int) -> _Slot:
             [model.new_bool_var(f"o[{p},{s},{k}]") for k in range(len(program.tables))]
             for s in positions
         ],
-        policy=[
-            [model.new_bool_var(f"q[{p},{s},{a}]") for a in program.problem.policies]
+        way=[
+            [
+                {a: model.new_bool_var(f"w[{p},{s},{k},{a}]") for a in program.problem.policies}
+                for k in range(len(program.tables))
+            ]
+            for s in positions
+        ],
+        shared=[
+            [
+                {r: model.new_bool_var(f"z[{p},{s},{k},{r}]") for r in program.replicas}
+                for k in range(len(program.tables))
+            ]
             for s in positions
         ],
         depth=[
@@ -292,8 +308,8 @@ def _add_choices(program: _Program, slot: _Slot) -> None:
     model.add_exactly_one([*slot.size.values(), ~slot.active])
     for s, used in enumerate(slot.used):
         model.add_exactly_one([*slot.option[s], ~used])
-        model.add_exactly_one([*slot.policy[s], ~used])
-        for chosen, table in zip(slot.option[s], program.tables):
+        for chosen, ways, table in zip(slot.option[s], slot.way[s], program.tables):
+            model.add_exactly_one([*ways.values(), ~chosen])
             model.add_implication(chosen, slot.size[table.option.rows])
             first, end = program.setting.windows[table.option.class_index]
             for v in range(program.layers):
@@ -303,41 +319,41 @@ def _add_choices(program: _Program, slot: _Slot) -> None:
 
 def _add_times(program: _Program, slot: _Slot) -> None:
     """(4): time of one micro-batch on a stage."""
-    model = program.model
-    for s, used in enumerate(slot.used):
-        model.add(slot.time[s] == 0).only_enforce_if(~used)
-        for chosen, table in zip(slot.option[s], program.tables):
-            for literal, policy in zip(slot.policy[s], program.problem.policies):
+    for s, time in enumerate(slot.time):
+        for ways, table in zip(slot.way[s], program.tables):
+            for policy, literal in ways.items():
                 each = table.forward_ps + table.backward_ps[policy]
                 spent = [slot.holds(v, s) * int(each[v]) for v in range(program.layers)]
-                model.add(slot.time[s] == cp_model.LinearExpr.sum(spent)).only_enforce_if(
-                    chosen, literal
-                )
+                program.model.add(time >= sum(spent)).only_enforce_if(literal)
 
 
 def _add_hops(program: _Program, slot: _Slot) -> None:
     """(5): transfer of one micro-batch to the next stage, one way."""
     model, topology = program.model, program.problem.topology
     for s, hop in enumerate(slot.hop):
-        model.add(hop == 0).only_enforce_if(~slot.used[s])
-        for a, source in zip(slot.option[s], program.tables):
+        arriving: list[list[cp_model.IntVar]] = [[] for _ in program.tables]
+        for chosen, source in zip(slot.option[s], program.tables):
             crossing = program.problem.tables.boundary_bytes[source.option.rows]
-            for b, target in zip(slot.option[s + 1], program.tables):
-                if source.option.rows != target.option.rows:
-                    continue  # (3) forbids it
+            leaving = []
+            for k, target in enumerate(program.tables):
                 times = [
                     expected_hop_ps(topology, source, target, int(crossing[c]))
                     for c in range(1, program.layers)
                 ]
-                if None in times:
-                    model.add_bool_or(~a, ~b)
+                if source.option.rows != target.option.rows or None in times:
                     continue
+                edge = model.new_bool_var("")
+                leaving.append(edge)
+                arriving[k].append(edge)
                 spent = [
                     (slot.y[s][c - 1] - slot.y[s][c]) * time
                     for c, time in enumerate(times, start=1)
                     if time
                 ]
-                model.add(hop == cp_model.LinearExpr.sum(spent)).only_enforce_if(a, b)
+                model.add(hop >= sum(spent)).only_enforce_if(edge)
+            model.add(sum(leaving) == chosen)
+        for edges, chosen in zip(arriving, slot.option[s + 1]):
+            model.add(sum(edges) <= chosen)
 
 
 def _add_depths(program: _Program, slot: _Slot) -> None:
@@ -368,25 +384,23 @@ def _add_memory(program: _Program, slot: _Slot) -> None:
     for s in range(program.limits.stages):
         flying = model.new_int_var(0, program.limits.micro_batches, "")
         model.add_min_equality(flying, [slot.depth[s], slot.micro_batches])
-        each = model.new_int_var(0, room, "")
-        kept = model.new_int_var(0, room, "")
+        each, kept, working = (model.new_int_var(0, room, "") for _ in range(3))
         model.add_multiplication_equality(kept, [flying, each])
-        working = model.new_int_var(0, room, "")
-        for chosen, table in zip(slot.option[s], program.tables):
+        for k, table in enumerate(program.tables):
+            for policy, literal in slot.way[s][k].items():
+                activation = table.activation_bytes[policy]
+                held = sum(slot.holds(v, s) * int(activation[v]) for v in layers)
+                model.add(each >= held).only_enforce_if(literal)
+                for v in layers:
+                    peak = slot.holds(v, s) * int(table.working_bytes[policy][v])
+                    model.add(working >= peak).only_enforce_if(literal)
             cls = program.problem.topology.classes[table.option.class_index]
             over = tables.overheads[cls.index]
             overhead = over.context_bytes + over.buffer_bytes + over.fragmentation_bytes
             divisor = table.option.tp if tables.sequence_parallel else 1
             edges = 2 * _boundaries(program, slot, s, table)
-            for literal, policy in zip(slot.policy[s], program.problem.policies):
-                activation = table.activation_bytes[policy]
-                model.add(
-                    each == sum(slot.holds(v, s) * int(activation[v]) for v in layers)
-                ).only_enforce_if(chosen, literal)
-                for v in layers:
-                    peak = int(table.working_bytes[policy][v])
-                    model.add(working >= slot.holds(v, s) * peak).only_enforce_if(chosen, literal)
-            for literals, shards in _shards(program):
+            holders = slot.shared[s][k] if tables.zero_level else {1: slot.option[s][k]}
+            for shards, literal in holders.items():
                 state = (
                     table.parameters * (tables.state.parameter + tables.state.gradient)
                     + sharded_optimizer_bytes(table.parameters, tables.state.optimizer, shards)
@@ -397,42 +411,32 @@ def _add_memory(program: _Program, slot: _Slot) -> None:
                 model.add(
                     divisor * (fixed + kept + working) + edges
                     <= divisor * (cls.usable_memory_bytes - overhead) + divisor - 1
-                ).only_enforce_if(chosen, *literals)
-
-
-def _shards(program: _Program) -> list[tuple[list[cp_model.IntVar], int]]:
-    """Over how many replicas the optimizer is divided, and the literals that say so."""
-    if not program.problem.tables.zero_level:
-        return [([], 1)]
-    return [([literal], r) for r, literal in program.replicas.items()]
+                ).only_enforce_if(literal)
 
 
 def _boundaries(program: _Program, slot: _Slot, s: int, table: OptionTable) -> Expr:
     """Bytes that enter and leave stage s for one micro-batch."""
     crossing = program.problem.tables.boundary_bytes[table.option.rows]
-    return cp_model.LinearExpr.sum(
-        [
-            (slot.y[side][c - 1] - slot.y[side][c]) * int(crossing[c])
-            for side in (s - 1, s)
-            if side >= 0
-            for c in range(1, program.layers)
-        ]
+    return sum(
+        (slot.y[side][c - 1] - slot.y[side][c]) * int(crossing[c])
+        for side in (s - 1, s)
+        if side >= 0
+        for c in range(1, program.layers)
     )
 
 
 def _add_finish(program: _Program, slot: _Slot) -> None:
     """(9): synchronisation and update of the slowest stage; rises with every layer held."""
-    model, problem = program.model, program.problem
     for k, table in enumerate(program.tables):
-        for r, count in program.replicas.items():
+        for r in program.replicas:
             for i in range(program.layers):
                 for j in range(i + 1, program.layers + 1):
-                    least = _finish_ps(problem, table, i, j, r)
-                    for s in range(program.limits.stages if least else 0):
-                        holds = [slot.option[s][k], count, slot.y[s][j - 1]]
-                        if s:
-                            holds.append(~slot.y[s - 1][i])
-                        model.add(slot.finish >= least).only_enforce_if(holds)
+                    least = _finish_ps(program.problem, table, i, j, r)
+                    for s in range(program.limits.stages):
+                        held = slot.y[s][j - 1] - slot.y[s - 1][i] if s else slot.y[s][j - 1]
+                        program.model.add(slot.finish >= least * held).only_enforce_if(
+                            slot.shared[s][k][r]
+                        )
 
 
 def _add_step_time(program: _Program, slot: _Slot) -> None:
@@ -470,8 +474,14 @@ def _add_replicas(program: _Program) -> None:
     """(13): how many pipelines the plan has."""
     model = program.model
     model.add_exactly_one(program.replicas.values())
-    count = cp_model.LinearExpr.sum([slot.active for slot in program.slots])
+    count = sum(slot.active for slot in program.slots)
     model.add(count == sum(r * literal for r, literal in program.replicas.items()))
+    for slot in program.slots:
+        for options, shared in zip(slot.option, slot.shared):
+            for chosen, literals in zip(options, shared):
+                model.add_exactly_one([*literals.values(), ~chosen])
+                for r, literal in literals.items():
+                    model.add_implication(literal, program.replicas[r])
 
 
 def _add_order(program: _Program) -> None:
@@ -490,7 +500,6 @@ def _decode(program: _Program, slot: _Slot, solver: cp_model.CpSolver) -> Compac
     problem = program.problem
     replicas = next(r for r, literal in program.replicas.items() if solver.value(literal))
     micro_batches = solver.value(slot.micro_batches)
-    period = solver.value(slot.period)
     chosen: list[tuple[OptionTable, int, int, int]] = []
     first = 0
     for s, used in enumerate(slot.used):
@@ -498,12 +507,16 @@ def _decode(program: _Program, slot: _Slot, solver: cp_model.CpSolver) -> Compac
             continue
         end = sum(solver.value(y) for y in slot.y[s])
         k = next(k for k, o in enumerate(slot.option[s]) if solver.value(o))
-        a = next(a for a, q in enumerate(slot.policy[s]) if solver.value(q))
-        chosen.append((program.tables[k], problem.policies[a], first, end))
+        a = next(a for a, w in slot.way[s][k].items() if solver.value(w))
+        chosen.append((program.tables[k], a, first, end))
         first = end
     forward = tuple(int(t.forward_ps[i:j].sum()) for t, _, i, j in chosen)
     backward = tuple(int(t.backward_ps[a, i:j].sum()) for t, a, i, j in chosen)
-    hops = tuple(solver.value(h) for h in slot.hop[len(slot.hop) + 1 - len(chosen) :])
+    crossing = problem.tables.boundary_bytes[chosen[0][0].option.rows]
+    hops = tuple(
+        expected_hop_ps(problem.topology, a, b, int(crossing[i])) or 0
+        for (a, *_), (b, _, i, _) in pairwise(chosen)
+    )
     usage = tuple(
         sum(
             t.option.tp
@@ -512,8 +525,8 @@ def _decode(program: _Program, slot: _Slot, solver: cp_model.CpSolver) -> Compac
         )
         for c, tp, _ in problem.packing_rows
     )
-    # Any period ≥ the solver's lower limit is legal there; report the one that the depths have.
-    depths = depth_rule(forward, backward, hops, period)
+    # The least depths for the period found: the solver's are no less, so that memory admits them.
+    depths = depth_rule(forward, backward, hops, solver.value(slot.period))
     return CompactPipeline(
         Column(
             stages=tuple(
@@ -525,7 +538,7 @@ def _decode(program: _Program, slot: _Slot, solver: cp_model.CpSolver) -> Compac
             backward_ps=backward,
             hop_ps=hops,
             fill_ps=sum(forward) + sum(backward) + 2 * sum(hops),
-            period_ps=period,
+            period_ps=period(forward, backward, hops, depths),
             finish_ps=max(_finish_ps(problem, t, i, j, replicas) for t, _, i, j in chosen),
             usage=usage,
             max_micro_batches=micro_batches,

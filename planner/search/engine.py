@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from costmodels.units import PS_PER_S
 from planner.search.master import Prices, least_target
 from planner.search.node import Node, Solution
 from planner.search.problem import Problem, Setting
+from planner.search.space import expected_hop_ps
 from planner.search.settings import (
     Windows,
     chip_seconds,
@@ -28,6 +29,7 @@ from planner.search.settings import (
 SAME_LEAGUE = 1.03
 """Settings whose relaxation is this much worse than the best one's are left to the proof."""
 ROOT_ROUNDS = 6
+WINDOWS_TRIED = 6
 MISSES = 3
 """So many replica intervals out of the league in a row end the exploration."""
 
@@ -41,7 +43,6 @@ class SearchLimits:
     rounds: int = 14
     integer_work: float = 0.6
     max_queries: int = 60_000
-    prove: bool = True
     only_classes: tuple[int, ...] | None = None
     use_all: bool = False
 
@@ -77,10 +78,12 @@ class Engine:
         problem: Problem,
         limits: SearchLimits,
         *,
+        realise: Callable[[Solution], int | None] | None = None,
         progress: Callable[[Progress], None] = lambda _: None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.problem = problem
+        self._realise = realise or (lambda solution: solution.target_ps)
         self.limits = limits
         self._progress = progress
         self._interrupted = interrupted
@@ -90,38 +93,46 @@ class Engine:
         self.relaxed: dict[Setting, int] = {}
         self._stopped = False
         self._start: Prices | None = None
+        work = chip_seconds(problem)
+        self._choices = sorted(
+            ((fluid_bound_s(problem, work, w), w) for w in self._windows()),
+            key=lambda pair: (pair[0], pair[1]),
+        )
+        self._intervals = replica_intervals(problem)
 
     # -- finding a plan -----------------------------------------------------------------------
 
     def run(self) -> SearchOutcome:
-        """Search all settings; see the module docstring."""
-        problem = self.problem
-        work = chip_seconds(problem)
-        choices = sorted(
-            ((fluid_bound_s(problem, work, w), w) for w in self._windows()),
-            key=lambda pair: (pair[0], pair[1]),
-        )
-        intervals = replica_intervals(problem)
-        for fluid, windows in choices:
-            if self.best is not None and fluid * PS_PER_S >= self.best.target_ps:
+        """Find, then prove."""
+        self.find()
+        return self.prove()
+
+    def find(self) -> Solution | None:
+        """The best solution over the promising settings."""
+        for fluid, windows in self._choices:
+            if self.best is not None and fluid * PS_PER_S >= self.best.real_ps:
                 break
             if self._stop():
                 break
-            if self._explore(windows, intervals, fluid):
+            if self._explore(windows, self._intervals, fluid):
                 self._report("searching", None)
-            if len(choices) > 1 and self._settled(choices, fluid):
+            if len(self._choices) > 1 and self._settled(fluid):
                 break
-        bound, complete = (0, False)
-        if self.best is not None and self.limits.prove:
-            bound, complete = self._prove(choices, intervals)
-        elif self.best is None:
-            return SearchOutcome(
-                None, 0, False, len(self._nodes), self._queries(),
-                proven_infeasible=not self._stopped,
-            )
-        return SearchOutcome(
-            self.best, bound, complete and not self._stopped, len(self._nodes), self._queries()
-        )
+        return self.best
+
+    def prove(self) -> SearchOutcome:
+        """The proven bound on what :meth:`find` looked for, or that nothing fits."""
+        if self.best is None:
+            impossible = self._nothing_fits(self._choices, self._intervals)
+            return SearchOutcome(None, 0, False, len(self._nodes), self._queries(), impossible)
+        bound, complete = self._prove(self._choices, self._intervals)
+        complete = complete and not self._stopped
+        return SearchOutcome(self.best, bound, complete, len(self._nodes), self._queries())
+
+    def _settled(self, fluid: float) -> bool:
+        """Whether later windows are left to the proof: enough tried near the best cut."""
+        tried = sum(1 for f, _ in self._choices if f <= fluid)
+        return self.best is not None and tried >= WINDOWS_TRIED
 
     def _windows(self) -> list[Windows]:
         """Choices of windows, with the classes that the limits leave out made empty."""
@@ -163,19 +174,19 @@ class Engine:
         intervals are tried outwards until they are out of the league of the best.
         """
         low = int(fluid * PS_PER_S * 0.9)
-        guess = self.best.target_ps if self.best is not None else int(fluid * 1.3 * PS_PER_S)
+        guess = self.best.real_ps if self.best is not None else int(fluid * 1.3 * PS_PER_S)
         root = self.node(Setting((intervals[0][0], intervals[-1][1]), windows))
         relaxation = root.relax(guess, ROOT_ROUNDS)
         if relaxation is None:
             return False
         guess, start = relaxation
-        if self.best is not None and guess >= self.best.target_ps:
+        if self.best is not None and guess >= self.best.real_ps:
             return False
         self._start = start
         center = start.pipelines
         order = sorted(intervals, key=lambda i: (_distance(i, center), i))
         relaxed: list[tuple[int, Setting]] = []
-        limit = self.best.target_ps if self.best is not None else None
+        limit = self.best.real_ps if self.best is not None else None
         misses = 0
         for interval in order:
             if self._stop() or misses >= MISSES:
@@ -196,24 +207,68 @@ class Engine:
         for target, setting in relaxed:
             if self._stop():
                 break
-            if self.best is not None and target >= self.best.target_ps * (1 - 1e-3):
+            if self.best is not None and target >= self.best.real_ps * (1 - 1e-3):
                 break
             improved |= self._solve(setting, target)
         return improved
 
     def _solve(self, setting: Setting, target: int) -> bool:
-        """Refine the columns of a setting and round to integers."""
+        """Refine the columns of a setting, round to integers, and price the result for real."""
         node = self.node(setting)
         refined = node.generate(int(target * 0.97), target, self.limits.rounds) or target
         self.relaxed[setting] = min(target, refined)
-        limit = self.best.target_ps if self.best is not None else None
+        limit = self.best.real_ps if self.best is not None else None
         found = node.best_plan(
             self.relaxed[setting], limit, seed=self.limits.seed,
             work_limit=self.limits.integer_work, use_all=self.limits.use_all,
         )
-        if found is None or (limit is not None and found.target_ps >= limit):
+        return self._offer_all(found)
+
+    def _offer_all(self, solutions: list[Solution]) -> bool:
+        """Price the last few of ever better solutions for real: targets guess synchronisation."""
+        return any([self.offer(s) for s in solutions[:-4:-1]])
+
+    def offer(self, solution: Solution) -> bool:
+        """Keep a solution if it is the best once placed: its target becomes the real one."""
+        real = self._realise(solution)
+        if real is None or (self.best is not None and real >= self.best.real_ps):
             return False
-        self.best = found
+        self.best = replace(solution, real_ps=real)
+        return True
+
+    def _nothing_fits(
+        self, choices: list[tuple[float, Windows]], intervals: list[tuple[int, int]]
+    ) -> bool:
+        """Whether even the slowest conceivable plan is refuted: no time makes the model fit.
+
+        A pipeline of m micro-batches takes at most m times its fill, and no fill is longer than
+        every layer under its slowest option with a hop after each.
+        """
+        tables = self.problem.tables
+        slowest = sum(
+            max(
+                int(t.forward_ps[layer] + t.backward_ps[:, layer].max()) for t in tables.tables
+            )
+            for layer in range(tables.layers)
+        )
+        hop = max(
+            (
+                expected_hop_ps(self.problem.topology, a, b, int(tables.boundary_bytes[
+                    a.option.rows].max())) or 0
+                for a in tables.tables
+                for b in tables.tables
+                if a.option.rows == b.option.rows
+            ),
+            default=0,
+        )
+        longest = self.problem.global_batch * (slowest + 2 * tables.layers * hop)
+        for _, windows in choices:
+            for interval in intervals:
+                if self._stop():
+                    return False
+                setting = Setting(interval, windows)
+                if self._node_bound(setting, 2 * longest, once=True) <= 0:
+                    return False
         return True
 
     # -- proving ------------------------------------------------------------------------------
@@ -225,13 +280,13 @@ class Engine:
         best = self.best
         if best is None:
             return 0, False
-        bound = best.target_ps
+        bound = best.real_ps
         for setting in self._cover(choices, intervals, best.setting):
             bound = self._bound_setting(setting, bound)
             if bound <= 0 or self._stop():
                 return 0, False
             self._report("proving", bound, setting.describe())
-        return min(bound, self.best.target_ps if self.best else bound), True
+        return min(bound, self.best.real_ps if self.best else bound), True
 
     def _cover(
         self,
@@ -247,7 +302,7 @@ class Engine:
         found = [own]
         low, high = own.replicas
         for fluid, windows in choices:
-            if self.best is not None and fluid * PS_PER_S >= self.best.target_ps:
+            if self.best is not None and fluid * PS_PER_S >= self.best.real_ps:
                 continue
             if windows != own.windows:
                 found.append(Setting((intervals[0][0], intervals[-1][1]), windows))
@@ -291,22 +346,21 @@ class Engine:
         """A failed refutation left new columns: see whether they make a better plan."""
         if self.best is None:
             return
-        limit = self.best.target_ps
+        limit = self.best.real_ps
         relaxed = node.relaxation_target(node.columns, int(limit * 0.95), limit)
         if relaxed is None or relaxed >= limit * (1 - 5e-4):
             return
         found = node.best_plan(
             relaxed, limit, seed=self.limits.seed, work_limit=self.limits.integer_work, steps=5
         )
-        if found is not None and found.target_ps < limit:
-            self.best = found
+        if self._offer_all(found):
             self._report("proving", None, "better plan from the proof")
 
     def _report(self, stage: str, bound: int | None, detail: str = "") -> None:
         self._progress(
             Progress(
                 stage,
-                self.best.target_ps / PS_PER_S if self.best else None,
+                self.best.real_ps / PS_PER_S if self.best else None,
                 bound / PS_PER_S if bound else None,
                 detail,
             )

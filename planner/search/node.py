@@ -39,12 +39,16 @@ COARSE_ROUNDS = 6
 
 @dataclass(frozen=True)
 class Solution:
-    """Columns with their counts, and the target (picoseconds) by which they finish the batch."""
+    """Columns with their counts, and the target (picoseconds) by which they finish the batch.
+
+    ``real_ps`` is the formula time once placed on named devices (the target until then).
+    """
 
     setting: Setting
     columns: tuple[Column, ...]
     counts: tuple[int, ...]
     target_ps: int
+    real_ps: int
 
 
 @dataclass(frozen=True)
@@ -377,8 +381,8 @@ class Node:
         use_all: bool = False,
         columns: Sequence[Column] | None = None,
         steps: int = 9,
-    ) -> Solution | None:
-        """The best multiset over the known columns, better than ``limit_ps`` if one is given."""
+    ) -> list[Solution]:
+        """Ever better multisets over the known columns, better than ``limit_ps`` if given."""
         columns = self.columns if columns is None else list(columns)
         goal = self.problem.global_batch
 
@@ -392,26 +396,25 @@ class Node:
             exact = least_target(columns, counts, goal, target)
             pairs = [(c, z) for c, z in zip(columns, counts) if z]
             return Solution(
-                self.setting, tuple(c for c, _ in pairs), tuple(z for _, z in pairs), exact
+                self.setting, tuple(c for c, _ in pairs), tuple(z for _, z in pairs), exact, exact
             )
 
         low = relaxed_ps
-        found: Solution | None = None
+        found: list[Solution] = []
         step = 0.001
-        while step < 64:
+        while step < 64 and not found:
             target = int(relaxed_ps * (1 + step))
-            if limit_ps is not None and target >= limit_ps:
-                found = attempt(limit_ps - 1)
-                break
-            found = attempt(target)
-            if found is not None:
-                break
-            low = target
+            last = limit_ps is not None and target >= limit_ps
+            first = attempt(limit_ps - 1 if limit_ps is not None and last else target)
+            if first is not None:
+                found.append(first)
+            elif last:
+                return []
+            else:
+                low = target
             step *= 2
-        if found is None:
-            return None
-        for _ in range(steps):
-            high = found.target_ps
+        for _ in range(steps if found else 0):
+            high = found[-1].target_ps
             if high - low <= 2e-4 * high:
                 break
             middle = (low + high) // 2
@@ -419,7 +422,7 @@ class Node:
             if better is None:
                 low = middle
             else:
-                found = better
+                found.append(better)
         return found
 
     # -- bound ------------------------------------------------------------------------------

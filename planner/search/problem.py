@@ -35,6 +35,8 @@ class Problem:
     policies: tuple[int, ...]
     global_batch: int
     max_stages: int
+    islands: tuple[int, ...] | None = None
+    """Islands of each class that may be used; None: all."""
 
     @cached_property
     def packing_rows(self) -> tuple[tuple[int, int, int], ...]:
@@ -48,7 +50,8 @@ class Problem:
         for cls in self.topology.classes:
             last = None
             for tp in sorted({t.option.tp for t in self.tables.tables if t.option.class_index == cls.index}):
-                capacity = cls.count * (cls.size // tp) * tp
+                islands = cls.count if self.islands is None else self.islands[cls.index]
+                capacity = islands * (cls.size // tp) * tp
                 if capacity != last:
                     rows.append((cls.index, tp, capacity))
                 last = capacity

@@ -18,7 +18,7 @@ Windows = tuple[tuple[int, int], ...]
 
 def replica_intervals(problem: Problem) -> list[tuple[int, int]]:
     """Doubling intervals that cover every possible number of pipelines."""
-    chips = problem.topology.chips
+    chips = sum(capacity for _, tp, capacity in problem.packing_rows if tp == 1)
     most = min(chips, problem.global_batch)
     intervals = []
     low = 1
@@ -72,11 +72,17 @@ def fluid_bound_s(problem: Problem, work: Floats, windows: Windows) -> float:
     """
     classes = problem.topology.classes
     worst = 0.0
-    for vendor in {c.chip.vendor for c in classes}:
-        members = [c for c in classes if c.chip.vendor == vendor]
-        first, end = windows[members[0].index]
-        if first >= end:
+    for vendor in sorted({c.chip.vendor for c in classes}):
+        members = [
+            c
+            for c in classes
+            if c.chip.vendor == vendor
+            and windows[c.index][0] < windows[c.index][1]
+            and np.isfinite(work[c.index]).any()
+        ]
+        if not members:
             continue
+        first, end = windows[members[0].index]
         # a class finishes its best-suited layers at rate chips/work; take the whole window at
         # the highest rate relative to a reference class, layer by layer
         reference = work[members[0].index, first:end]

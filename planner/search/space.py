@@ -203,19 +203,33 @@ def best_hop_ps(
     return min(ways) if ways else None
 
 
+def over_network(topology: Topology, source: OptionTable, target: OptionTable) -> bool:
+    """Whether a placement must expect the hop to leave the island."""
+    a = topology.classes[source.option.class_index]
+    return source.option.class_index != target.option.class_index or a.count > 1
+
+
 def expected_hop_ps(
-    topology: Topology, source: OptionTable, target: OptionTable, bytes_: int
+    topology: Topology,
+    source: OptionTable,
+    target: OptionTable,
+    bytes_: int,
+    busy: tuple[bool, bool] = (False, False),
 ) -> int | None:
-    """The time that a placement can count on: over the network as soon as there are islands."""
+    """The time that a placement can count on: over the network as soon as there are islands.
+
+    ``busy`` says for either end whether its stage has a second neighbour over the network.
+    """
     a = topology.classes[source.option.class_index]
     b = topology.classes[target.option.class_index]
     tp_a, tp_b = source.option.tp, target.option.tp
-    route = topology.class_routes.get((a.index, b.index))
-    if a.index == b.index and a.count == 1:
+    if not over_network(topology, source, target):
         return fabric_hop_ps(bytes_, a.fabric, tp_a, tp_b) if tp_a + tp_b <= a.size else None
+    route = topology.class_routes.get((a.index, b.index))
     if route is None:
         return None
-    return route_hop_ps(bytes_, route, fair_share(a, tp_a, b, tp_b))
+    share = min(tp_a / a.size / (1 + busy[0]), tp_b / b.size / (1 + busy[1]))
+    return route_hop_ps(bytes_, route, share)
 
 
 __all__ = [

@@ -72,8 +72,8 @@ class _Audit:
             ]
             forward.append(max(t["forward_total"] for t in times))
             backward.append(max(t["backward_total"] for t in times))
-        for s, (stage, after) in enumerate(zip(pipeline.stages, pipeline.stages[1:])):
-            hops.append(self.hop(pipeline, stage, after, f"{where}.stages[{s}].hop_to_next_s"))
+        for s in range(len(pipeline.stages) - 1):
+            hops.append(self.hop(pipeline, s, f"{where}.stages[{s}].hop_to_next_s"))
         depths = tuple(stage.in_flight for stage in pipeline.stages)
         m = pipeline.micro_batches
         key = (pipeline.schedule, tuple(forward), tuple(backward), tuple(hops), depths, m)
@@ -120,14 +120,23 @@ class _Audit:
             self._report(f"{where}.memory_bytes.peak", message)
         return times
 
-    def hop(self, pipeline: Pipeline, stage: Stage, after: Stage, where: str) -> int:
-        """Picoseconds from a stage to the next, over the slowest pair of replicas."""
-        rows = pipeline.micro_batch_rows
-        size = self._crossing(stage.layers[1], rows)
+    def hop(self, pipeline: Pipeline, s: int, where: str) -> int:
+        """Picoseconds from stage s to the next, over the slowest pair of replicas."""
+        stage, after = pipeline.stages[s], pipeline.stages[s + 1]
+        size = self._crossing(stage.layers[1], pipeline.micro_batch_rows)
         slowest = 0
         for sender in stage.replicas:
             for receiver in after.replicas:
-                time = self._way(sender, receiver, size)
+                # the other traffic of the two hosts: gradients upstream, activations downstream
+                out = 1 + (s > 0 and any(
+                    self._meet(sender, receiver, sender, other)
+                    for other in pipeline.stages[s - 1].replicas
+                ))
+                into = 1 + (s + 2 < len(pipeline.stages) and any(
+                    self._meet(receiver, sender, receiver, other)
+                    for other in pipeline.stages[s + 2].replicas
+                ))
+                time = self._way(sender, receiver, size, out, into)
                 if time is None:
                     self._report(where, "no network joins the two stages")
                     continue
@@ -135,7 +144,20 @@ class _Audit:
         self._equal(where, stage.hop_to_next_s or 0.0, slowest)
         return slowest
 
-    def _way(self, sender: Replica, receiver: Replica, size: int) -> int | None:
+    def _meet(self, a: Replica, b: Replica, c: Replica, d: Replica) -> bool:
+        """Whether the ways a -> b and c -> d use a common resource."""
+        places = [self._place(r) for r in (a, b, c, d)]
+        if places[0].name == places[1].name or places[2].name == places[3].name:
+            return False
+        one = self.world.topology.route(places[0], places[1])
+        two = self.world.topology.route(places[2], places[3])
+        return one is not None and two is not None and bool(
+            set(one.resources).intersection(two.resources)
+        )
+
+    def _way(
+        self, sender: Replica, receiver: Replica, size: int, out: int, into: int
+    ) -> int | None:
         here, there = self._place(sender), self._place(receiver)
         source, target = (self.world.topology.classes[i.class_index] for i in (here, there))
         senders, receivers = sender.mesh.tensor_parallel, receiver.mesh.tensor_parallel
@@ -148,7 +170,7 @@ class _Audit:
         route = self.world.topology.route(here, there)
         if route is None:
             return None
-        share = min(senders / source.size, receivers / target.size)
+        share = min(senders / source.size / out, receivers / target.size / into)
         return _picoseconds(size / (route.bandwidth * share) + route.latency_s)
 
     def _place(self, replica: Replica) -> Island:
@@ -175,7 +197,7 @@ class _Audit:
             layers,
             policies,
             state=self.world.job.state_bytes,
-            overhead=device_overhead(cls.chip),
+            overhead=device_overhead(cls.chip, cls.usable_memory_bytes),
             in_flight=stage.in_flight,
             micro_batches=micro_batches,
             zero_level=stage.zero.level,

@@ -32,11 +32,11 @@ class _Share:
 
 def _groups(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
     shares = [_shares(plan, group, world, prices) for group in plan.sync_groups]
-    sent: dict[str, int] = {}  # all groups run at the same time and share each island's way out
+    sent: dict[str, int] = {}  # all groups run at the same time and share each host's way out
     for held in shares:
         if len(held) > 1:
             for share in held:
-                sent[share.island.name] = sent.get(share.island.name, 0) + share.whole
+                sent[share.island.host] = sent.get(share.island.host, 0) + share.whole
     for k, (group, held) in enumerate(zip(plan.sync_groups, shares)):
         where = f"sync_groups[{k}].time_s"
         time = _ring_s(held, sent, world)
@@ -62,7 +62,7 @@ def _ring_s(held: Sequence[_Share], sent: dict[str, int], world: Restored) -> fl
                 replicas=share.copies,
                 shard_bytes=share.shard,
                 fabric=world.topology.classes[share.island.class_index].fabric,
-                exchanged_bytes=sent.get(share.island.name, 0),
+                exchanged_bytes=sent.get(share.island.host, 0),
                 port_bytes_per_s=port,
             )
         )
@@ -106,6 +106,7 @@ def _update(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
                         world.job.state_bytes,
                         world.topology.classes[island.class_index].chip,
                         copies if stage.zero.level else 1,
+                        derate=world.topology.classes[island.class_index].derate,
                     ),
                 )
     stated = plan.estimate.breakdown_s.update
