@@ -7,7 +7,7 @@ get the same integers from the same per-layer function (``costing.layer_cost``).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from costmodels.collectives import SyncHost, gradient_sync_s
@@ -22,6 +22,7 @@ from costmodels.schedules import (
     formula_time,
     takt,
 )
+from costmodels.units import GIB
 from planner.costing import (
     LayerCost,
     layer_cost,
@@ -140,7 +141,7 @@ class LayoutPricer:
         self.job = job
         self._scales = [measured_scale(model, c, job) for c in topology.classes]
         self._layers: dict[tuple[int, int, int], tuple[LayerCost, ...]] = {}
-        self._pipelines: dict[object, tuple[int, ExactTimes]] = {}
+        self._pipelines: dict[object, PricedPipeline] = {}
 
     def costs(self, class_index: int, tp: int, rows: int) -> tuple[LayerCost, ...]:
         """Costs of all layers under one way to run them."""
@@ -198,48 +199,64 @@ class LayoutPricer:
         replicas: int,
         problems: list[str],
     ) -> PricedPipeline:
-        forward, backward, costs = [], [], []
-        for stage in pipe.stages:
-            layer_costs = self.costs(stage.island.class_index, stage.tp, pipe.rows)
-            own = layer_costs[stage.first : stage.end]
-            costs.append(own)
-            forward.append(sum(c.forward_total_ps for c in own))
-            backward.append(sum(c.backward_total_ps(p) for c, p in zip(own, stage.policies)))
         hops = self._hops(index, pipe, problems)
-        depths = self._depths(pipe, costs, forward, backward, hops, zero_level, replicas)
-        key = (pipe.schedule, *forward, -1, *backward, -1, *hops, -1, *depths, pipe.micro_batches)
+        key = (
+            pipe.schedule, pipe.rows, pipe.micro_batches, zero_level, replicas, hops,
+            tuple(
+                (s.island.class_index, s.tp, s.first, s.end, s.policies, s.in_flight)
+                for s in pipe.stages
+            ),
+        )
         if key not in self._pipelines:
-            formula = formula_time(
-                forward, backward, hops, pipe.micro_batches, depths, pipe.schedule
-            )
-            exact = exact_time(pipe.schedule, forward, backward, hops, depths, pipe.micro_batches)
-            self._pipelines[key] = (max(formula, exact.total), exact)
-        formula, exact = self._pipelines[key]
+            self._pipelines[key] = self._price_alone(pipe, hops, zero_level, replicas)
+        known = self._pipelines[key]
         stages = []
-        for s, stage in enumerate(pipe.stages):
-            cls = self.topology.classes[stage.island.class_index]
-            memory = self._memory(pipe, s, costs[s], depths[s], zero_level, replicas)
-            if memory.peak > cls.usable_memory_bytes:
-                short = (memory.peak - cls.usable_memory_bytes) / 2**30
+        for s, (stage, priced) in enumerate(zip(pipe.stages, known.stages, strict=True)):
+            if priced.memory.peak > priced.usable_bytes:
+                chip = self.topology.classes[stage.island.class_index].chip
+                short = (priced.memory.peak - priced.usable_bytes) / GIB
                 problems.append(
-                    f"pipeline {index} stage {s} on {stage.devices[0]} ({cls.chip.name}): "
-                    f"needs {memory.peak / 2**30:.2f} GiB of {cls.usable_memory_bytes / 2**30:.2f} "
-                    f"GiB usable, {short:.2f} GiB too much per device"
+                    f"pipeline {index} stage {s} on {stage.devices[0]} ({chip.name}): needs "
+                    f"{priced.memory.peak / GIB:.2f} GiB of {priced.usable_bytes / GIB:.2f} GiB "
+                    f"usable, {short:.2f} GiB too much per device"
                 )
-            stages.append(
-                PricedStage(
-                    stage=stage,
-                    costs=costs[s],
-                    forward_ps=forward[s],
-                    backward_ps=backward[s],
-                    in_flight=depths[s],
-                    memory=memory,
-                    usable_bytes=cls.usable_memory_bytes,
-                    hop_to_next_ps=hops[s] if s < len(hops) else None,
-                )
+            stages.append(replace(priced, stage=stage))
+        return replace(known, pipeline=pipe, stages=tuple(stages))
+
+    def _price_alone(
+        self, pipe: LayoutPipeline, hops: tuple[int, ...], zero_level: int, replicas: int
+    ) -> PricedPipeline:
+        """Times and memory of a pipeline; the same for all whose classes and hops are equal."""
+        costs = [
+            self.costs(s.island.class_index, s.tp, pipe.rows)[s.first : s.end]
+            for s in pipe.stages
+        ]
+        forward = [sum(c.forward_total_ps for c in own) for own in costs]
+        backward = [
+            sum(c.backward_total_ps(p) for c, p in zip(own, s.policies, strict=True))
+            for own, s in zip(costs, pipe.stages, strict=True)
+        ]
+        depths = self._depths(pipe, costs, forward, backward, hops, zero_level, replicas)
+        m = pipe.micro_batches
+        formula = formula_time(forward, backward, hops, m, depths, pipe.schedule)
+        exact = exact_time(pipe.schedule, forward, backward, hops, depths, m)
+        stages = tuple(
+            PricedStage(
+                stage=stage,
+                costs=costs[s],
+                forward_ps=forward[s],
+                backward_ps=backward[s],
+                in_flight=depths[s],
+                memory=self._memory(pipe, s, costs[s], depths[s], zero_level, replicas),
+                usable_bytes=self.topology.classes[stage.island.class_index].usable_memory_bytes,
+                hop_to_next_ps=hops[s] if s < len(hops) else None,
             )
+            for s, stage in enumerate(pipe.stages)
+        )
         fill = sum(forward) + sum(backward) + 2 * sum(hops)
-        return PricedPipeline(pipe, tuple(stages), fill, formula, exact)
+        # the formula is an upper bound wherever slow forwards and slow backwards fit its period;
+        # elsewhere it is raised to what the recurrence gives
+        return PricedPipeline(pipe, stages, fill, max(formula, exact.total), exact)
 
     def _boundary(self, rows: int, cut: int) -> int:
         if cut in (0, len(self.model.layers)):

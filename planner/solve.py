@@ -238,7 +238,7 @@ def finish(
     alternatives: tuple[Alternative, ...] = ()
     if params.baselines:
         progress(Progress("baselines", certificate.objective_s, certificate.lower_bound_s))
-        baselines = standard_baselines(context, found, params, interrupted)
+        baselines = standard_baselines(context, found, placement, params, interrupted)
         alternatives = near_plans(context, placement)
     every = next((b.step_time_s for b in baselines if b.name == ALL_CHIPS), None)
     plan = Plan(
@@ -280,7 +280,11 @@ def with_simulation(plan: Plan) -> Plan:
 
 
 def standard_baselines(
-    context: Context, found: Found, params: SolveParams, interrupted: Callable[[], bool]
+    context: Context,
+    found: Found,
+    chosen: Placement,
+    params: SolveParams,
+    interrupted: Callable[[], bool],
 ) -> tuple[Baseline, ...]:
     """Best plan per kind of chip, the equal split, and the best plan that uses every chip."""
     out: list[Baseline] = []
@@ -304,7 +308,11 @@ def standard_baselines(
         out.append(
             Baseline(name="equal split over all chips", step_time_s=None, description=why)
         )
-    out.append(_all_chips_baseline(context, params, interrupted))
+    used = sum(s.stage.tp for p in chosen.priced.pipelines for s in p.stages)
+    if used == context.topology.chips:
+        out.append(_placed_baseline(ALL_CHIPS, chosen))
+    else:
+        out.append(_all_chips_baseline(context, params, interrupted))
     return tuple(out)
 
 
@@ -318,11 +326,7 @@ def _subset_baseline(
     placed = place_solution(context, found)
     if not placed.priced.fits:
         return Baseline(name=name, step_time_s=None, description=placed.priced.problems[0])
-    return Baseline(
-        name=name,
-        step_time_s=placed.priced.exact_ps / PS_PER_S,
-        description=describe(placed),
-    )
+    return _placed_baseline(name, placed)
 
 
 def _all_chips_baseline(
@@ -339,6 +343,10 @@ def _all_chips_baseline(
     used = sum(s.stage.tp for p in placed.priced.pipelines for s in p.stages)
     if not placed.priced.fits or used != context.topology.chips:
         return Baseline(name=name, step_time_s=None, description="none found")
+    return _placed_baseline(name, placed)
+
+
+def _placed_baseline(name: str, placed: Placement) -> Baseline:
     return Baseline(
         name=name,
         step_time_s=placed.priced.exact_ps / PS_PER_S,

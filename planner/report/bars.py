@@ -60,6 +60,7 @@ class PipelineBar:
         """Two lines: the bar and the captions."""
         gaps = len(self.segments) - 1
         widths = shares([s.weight for s in self.segments], options.max_width - gaps)
+        level = self._level(widths)
         bar, captions = Text(no_wrap=True), Text(no_wrap=True, style="dim")
         for n, (segment, width) in enumerate(zip(self.segments, widths, strict=True)):
             if n:
@@ -67,7 +68,7 @@ class PipelineBar:
                 captions.append(" ")
             fill = FILLS[segment.kind % len(FILLS)]
             colour = COLOURS[segment.kind % len(COLOURS)]
-            label = next((f" {t} " for t in segment.labels if len(t) + 4 <= width), "")
+            label = next((f" {t} " for t in segment.labels[level:] if len(t) + 4 <= width), "")
             left = (width - len(label)) // 2
             bar.append(fill * left, style=colour)
             bar.append(label, style=f"bold {colour}")
@@ -76,6 +77,12 @@ class PipelineBar:
             captions.append(caption.center(width))
         yield bar
         yield captions
+
+    def _level(self, widths: Sequence[int]) -> int:
+        """The first form of the labels that fits into every segment, so that all look alike."""
+        forms = range(min(len(s.labels) for s in self.segments))
+        pairs = list(zip(self.segments, widths, strict=True))
+        return next((n for n in forms if all(len(s.labels[n]) + 4 <= w for s, w in pairs)), 0)
 
 
 def stacked(parts: Sequence[tuple[str, float]], width: int) -> Text:

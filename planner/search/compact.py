@@ -189,6 +189,8 @@ def solve_compact(
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = seed
+    # The presolve of 9.15 that this switches off proves wrong optima, see the module docstring.
+    solver.parameters.presolve_inclusion_work_limit = 0
     solver.parameters.max_deterministic_time = work_limit
     status = solver.solve(program.model)
     if status == cp_model.INFEASIBLE:

@@ -93,6 +93,7 @@ class Engine:
         self.relaxed: dict[Setting, int] = {}
         self._stopped = False
         self._start: Prices | None = None
+        self._rows_worth: frozenset[int] | None = None
         work = chip_seconds(problem)
         self._choices = sorted(
             ((fluid_bound_s(problem, work, w), w) for w in self._windows()),
@@ -147,11 +148,6 @@ class Engine:
         covering = [w for w in kept if sum(b - a for a, b in set(w) if b > a) >= length]
         return list(dict.fromkeys(covering))
 
-    def _settled(self, choices: list[tuple[float, Windows]], fluid: float) -> bool:
-        """Whether later windows are left to the proof: enough tried near the best cut."""
-        tried = sum(1 for f, _ in choices if f <= fluid)
-        return self.best is not None and tried >= 6
-
     def _stop(self) -> bool:
         self._stopped = self._stopped or self._interrupted()
         return self._stopped
@@ -183,6 +179,7 @@ class Engine:
         if self.best is not None and guess >= self.best.real_ps:
             return False
         self._start = start
+        self._rows_worth = root.worthwhile_rows(start, guess) or None
         center = start.pipelines
         order = sorted(intervals, key=lambda i: (_distance(i, center), i))
         relaxed: list[tuple[int, Setting]] = []
@@ -193,6 +190,7 @@ class Engine:
                 break
             setting = Setting(interval, windows)
             node = self.node(setting)
+            node.active_rows = self._rows_worth
             node.seed(guess, start)
             target = node.generate(low, limit or guess, 6, limit_ps=limit)
             if target is None or (limit is not None and target > limit):

@@ -28,7 +28,10 @@ from planner.search.space import Floats, build_space
 TARGET_TOLERANCE = 2e-5
 GRID = 48
 FOCUS = 16
-SEED_SLACK = 1.3
+SEED_SLACKS = (1.06, 1.4, 4.0)
+ROWS_SLACK = 0.03
+SMALL_SHARE = 6
+"""Pipelines with this many times less than an equal share of the batch are left to the proof."""
 PLAN_SLACK = 1.02
 REFUTE_STEPS = (0.001, 0.002, 0.004, 0.007, 0.012, 0.02, 0.035, 0.06, 0.1, 0.2, 0.4, 0.7)
 """How far below the relaxation's target a proof is tried, in turn."""
@@ -79,6 +82,7 @@ class Node:
         )
         self.queries = 0
         self._seeded = False
+        self.active_rows: frozenset[int] | None = None
         self._news = 0
 
     # -- spaces -----------------------------------------------------------------------------
@@ -205,12 +209,30 @@ class Node:
         self._start(self._plan_side, target_ps, prices)
 
     def _start(self, side: _Side, target_ps: int, prices: Prices | None) -> None:
-        for pricer in side.pricers():
-            if prices is None:
-                option_prices, slack = self._nominal_prices(pricer), SEED_SLACK
-            else:
-                option_prices, slack = pricer.space.option_prices(prices.packing), SEED_SLACK
-            self._query(side, pricer, option_prices, target_ps, slack=slack)
+        for slack in SEED_SLACKS if prices is not None else SEED_SLACKS[1:]:
+            for pricer in self._active(side):
+                if prices is None:
+                    option_prices = self._nominal_prices(pricer)
+                else:
+                    option_prices = pricer.space.option_prices(prices.packing)
+                self._query(side, pricer, option_prices, target_ps, slack=slack)
+            if side.columns:
+                return
+
+    def _active(self, side: _Side) -> list[Pricer]:
+        """Pricers of the micro-batch sizes that column generation looks at (a proof at all)."""
+        return [p for p in side.pricers() if self.active_rows is None or
+                p.space.rows in self.active_rows]
+
+    def worthwhile_rows(self, prices: Prices, target_ps: int) -> frozenset[int]:
+        """Micro-batch sizes with a relaxed column within a few per cent of its price."""
+        return frozenset(
+            c.rows
+            for c in self._bound.values()
+            if c.micro_batches(target_ps)
+            and reduced_value(c, prices, 1.0, target_ps)
+            > -ROWS_SLACK * c.rows * c.micro_batches(target_ps)
+        )
 
     def relax(self, guess_ps: int, rounds: int) -> tuple[int, Prices] | None:
         """Converge the relaxation roughly: its target and its prices there."""
@@ -248,7 +270,7 @@ class Node:
                 pipeline_price=prices.most + prices.least,
                 focus=self._focus(pricer, prices, columns, target_ps),
             )
-            for pricer in side.pricers()
+            for pricer in self._active(side)
         )
 
     def _nominal_prices(self, pricer: Pricer) -> Floats:
@@ -297,6 +319,10 @@ class Node:
             takts = np.unique(np.concatenate([takts, focus]))
         new = 0
         for group_low, group_high in depth_groups(most, self.problem.max_stages):
+            if group_high * rows * self.setting.replicas[1] * SMALL_SHARE < (
+                self.problem.global_batch
+            ):
+                continue
             window = takts[(takts * group_low <= target)]
             if group_high < most:
                 window = window[window * (group_high + self.problem.max_stages) >= target]
