@@ -16,15 +16,15 @@ MAX_PRICED_DEVICES = 4096
 
 @dataclass(frozen=True)
 class EqualSplit:
-    """A rectangular layout over given islands: equal layers, equal micro-batches."""
+    """A rectangular layout over given islands: equal layers, rows as equal as they go."""
 
     tp: int
     pp: int
     dp: int
     rows: int
     policy: int
+    layouts: tuple[LayoutPipeline, ...]
     priced: PricedLayout
-    global_batch: int
 
     def describe(self) -> str:
         """One line for people."""
@@ -64,28 +64,35 @@ def rectangular_layout(
     intervals: list[tuple[int, int]],
     dp: int,
     rows: int,
-    micro_batches: int,
+    batch: int,
     policy: int,
 ) -> list[LayoutPipeline]:
-    """Pipelines in Megatron's rank order: tensor parallel fastest, then data, then pipeline."""
-    return [
-        LayoutPipeline(
-            stages=tuple(
-                LayoutStage(
-                    island=groups[s * dp + d][0],
-                    devices=groups[s * dp + d][1],
-                    first=first,
-                    end=end,
-                    policies=(policy,) * (end - first),
-                )
-                for s, (first, end) in enumerate(intervals)
-            ),
-            rows=rows,
-            micro_batches=micro_batches,
-            last_rows=rows,
+    """Pipelines in Megatron's rank order: tensor parallel fastest, then data, then pipeline.
+
+    The batch is split over the replicas as evenly as whole rows allow.
+    """
+    out = []
+    for d in range(dp):
+        share = batch // dp + (1 if d < batch % dp else 0)
+        micro_batches = -(-share // rows)
+        out.append(
+            LayoutPipeline(
+                stages=tuple(
+                    LayoutStage(
+                        island=groups[s * dp + d][0],
+                        devices=groups[s * dp + d][1],
+                        first=first,
+                        end=end,
+                        policies=(policy,) * (end - first),
+                    )
+                    for s, (first, end) in enumerate(intervals)
+                ),
+                rows=rows,
+                micro_batches=micro_batches,
+                last_rows=share - (micro_batches - 1) * rows,
+            )
         )
-        for d in range(dp)
-    ]
+    return out
 
 
 def tp_groups(topology: Topology, classes: tuple[int, ...], tp: int) -> list[
@@ -140,7 +147,8 @@ def equal_splits(
         groups = tp_groups(topology, classes, tp)
         if all_chips and len(groups) * tp != chips:
             continue
-        for pp in range(1, min(len(groups), layers) + 1):
+        longest = min(len(groups), layers, pricer.job.max_pipeline_stages or layers)
+        for pp in range(1, longest + 1):
             intervals = block_intervals(layers, pp)
             if intervals is None or (all_chips and len(groups) % pp):
                 continue
@@ -175,11 +183,10 @@ def _best_policy(
     best: EqualSplit | None = None
     reason = ""
     for rows in rows_choices:
-        micro_batches = -(-batch // (dp * rows))
         if dp * rows > batch:
             continue
         for policy in options.policies:
-            layouts = rectangular_layout(groups, intervals, dp, rows, micro_batches, policy)
+            layouts = rectangular_layout(groups, intervals, dp, rows, batch, policy)
             if vendors_mixed(pricer.topology, layouts):
                 return None, "replicas of a layer would lie on two vendors without a collective"
             priced = pricer.price(layouts, options.zero_level)
@@ -188,7 +195,7 @@ def _best_policy(
                 continue
             if best is None or priced.exact_ps < best.priced.exact_ps:
                 best = EqualSplit(
-                    tp, pp, dp, rows, policy, priced, micro_batches * dp * rows
+                    tp, pp, dp, rows, policy, tuple(layouts), priced
                 )
             break  # policies are in order of time: a slower one that fits as well is no better
     return best, reason

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-import numpy
-import ortools
 
 from costmodels.memory import device_overhead
 from costmodels.price import POLICIES
@@ -58,7 +57,7 @@ def certificate(
         search_space=declared_space(context),
         solver=SolverInfo(
             name="column generation, GLOP prices, CP-SAT master",
-            versions={"ortools": ortools.__version__, "numpy": numpy.__version__},
+            versions={"ortools": version("ortools"), "numpy": version("numpy")},
             seed=params.seed,
             limits={"gap": params.gap, "time_limit_s": params.time_limit_s},
         ),

@@ -95,15 +95,14 @@ def _priced(
     return price_layer(shape, chip, fabric, config, derate=derate)
 
 
-def measured_scale(model: ModelGraph, cls: IslandClass, job: ResolvedJob) -> float:
+def measured_scale(model: ModelGraph, cls: IslandClass, job: ResolvedJob, rows: int) -> float:
     """Factor from formula to the measured rate of the whole model on one device of the class.
 
-    A measured rate (rows per second, forward and backward) fixes the sum over layers; the
-    formulas keep their say only in how that sum divides among the layers.
+    A measured rate (rows per second, forward and backward) fixes the sum over layers whatever the
+    micro-batch; the formulas keep their say only in how that sum divides among the layers.
     """
     if cls.measured_rows_per_s is None:
         return 1.0
-    rows = job.micro_batch_rows[0]
     formula = 0.0
     for layer in model.layers:
         cost = layer_cost(layer.shape, cls, 1, rows, job).price
@@ -149,7 +148,11 @@ def build_tables(
     model: ModelGraph, topology: Topology, job: ResolvedJob, options: OptionSet
 ) -> CostTables:
     """Price every option on every layer."""
-    scales = [measured_scale(model, cls, job) for cls in topology.classes]
+    scales = {
+        (cls.index, rows): measured_scale(model, cls, job, rows)
+        for cls in topology.classes
+        for rows in job.micro_batch_rows
+    }
     tables = []
     for option in options.options:
         cls = topology.classes[option.class_index]
@@ -157,7 +160,7 @@ def build_tables(
         for layer in model.layers:
             if layer.shape not in cache:
                 cache[layer.shape] = layer_cost(
-                    layer.shape, cls, option.tp, option.rows, job, scales[cls.index]
+                    layer.shape, cls, option.tp, option.rows, job, scales[cls.index, option.rows]
                 )
         costs = tuple(cache[layer.shape] for layer in model.layers)
         tables.append(option_table(option, costs))

@@ -139,7 +139,6 @@ class LayoutPricer:
         self.model = model
         self.topology = topology
         self.job = job
-        self._scales = [measured_scale(model, c, job) for c in topology.classes]
         self._layers: dict[tuple[int, int, int], tuple[LayerCost, ...]] = {}
         self._pipelines: dict[object, PricedPipeline] = {}
 
@@ -148,8 +147,9 @@ class LayoutPricer:
         key = (class_index, tp, rows)
         if key not in self._layers:
             cls = self.topology.classes[class_index]
+            scale = measured_scale(self.model, cls, self.job, rows)
             self._layers[key] = tuple(
-                layer_cost(layer.shape, cls, tp, rows, self.job, self._scales[class_index])
+                layer_cost(layer.shape, cls, tp, rows, self.job, scale)
                 for layer in self.model.layers
             )
         return self._layers[key]

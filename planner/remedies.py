@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from costmodels.price import POLICIES
@@ -113,29 +113,51 @@ def bigger_cluster(topology: Topology, factor: int) -> Topology:
     )
 
 
+def checked(context: Context) -> list[str]:
+    """Changes that were each tried by a search and have a plan."""
+    out = [
+        f"{flag}: checked, a plan exists"
+        for flag, job in candidate_jobs(context.job)
+        if plan_exists(context, context.topology, job)
+    ]
+    if not out:
+        everything = candidate_jobs(context.job)
+        job = context.job
+        names = []
+        for flag, changed in everything:
+            job = _merged(context.job, job, changed)
+            names.append(flag)
+        if len(names) > 1 and plan_exists(context, context.topology, job):
+            out.append(f"all of these together: {'; '.join(names)}: checked, a plan exists")
+    routed = all(
+        c.count > 1 or (c.index, c.index) in context.topology.class_routes
+        for c in context.topology.classes
+    )
+    for factor in (2, 4, 8, 16) if routed else ():
+        if plan_exists(context, bigger_cluster(context.topology, factor), context.job):
+            out.append(f"{factor} times as many nodes of each kind: checked, a plan exists")
+            break
+    return out
+
+
+def _merged(original: ResolvedJob, job: ResolvedJob, changed: ResolvedJob) -> ResolvedJob:
+    """``job`` with every field that ``changed`` has different from the original."""
+    new = {
+        f.name: getattr(changed, f.name)
+        for f in fields(original)
+        if getattr(changed, f.name) != getattr(original, f.name)
+    }
+    return replace(job, **new)
+
+
 def infeasible(context: Context) -> InfeasibleError:
     """The error for a proven-infeasible problem, with checked remedies."""
-    remedies = []
-    for flag, job in candidate_jobs(context.job):
-        if plan_exists(context, context.topology, job):
-            remedies.append(f"{flag}: checked, a plan exists")
-    for factor in (2, 4, 8):
-        single = any(
-            c.count == 1 and (c.index, c.index) not in context.topology.class_routes
-            for c in context.topology.classes
-        )
-        if single:
-            break
-        if plan_exists(context, bigger_cluster(context.topology, factor), context.job):
-            remedies.append(f"{factor} times as many nodes of each kind: checked, a plan exists")
-            break
     short = shortfall_bytes(context)
-    classes = context.topology.classes
-    tightest = min(classes, key=lambda c: (c.usable_memory_bytes, c.index))
+    tightest = min(context.topology.classes, key=lambda c: (c.usable_memory_bytes, c.index))
     what = (
-        f"{context.model.name} does not fit: with tensor parallelism, "
-        f"recomputation {{{', '.join(POLICIES[p] for p in context.options.policies)}}} and "
-        f"ZeRO level {context.options.zero_level} allowed, "
+        f"{context.model.name} does not fit, proven for every plan with recomputation "
+        f"{{{', '.join(POLICIES[p] for p in context.options.policies)}}} and ZeRO level "
+        f"{context.options.zero_level}: "
     )
     if short is None:
         what += f"more than {MAX_EXTRA_GIB} GiB are missing on every device"
@@ -144,4 +166,8 @@ def infeasible(context: Context) -> InfeasibleError:
             f"{short / GIB:.2f} GiB are missing per device (binding: {tightest.chip.name} with "
             f"{tightest.usable_memory_bytes / GIB:.1f} GiB usable)"
         )
-    return InfeasibleError(what, where=tightest.chip.name, remedies=remedies)
+    what += (
+        "; memories of devices do not add up to one pool: every pipeline holds all weights and "
+        "gradients, ZeRO level 1 shards the optimizer alone"
+    )
+    return InfeasibleError(what, where=tightest.chip.name, remedies=checked(context))

@@ -48,6 +48,12 @@ def _job() -> JsonSchema:
     return JobSpec.model_json_schema()
 
 
+def _layout() -> JsonSchema:
+    from planner.inputs.layout_spec import LayoutSpec
+
+    return LayoutSpec.model_json_schema()
+
+
 def _model() -> JsonSchema:
     from planner.inputs.model import model_json_schema
 
@@ -57,6 +63,7 @@ def _model() -> JsonSchema:
 SCHEMAS: dict[str, SchemaEntry] = {
     "cluster": SchemaEntry("a cluster file: chips, nodes, ports, switches, links", _cluster),
     "job": SchemaEntry("a job file: batch, sequence length, precision, techniques", _job),
+    "layout": SchemaEntry("a layout file: tp, pp, dp and what else you would set by hand", _layout),
     "model": SchemaEntry(
         "a layer-graph file (a Hugging Face config.json has its own format)", _model
     ),

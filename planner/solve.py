@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 
 from costmodels.units import PS_PER_S
-from planner import assemble, certify, remedies
-from planner.baselines import equal_splits
+from planner import assemble, beside, certify, remedies
 from planner.checks import check_inputs
 from planner.costing import build_tables
 from planner.errors import InfeasibleError, InputError, NoPlanFound, PlannerError
@@ -37,11 +35,9 @@ from planner.search.node import Solution
 from planner.search.problem import Problem
 from planner.simulate import simulate
 from planner.verify import verify
+from planner.version import VERSION
 
 DEFAULT_MAX_STAGES = 64
-SMALL_FLEET = 64
-"""Up to so many chips a single island is worth a search of its own."""
-ALL_CHIPS = "best plan that uses every chip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +111,7 @@ def solve(
     context = prepare(model, cluster, job)
     stop = certify.stopwatch(params.time_limit_s, interrupted)
     found = search(context, params, progress, stop)
-    placement = realise(context, found.outcome, hint)
+    placement = realise(context, found, params, hint)
     return finish(context, found, placement, params, progress, stop)
 
 
@@ -125,6 +121,7 @@ class Found:
 
     outcome: SearchOutcome
     parts: dict[tuple[int, ...], Solution | None]
+    shapes: beside.Rectangular
 
 
 def search(
@@ -147,7 +144,7 @@ def search(
             parts[part] = found
         if found is not None:
             engine.offer(found)
-    return Found(engine.prove(), parts)
+    return Found(engine.prove(), parts, beside.rectangular(context))
 
 
 def engine_for(
@@ -178,7 +175,7 @@ def fleet_parts(context: Context) -> list[tuple[tuple[int, ...], tuple[int, ...]
     parts: list[tuple[tuple[int, ...], tuple[int, ...] | None]] = []
     if len(kinds) > 1:
         parts += [(tuple(c.index for c in classes if c.chip.id == k), None) for k in kinds]
-    if sum(c.count for c in classes) > 1 and context.topology.chips <= SMALL_FLEET:
+    if sum(c.count for c in classes) > 1 and context.topology.chips <= beside.SMALL_FLEET:
         for c in classes:
             parts.append(((c.index,), tuple(int(d.index == c.index) for d in classes)))
     return parts
@@ -190,11 +187,16 @@ def real_time_ps(context: Context, solution: Solution) -> int | None:
     return priced.formula_ps if priced.fits else None
 
 
-def realise(context: Context, outcome: SearchOutcome, hint: Plan | None) -> Placement:
-    """Name devices for the best solution, or keep the hint where it is faster."""
+def realise(
+    context: Context, found: Found, params: SolveParams, hint: Plan | None
+) -> Placement:
+    """Name devices for the best solution, or keep a rectangular plan or the hint if faster."""
+    outcome = found.outcome
     candidates: list[Placement] = []
     if outcome.solution is not None:
         candidates.append(place_solution(context, outcome.solution))
+    if found.shapes.best is not None:
+        candidates.append(beside.as_placement(found.shapes.best))
     if hint is not None:
         layouts = layouts_of(hint, context.model.graph, context.topology, context.job)
         if layouts is not None:
@@ -210,9 +212,14 @@ def realise(context: Context, outcome: SearchOutcome, hint: Plan | None) -> Plac
         )
     if outcome.proven_infeasible:
         raise remedies.infeasible(context)
+    if params.time_limit_s is not None:
+        raise NoPlanFound(
+            "the time limit was reached before a first plan was found",
+            remedies=["raise --time-limit or leave it out"],
+        )
     raise NoPlanFound(
-        "the limit was reached before a first plan was found",
-        remedies=["raise --time-limit or leave it out"],
+        "no plan was found, and that none exists could not be proven",
+        remedies=remedies.checked(context) or ["allow more techniques or add chips"],
     )
 
 
@@ -238,11 +245,19 @@ def finish(
     alternatives: tuple[Alternative, ...] = ()
     if params.baselines:
         progress(Progress("baselines", certificate.objective_s, certificate.lower_bound_s))
-        baselines = standard_baselines(context, found, placement, params, interrupted)
-        alternatives = near_plans(context, placement)
-    every = next((b.step_time_s for b in baselines if b.name == ALL_CHIPS), None)
+        every_chip = replace(SearchLimits(gap=params.gap, seed=params.seed), use_all=True)
+        baselines = beside.baselines(
+            context,
+            found.shapes,
+            placement,
+            found.parts,
+            lambda solution: place_solution(context, solution),
+            engine_for(context, every_chip, lambda _: None, interrupted).find,
+        )
+        alternatives = beside.near_plans(context, placement, found.shapes)
+    every = next((b.step_time_s for b in baselines if b.name == beside.ALL_CHIPS), None)
     plan = Plan(
-        planner_version=own_version(),
+        planner_version=VERSION,
         inputs=input_records(context),
         plan_class=assemble.classify(priced),
         layer_order=tuple(layer.name for layer in context.model.graph.layers),
@@ -260,7 +275,7 @@ def finish(
         certificate=certificate,
         baselines=baselines,
         assumptions=certify.assumptions(context),
-        warnings=context.warnings,
+        warnings=(*context.warnings, *beside.remarks(placement, baselines)),
     )
     if params.simulate:
         plan = with_simulation(plan)
@@ -279,153 +294,6 @@ def with_simulation(plan: Plan) -> Plan:
     return Plan.model_validate(body)
 
 
-def standard_baselines(
-    context: Context,
-    found: Found,
-    chosen: Placement,
-    params: SolveParams,
-    interrupted: Callable[[], bool],
-) -> tuple[Baseline, ...]:
-    """Best plan per kind of chip, the equal split, and the best plan that uses every chip."""
-    out: list[Baseline] = []
-    classes = context.topology.classes
-    kinds = sorted({c.chip.id for c in classes})
-    if len(kinds) > 1:
-        for kind in kinds:
-            keep = tuple(c.index for c in classes if c.chip.id == kind)
-            out.append(_subset_baseline(context, keep, found.parts.get(keep)))
-    everything = tuple(c.index for c in classes)
-    splits, why = equal_splits(context.pricer, context.options, everything)
-    if splits:
-        out.append(
-            Baseline(
-                name="equal split over all chips",
-                step_time_s=splits[0].priced.exact_ps / PS_PER_S,
-                description=splits[0].describe(),
-            )
-        )
-    else:
-        out.append(
-            Baseline(name="equal split over all chips", step_time_s=None, description=why)
-        )
-    used = sum(s.stage.tp for p in chosen.priced.pipelines for s in p.stages)
-    if used == context.topology.chips:
-        out.append(_placed_baseline(ALL_CHIPS, chosen))
-    else:
-        out.append(_all_chips_baseline(context, params, interrupted))
-    return tuple(out)
-
-
-def _subset_baseline(
-    context: Context, keep: tuple[int, ...], found: Solution | None
-) -> Baseline:
-    classes = [context.topology.classes[c] for c in keep]
-    name = f"{sum(c.chips for c in classes)} x {classes[0].chip.name} alone"
-    if found is None:
-        return Baseline(name=name, step_time_s=None, description="no plan found: does not fit")
-    placed = place_solution(context, found)
-    if not placed.priced.fits:
-        return Baseline(name=name, step_time_s=None, description=placed.priced.problems[0])
-    return _placed_baseline(name, placed)
-
-
-def _all_chips_baseline(
-    context: Context, params: SolveParams, interrupted: Callable[[], bool]
-) -> Baseline:
-    name = ALL_CHIPS
-    limits = SearchLimits(gap=params.gap, seed=params.seed, use_all=True)
-    found = engine_for(context, limits, lambda _: None, interrupted).find()
-    if found is None:
-        return Baseline(
-            name=name, step_time_s=None, description="none found: some chip would have no layer"
-        )
-    placed = place_solution(context, found)
-    used = sum(s.stage.tp for p in placed.priced.pipelines for s in p.stages)
-    if not placed.priced.fits or used != context.topology.chips:
-        return Baseline(name=name, step_time_s=None, description="none found")
-    return _placed_baseline(name, placed)
-
-
-def _placed_baseline(name: str, placed: Placement) -> Baseline:
-    return Baseline(
-        name=name,
-        step_time_s=placed.priced.exact_ps / PS_PER_S,
-        description=describe(placed),
-    )
-
-
-def describe(placement: Placement) -> str:
-    """How many pipelines of how many stages."""
-    pipes = placement.priced.pipelines
-    stages = sorted({len(p.stages) for p in pipes})
-    span = f"{stages[0]}" if len(stages) == 1 else f"{stages[0]}–{stages[-1]}"
-    used = sum(s.stage.tp for p in pipes for s in p.stages)
-    return f"{len(pipes)} pipelines of {span} stages on {used} chips"
-
-
-def near_plans(context: Context, placement: Placement) -> tuple[Alternative, ...]:
-    """Plans that need consent: other global batches, and rectangular ones on small clusters."""
-    out: list[Alternative] = []
-    layouts = placement.layouts
-    job = context.job
-    step = sum(p.rows for p in layouts)
-    unequal = len({p.micro_batches for p in layouts}) > 1 or any(
-        p.last_rows != p.rows for p in layouts
-    )
-    if unequal and len({len(p.stages) for p in layouts}) == 1:
-        for batch in (job.global_batch // step * step, -(-job.global_batch // step) * step):
-            if batch < step or batch == job.global_batch:
-                continue
-            changed = [
-                replace(p, micro_batches=batch // step, last_rows=p.rows) for p in layouts
-            ]
-            priced = context.pricer.price(changed, context.options.zero_level)
-            if priced.fits:
-                seconds = priced.exact_ps / PS_PER_S
-                out.append(
-                    Alternative(
-                        change=f"job.global_batch={batch}",
-                        global_batch=batch,
-                        step_time_s=seconds,
-                        tokens_per_s=batch * job.seq_len / seconds,
-                        description=f"equal micro-batches on all {len(layouts)} pipelines",
-                    )
-                )
-    if context.topology.chips <= 64:
-        out += _rectangular_alternatives(context)
-    out.sort(key=lambda a: (-a.tokens_per_s, a.change))
-    return tuple(out)
-
-
-def _rectangular_alternatives(context: Context) -> list[Alternative]:
-    """Best rectangular layout per number of chips used: what stock runtimes can run."""
-    job = context.job
-    everything = tuple(c.index for c in context.topology.classes)
-    splits, _ = equal_splits(
-        context.pricer, context.options, everything, all_chips=False,
-        use=lambda dp: job.global_batch % dp == 0,
-    )
-    seen: set[tuple[int, int, int]] = set()
-    out = []
-    for split in splits:
-        used = split.tp * split.pp * split.dp
-        if split.global_batch != job.global_batch or (split.tp, split.pp, split.dp) in seen:
-            continue
-        seen.add((split.tp, split.pp, split.dp))
-        seconds = split.priced.exact_ps / PS_PER_S
-        idle = context.topology.chips - used
-        out.append(
-            Alternative(
-                change=f"rectangular tp={split.tp} pp={split.pp} dp={split.dp}",
-                global_batch=job.global_batch,
-                step_time_s=seconds,
-                tokens_per_s=job.global_batch * job.seq_len / seconds,
-                description=f"{split.describe()}; {idle} chips idle",
-            )
-        )
-    return out[:6]
-
-
 def input_records(context: Context) -> Inputs:
     """Inputs as they were used, with digests."""
 
@@ -439,14 +307,6 @@ def input_records(context: Context) -> Inputs:
         job=record(context.job_input.name, context.job.as_json()),
         catalogue=record("catalogue", catalogue),
     )
-
-
-def own_version() -> str:
-    """Version of the installed package, or of the source tree."""
-    try:
-        return version("planner")
-    except PackageNotFoundError:
-        return "0.1.0"
 
 
 __all__ = ["Context", "InfeasibleError", "Progress", "SolveParams", "prepare", "solve"]

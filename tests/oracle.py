@@ -21,10 +21,31 @@ from planner.costing import OptionTable
 from planner.graphs.topology import Topology
 from planner.search.finish import expected_finish_s
 from planner.search.problem import Problem, Setting
-from planner.search.space import expected_hop_ps
+from planner.search.space import best_hop_ps, expected_hop_ps, over_network
 
-HopRule = Callable[[Topology, OptionTable, OptionTable, int], int | None]
-PLENTY = 1 << 30
+HopRule = Callable[[Topology, Sequence[OptionTable], Sequence[int]], list[int | None]]
+"""Hops of a pipeline from its stages' tables and the bytes that cross its cuts."""
+
+
+def plan_hops(
+    topology: Topology, tables: Sequence[OptionTable], crossing: Sequence[int]
+) -> list[int | None]:
+    """What a plan pays: a stage with network neighbours on both sides halves its port's share."""
+    over = [over_network(topology, a, b) for a, b in zip(tables, tables[1:])]
+    found = []
+    for s, bytes_ in enumerate(crossing):
+        left = over[s] and s > 0 and over[s - 1]
+        right = over[s] and s + 1 < len(over) and over[s + 1]
+        found.append(expected_hop_ps(topology, tables[s], tables[s + 1], bytes_, (left, right)))
+    return found
+
+
+def bound_hops(
+    topology: Topology, tables: Sequence[OptionTable], crossing: Sequence[int]
+) -> list[int | None]:
+    """What a bound may assume: every hop at its best anywhere in the cluster."""
+    pairs = zip(tables, tables[1:], crossing)
+    return [best_hop_ps(topology, a, b, bytes_) for a, b, bytes_ in pairs]
 
 
 @dataclass(frozen=True)
@@ -71,7 +92,7 @@ class Best:
     runs: tuple[Run, ...]
 
 
-def brute_force(problem: Problem, setting: Setting, hop: HopRule = expected_hop_ps) -> Best:
+def brute_force(problem: Problem, setting: Setting, hop: HopRule = plan_hops) -> Best:
     """The optimum of a setting."""
     pipelines = list(all_pipelines(problem, setting, hop))
     best = Best(None, ())
@@ -83,7 +104,7 @@ def brute_force(problem: Problem, setting: Setting, hop: HopRule = expected_hop_
 
 
 def all_pipelines(
-    problem: Problem, setting: Setting, hop: HopRule = expected_hop_ps
+    problem: Problem, setting: Setting, hop: HopRule = plan_hops
 ) -> Iterator[BrutePipeline]:
     """Every sequence of stages that the windows and the network admit, memory not yet asked."""
     tables = problem.tables
@@ -117,21 +138,15 @@ def _priced(
     hop: HopRule,
 ) -> BrutePipeline | None:
     tables = problem.tables
-    hops = []
     for stage in stages:
         low, high = setting.windows[tables.tables[stage.option].option.class_index]
         if not (low <= stage.first and stage.end <= high):
             return None
-    for a, b in zip(stages, stages[1:]):
-        ps = hop(
-            problem.topology,
-            tables.tables[a.option],
-            tables.tables[b.option],
-            int(tables.boundary_bytes[rows][b.first]),
-        )
-        if ps is None:
-            return None
-        hops.append(ps)
+    used = [tables.tables[s.option] for s in stages]
+    crossing = [int(tables.boundary_bytes[rows][s.first]) for s in stages[1:]]
+    hops = [ps for ps in hop(problem.topology, used, crossing) if ps is not None]
+    if len(hops) < len(crossing):
+        return None
     return BrutePipeline(
         stages=stages,
         rows=rows,

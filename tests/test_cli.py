@@ -301,9 +301,11 @@ def test_simulate_writes_a_trace_with_one_track_per_device(run, plan_file, tmp_p
 def test_check_recognises_every_kind_of_file(run, plan_file, tmp_path):
     job = tmp_path / "job.yaml"
     job.write_text("global_batch: 64\n")
-    ended = run("check", "llama-2-7b", "8xA100-SXM-80GB", job, plan_file)
+    layout = tmp_path / "layout.yaml"
+    layout.write_text("tp: 8\npp: 4\n")
+    ended = run("check", "llama-2-7b", "8xA100-SXM-80GB", job, layout, plan_file)
     assert ended.code == 0
-    for kind in ("model", "cluster", "job", "plan"):
+    for kind in ("model", "cluster", "job", "layout", "plan"):
         assert kind in ended.out
     assert "verified from scratch" in ended.out
 

@@ -18,20 +18,23 @@ from planner.errors import InputError, Problem
 from planner.inputs.cluster import load_cluster
 from planner.inputs.document import JsonValue
 from planner.inputs.job import JobSpec, load_job
+from planner.inputs.layout_spec import layout_document, parse_layout
 from planner.inputs.model import load_model
 from planner.inputs.overrides import Override, parse_overrides
 from planner.inputs.reading import read_document
 from planner.inputs.resources import FixtureKind, fixture
 from planner.inputs.shorthand import looks_like_shorthand
 from planner.plan_file import looks_like_plan, parse_plan, require_same_inputs
+from planner.report.format import plural
 from planner.report.verdicts import Verdict, verdicts
 
-Kind = Literal["model", "cluster", "job", "plan", "chips"]
+Kind = Literal["model", "cluster", "job", "layout", "plan", "chips"]
 
 SHIPPED: tuple[tuple[FixtureKind, Kind], ...] = (
     ("models", "model"),
     ("clusters", "cluster"),
     ("jobs", "job"),
+    ("layouts", "layout"),
 )
 """Where shipped files of each kind lie; a name is looked up in this order."""
 
@@ -41,7 +44,8 @@ def check(
         list[str],
         typer.Argument(
             metavar="FILE...",
-            help="Models, clusters, jobs, plans, chip files, or shipped names and shorthand.",
+            help="Models, clusters, jobs, layouts, plans and chip files, also shipped names and "
+            "shorthand.",
             autocompletion=complete_cluster,
         ),
     ],
@@ -101,7 +105,7 @@ def _recognise(name: str) -> _Item:
         return _Item(name, problems=list(error.problems))
     kind = kind_of(document.data)
     if kind is None:
-        message = "is not recognised as a model, cluster, job, chip file or plan"
+        message = "is not recognised as a model, cluster, job, layout, chip file or plan"
         remedy = "planner schema lists what each of them may say"
         return _Item(name, problems=[Problem(name, message, remedy)])
     return _Item(name, kind, data=document.data)
@@ -117,6 +121,8 @@ def kind_of(data: JsonValue) -> Kind | None:
         return "model"
     if data.keys() & {"nodes", "networks"}:
         return "cluster"
+    if data.keys() & {"tp", "pp", "dp", "layers_per_stage", "placement"}:
+        return "layout"
     if "chips" in data or {"id", "vendor"} <= data.keys():
         return "chips"
     if data.keys() & JobSpec.model_fields.keys():
@@ -150,11 +156,14 @@ def _check_one(item: _Item, overrides: Sequence[Override]) -> str:
         model = load_model(item.name, overrides)
         return f"{model.graph.parameters:,} parameters, {len(model.graph.layers)} layers"
     if item.kind == "cluster":
-        cluster = load_cluster(item.name, load_catalog(), overrides)
-        return f"{cluster.spec.device_count:,} chips in {cluster.spec.hosts:,} nodes"
+        spec = load_cluster(item.name, load_catalog(), overrides).spec
+        return f"{plural(spec.device_count, 'chip')} in {plural(spec.hosts, 'node')}"
     if item.kind == "job":
         load_job(item.name, overrides)
         return ""
+    if item.kind == "layout":
+        layout = parse_layout(layout_document(item.name))
+        return plural(layout.stages, "stage")
     if item.kind == "chips":
         try:
             load_catalog(Path(item.name))

@@ -78,11 +78,12 @@ def _tightest(plan: Plan) -> Text:
     replicas = [r for p in plan.pipelines for s in p.stages for r in s.replicas]
     tight = min(replicas, key=lambda r: r.memory_bytes.usable - r.memory_bytes.peak)
     left = tight.memory_bytes.usable - tight.memory_bytes.peak
+    what = f"keeps {memory(left)} of" if left >= 0 else f"lacks {memory(-left)} beyond"
     text = Text(
-        f"the fullest chip, {tight.devices[0]} ({short_name(tight.chip)}), keeps {memory(left)} "
-        f"of {memory(tight.memory_bytes.usable)} free"
+        f"the fullest chip, {tight.devices[0]} ({short_name(tight.chip)}), {what} "
+        f"{memory(tight.memory_bytes.usable)}"
     )
-    if left < SMALL_MARGIN:
+    if 0 <= left < SMALL_MARGIN:
         text.append("\nthin: other software on the chip could use that up", style="yellow")
     return text
 

@@ -35,7 +35,7 @@ from planner.search.pipelines import Pricer, Stage
 from planner.search.problem import Problem, Setting
 from planner.search.space import Floats
 
-FIRST_RATIO = 1.03
+FIRST_RATIO = 1.06
 CAPPED_STAGES = 2
 FINEST_RATIO = 1.0 + 1e-5
 FINAL_WEIGHTS = (0.0, 0.4, 1.0, 2.0, 4.0)
@@ -104,24 +104,39 @@ def refute(
         rows = pricer.space.rows
         option_prices = theta * pricer.space.option_prices(prices.packing)
         most = -(-problem.global_batch // rows)
-        for low, high in depth_groups(most, problem.max_stages):
-            task = _Task(
-                pricer, rows, option_prices, pipeline_price, target, low, high, max_candidates
-            )
-            left = max_queries - queries
-            if left <= 0 or interrupted():
-                return Refutation(False, tuple(candidates), queries)
-            task.run(left, interrupted)
-            queries += task.queries
-            candidates += task.candidates
-            open_left |= task.open
-            if len(candidates) >= max_candidates:
-                return Refutation(False, tuple(candidates), queries)
+        task = _Task(
+            pricer,
+            rows,
+            option_prices,
+            pipeline_price,
+            target,
+            depth_groups(most, problem.max_stages),
+            max_candidates,
+        )
+        left = max_queries - queries
+        if left <= 0 or interrupted():
+            return Refutation(False, tuple(candidates), queries)
+        task.run(left, interrupted)
+        queries += task.queries
+        candidates += task.candidates
+        open_left |= task.open
+        if len(candidates) >= max_candidates:
+            return Refutation(False, tuple(candidates), queries)
     return Refutation(not open_left and not candidates, tuple(candidates), queries)
 
 
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """Takts ``points[a] .. points[b]`` with counts ``low .. high`` of micro-batches."""
+
+    a: int
+    b: int
+    low: int
+    high: int
+
+
 class _Task:
-    """Refutation for one micro-batch size and one interval of micro-batch counts."""
+    """Refutation for one micro-batch size."""
 
     def __init__(
         self,
@@ -130,8 +145,7 @@ class _Task:
         option_prices: Floats,
         pipeline_price: float,
         target: float,
-        low: int,
-        high: int,
+        groups: Sequence[tuple[int, int]],
         max_candidates: int,
     ) -> None:
         self.pricer = pricer
@@ -139,16 +153,14 @@ class _Task:
         self.option_prices = option_prices
         self.pipeline_price = pipeline_price
         self.target = target
-        self.low = low
-        self.high = high
+        self.groups = groups
         self.max_candidates = max_candidates
         self.candidates: list[Candidate] = []
         self.open = False
         self.queries = 0
         self._met: set[tuple[Stage, ...]] = set()
         points = pricer.breakpoints()
-        # a pipeline with m micro-batches has m·τ ≤ T
-        self.points = points[points * low <= target]
+        self.points = points[points <= target]
 
     def run(self, max_queries: int, interrupted: Callable[[], bool]) -> None:
         """Level by level: all intervals of one level share the passes of the shortest path."""
@@ -162,99 +174,106 @@ class _Task:
                 self.open = True
                 return
 
-    def _first_intervals(self) -> list[tuple[int, int]]:
-        intervals = []
+    def _first_intervals(self) -> list[_Item]:
+        cuts: list[tuple[int, int]] = []
         start = 0
         points = self.points
         while start < len(points):
             end = int(np.searchsorted(points, points[start] * FIRST_RATIO, side="right")) - 1
-            intervals.append((start, max(start, end)))
+            cuts.append((start, max(start, end)))
             start = max(start, end) + 1
-        return intervals
+        return [
+            _Item(a, b, low, high)
+            for low, high in self.groups
+            for a, b in cuts
+            if points[a] * low <= self.target  # m micro-batches take at least m takts
+        ]
 
-    def _counts(self, tau: float) -> Floats:
+    def _counts(self, item: _Item) -> Floats:
         """Micro-batch counts that a pipeline of this takt could reach by the target."""
-        top = min(self.high, int(self.target / tau * (1 + 1e-12)))
-        return np.arange(self.low, top + 1, dtype=np.float64)
+        top = min(item.high, int(self.target / self.points[item.a] * (1 + 1e-12)))
+        return np.arange(item.low, top + 1, dtype=np.float64)
 
-    def _cutoffs(self, taus: Floats, weights: Floats) -> Floats:
-        """Cost from which on one weight alone proves the interval for every count."""
-        out = np.empty(len(taus))
-        for k, (tau, weight) in enumerate(zip(taus, weights)):
-            counts = self._counts(float(tau))
-            if len(counts) == 0:
-                out[k] = -np.inf
-                continue
-            ends = counts[[0, -1]]  # linear in the count, so an end is the greatest
-            out[k] = float(
-                np.max(
-                    self.rows * ends - self.pipeline_price
-                    + weight * (self.target - (ends - 1) * tau)
-                )
-            )
-        return out
+    def _cutoffs(self, items: Sequence[_Item], weights: Floats) -> Floats:
+        """Cost from which on one weight alone proves the item for every count."""
+        taus = self.points[[i.a for i in items]]
+        low = np.array([i.low for i in items], dtype=np.float64)
+        high = np.array([i.high for i in items], dtype=np.float64)
+        high = np.minimum(high, np.floor(self.target / taus * (1 + 1e-12)))
+        worth = [
+            self.rows * m - self.pipeline_price + weights * (self.target - (m - 1) * taus)
+            for m in (low, high)  # linear in the count, so an end is the greatest
+        ]
+        return np.where(high >= low, np.maximum(*worth), -np.inf)
 
-    def _shortfall(self, cost: Floats, weights: Floats, tau: float) -> float:
+    def _shortfall(self, cost: Floats, weights: Floats, item: _Item) -> float:
         """Greatest value minus price over all counts, with the best weight for each count."""
-        counts = self._counts(tau)
+        counts = self._counts(item)
         if len(counts) == 0:
             return -np.inf
-        room = self.target - (counts - 1) * tau
+        room = self.target - (counts - 1) * self.points[item.a]
         price = (cost[:, None] - weights[:, None] * room[None, :]).max(axis=0)
         return float((self.rows * counts - self.pipeline_price - price).max())
 
-    def _check(self, batch: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    def _check(self, items: list[_Item]) -> list[_Item]:
         """Prove what one weight proves; split the rest, meeting candidates on the way."""
-        lows = np.array([self.points[a] for a, _ in batch])
-        highs = np.array([self.points[b] for _, b in batch])
+        lows = self.points[[i.a for i in items]]
+        highs = self.points[[i.b for i in items]]
         # Where the group's greatest count, not the time, limits the value, the fill is free
         # (weight 0); else a second of fill is worth one micro-batch per takt.
-        capped = lows * (self.high + CAPPED_STAGES) < self.target
+        capped = lows * (np.array([i.high for i in items]) + CAPPED_STAGES) < self.target
         weights = np.where(capped, 0.0, self.rows / lows)
         answer = self.pricer.solve(
-            self.option_prices, highs, weights, self.low,
-            cutoffs=self._cutoffs(lows, weights),
+            self.option_prices,
+            highs,
+            weights,
+            np.array([i.low for i in items]),
+            cutoffs=self._cutoffs(items, weights),
         )
-        self.queries += len(batch)
-        split: list[tuple[int, int]] = []
-        final: list[int] = []
-        for k, (a, b) in enumerate(batch):
+        self.queries += len(items)
+        split: list[_Item] = []
+        final: list[_Item] = []
+        for k, item in enumerate(items):
             if answer.cost[k] == np.inf:
                 continue
-            self._meet(answer.pipelines[k])
-            if b > a and highs[k] / lows[k] > FINEST_RATIO:
+            self._meet(answer.pipelines[k], item)
+            if item.b > item.a and highs[k] / lows[k] > FINEST_RATIO:
                 middle = float(np.sqrt(lows[k] * highs[k]))
                 cut = int(np.searchsorted(self.points, middle, side="right")) - 1
-                cut = min(max(cut, a), b - 1)
-                split += [(a, cut), (cut + 1, b)]
+                cut = min(max(cut, item.a), item.b - 1)
+                split.append(_Item(item.a, cut, item.low, item.high))
+                split.append(_Item(cut + 1, item.b, item.low, item.high))
             else:
-                final.append(k)
+                final.append(item)
         if final and len(self.candidates) < self.max_candidates:
-            self._finish([batch[k] for k in final])
+            self._finish(final)
         return split
 
-    def _finish(self, singles: list[tuple[int, int]]) -> None:
+    def _finish(self, singles: list[_Item]) -> None:
         """Single takts that one weight did not settle: more weights, then they stay open."""
-        factors = np.array(FINAL_WEIGHTS)
-        lows = np.repeat([self.points[a] for a, _ in singles], len(factors))
-        highs = np.repeat([self.points[b] for _, b in singles], len(factors))
-        weights = np.tile(factors, len(singles)) * self.rows / lows
+        each = len(FINAL_WEIGHTS)
+        items = [item for item in singles for _ in FINAL_WEIGHTS]
+        lows = self.points[[i.a for i in items]]
+        weights = np.tile(np.array(FINAL_WEIGHTS), len(singles)) * self.rows / lows
         answer = self.pricer.solve(
-            self.option_prices, highs, weights, self.low, cutoffs=self._cutoffs(lows, weights)
+            self.option_prices,
+            self.points[[i.b for i in items]],
+            weights,
+            np.array([i.low for i in items]),
+            cutoffs=self._cutoffs(items, weights),
         )
         self.queries += len(weights)
-        for k in range(len(singles)):
-            part = slice(k * len(factors), (k + 1) * len(factors))
+        for k, item in enumerate(singles):
+            part = slice(k * each, (k + 1) * each)
             if np.any(np.isinf(answer.cost[part])):
                 continue  # some weight proves it: its cost is not below its cutoff
-            gap = self._shortfall(answer.cost[part], weights[part], float(lows[part][0]))
-            if gap <= 0:
+            if self._shortfall(answer.cost[part], weights[part], item) <= 0:
                 continue
             self.open = True
             for pipeline in answer.pipelines[part]:
-                self._meet(pipeline)
+                self._meet(pipeline, item)
 
-    def _meet(self, pipeline: tuple[Stage, ...] | None) -> None:
+    def _meet(self, pipeline: tuple[Stage, ...] | None, item: _Item) -> None:
         """Keep a pipeline as a candidate if it is really worth more than its price."""
         if pipeline is None or pipeline in self._met:
             return
@@ -262,7 +281,9 @@ class _Task:
         size = len(pipeline)
         space = self.pricer.space
         times = [
-            float(self.pricer.stage_times(size - s, self.low)[st.option, st.first, st.end - st.first])
+            float(
+                self.pricer.stage_times(size - s, item.low)[st.option, st.first, st.end - st.first]
+            )
             for s, st in enumerate(pipeline)
         ]
         hops = [float(space.hop[a.option, b.option, b.first]) for a, b in pairwise(pipeline)]
@@ -270,9 +291,9 @@ class _Task:
         fill = sum(times) + 2 * sum(hops) + float(space.finish[head.option, head.end - head.first])
         if fill > self.target:
             return
-        count = min(self.high, int((self.target - fill) / max(*times, *hops, 1e-12)) + 1)
+        count = min(item.high, int((self.target - fill) / max(*times, *hops, 1e-12)) + 1)
         price = sum(float(self.option_prices[s.option]) for s in pipeline) + self.pipeline_price
-        if count >= self.low and self.rows * count > price * (1 + 1e-9):
+        if count >= item.low and self.rows * count > price * (1 + 1e-9):
             self.candidates.append(Candidate(self.rows, pipeline, count))
 
 

@@ -12,12 +12,14 @@ recomputation policies a, cuts c (before layer c), replica counts r. Per slot:
     y[v,s]     layer v is in a stage ≤ s; x[v,s] = y[v,s] − y[v,s−1] says that it is in stage s
     o[s,k]     stage s runs under option k         w[s,k,a]  … with recomputation policy a
     e[s,k,k′]  … and stage s+1 under option k′     z[s,k,r]  … and the plan has r pipelines
-    D[s]       micro-batches in flight             n[s] = min(D[s], m), those that memory sees
+    D[s]       micro-batches in flight             m         number of micro-batches
     g[s]       picoseconds of a micro-batch        h[s]      picoseconds of the hop s → s+1
-    τ, m       period, number of micro-batches     f         synchronisation and update time
+    τ          period                              f         synchronisation and update time
 
-and ``R[r]``: the plan has r pipelines. ``[literal] ⇒`` marks an enforced constraint; nothing uses
-a big-M. g, h and f are bounded from below only: less is always better.
+and ``R[r]``: the plan has r pipelines. D and m are sums of literals "D[s] ≥ n", "m ≥ n".
+``[literal] ⇒`` marks an enforced constraint; nothing uses a big-M, and products with a small
+count become one enforced linear constraint per count. g, h and f are bounded from below only:
+less is always better.
 
     minimise T
 
@@ -27,15 +29,17 @@ a big-M. g, h and f are bounded from below only: less is always better.
          size per pipeline;  a class holds only layers of its window     `_add_choices`
      (4) [w[s,k,a]] ⇒ g[s] ≥ Σ_v time[k,a,v]·x[v,s]                      `_add_times`
      (5) Σ_k′ e[s,k,k′] = o[s,k];  Σ_k e[s,k,k′] ≤ o[s+1,k′];
-         [e[s,k,k′]] ⇒ h[s] ≥ Σ_c hop[k,k′,c]·(y[c−1,s] − y[c,s])        `_add_hops`
+         [e[s,k,k′]] ⇒ h[s] ≥ Σ_c hop[k,k′,c]·(y[c−1,s] − y[c,s]), with
+         the slower hop of a port that two of the hops share             `_add_hops`
      (6) D[S−1] = 1;  [used[s]] ⇒ D[s] ≥ D[s+1] + 1                      `_add_depths`
-     (7) τ ≥ g[s];  τ ≥ h[s];  [used[s]] ⇒ (D[s] − D[j] + 1)·τ ≥ A[s,j]
-         with A[s,j] = Σ_{s..j} g + 2·Σ_{s..j−1} h, for all s < j        `_add_depths`
-     (8) [o[s,k] or z[s,k,r]] ⇒ state + n[s]·Σ_v activation·x
-         + max_v working·x + logits + ⌊boundaries⌋ + overhead ≤ usable   `_add_memory`
+     (7) τ ≥ g[s];  τ ≥ h[s];  [D[s] − D[j] + 1 ≤ n] ⇒ n·τ ≥ A[s,j]
+         with A[s,j] = Σ_{s..j} g + 2·Σ_{s..j−1} h, for all s < j, n     `_add_depths`
+     (8) [o[s,k] or z[s,k,r]] ⇒ state + kept[s] + max_v working·x
+         + logits + ⌊boundaries⌋ + overhead ≤ usable, where
+         [D[s] ≥ n and m ≥ n] ⇒ kept[s] ≥ n·Σ_v activation·x             `_add_memory`
      (9) [z[s,k,r]] ⇒ f ≥ finish[k,i,j,r]·(y[j−1,s] − y[i,s−1]): in full
          where stage s holds the layers i … j−1                          `_add_finish`
-    (10) T ≥ Σ g + 2·Σ h + (m − 1)·τ + f                                 `_add_step_time`
+    (10) [m ≥ n] ⇒ T ≥ Σ g + 2·Σ h + (n − 1)·τ + f                       `_add_step_time`
     (11) Σ_p rows·m ≥ global batch                                       `_add_batch`
     (12) chips in groups of at least tp ≤ capacity, every packing row    `_add_packing`
     (13) Σ_p active = Σ_r r·R[r];  Σ_r R[r] = 1;  Σ_r z[s,k,r] = o[s,k];
@@ -43,10 +47,7 @@ a big-M. g, h and f are bounded from below only: less is always better.
     (14) (rows·m, chips) falls lexicographically from slot to slot       `_add_order`
 
 D[S−1] = 1 costs nothing: the period sees differences of depths only, and memory rises with each.
-For the same reason (7) never needs D[s] > 3·(S−1−s) + 1: no g and no h exceeds τ.
-
-Every constraint has at most one enforcement literal: with two, the presolve of OR-Tools 9.15
-proved wrong optima in 3 % of random models of this kind.
+For the same reason D[s] ≤ 3·(S−1−s) + 1: no g and no h exceeds τ, so A[s,j] ≤ (3·(j−s) + 1)·τ.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ from planner.costing import OptionTable, sharded_optimizer_bytes
 from planner.search.columns import Column, TemplateStage
 from planner.search.finish import expected_finish_s
 from planner.search.problem import Problem, Setting
-from planner.search.space import expected_hop_ps
+from planner.search.space import expected_hop_ps, over_network
 
 Expr = cp_model.LinearExprT
 
@@ -114,14 +115,22 @@ class _Slot:
     option: list[list[cp_model.IntVar]]
     way: list[list[dict[int, cp_model.IntVar]]]
     shared: list[list[dict[int, cp_model.IntVar]]]
-    depth: list[cp_model.IntVar]
+    deep: list[list[cp_model.IntVar]]
     time: list[cp_model.IntVar]
     hop: list[cp_model.IntVar]
     period: cp_model.IntVar
-    micro_batches: cp_model.IntVar
-    steady: cp_model.IntVar
+    many: list[cp_model.IntVar]
     finish: cp_model.IntVar
     load: cp_model.IntVar
+
+    @property
+    def micro_batches(self) -> Expr:
+        """m; ``many[n]`` says that m > n."""
+        return sum(self.many)
+
+    def depth(self, s: int) -> Expr:
+        """D[s]; ``deep[s][n]`` says that D[s] > n + 1."""
+        return 1 + sum(self.deep[s])
 
     def holds(self, v: int, s: int) -> Expr:
         """1 if layer v is in stage s."""
@@ -191,6 +200,7 @@ def solve_compact(
     solver.parameters.random_seed = seed
     # The presolve of 9.15 that this switches off proves wrong optima, see the module docstring.
     solver.parameters.presolve_inclusion_work_limit = 0
+    solver.parameters.auto_detect_greater_than_at_least_one_of = False
     solver.parameters.max_deterministic_time = work_limit
     status = solver.solve(program.model)
     if status == cp_model.INFEASIBLE:
@@ -215,7 +225,7 @@ def _limits(problem: Problem, setting: Setting) -> _Limits:
     slots = min(setting.replicas[1], problem.topology.chips, problem.global_batch)
     least_rows = min(t.option.rows for t in tables)
     hops = [
-        expected_hop_ps(problem.topology, a, b, int(size))
+        expected_hop_ps(problem.topology, a, b, int(size), (True, True))
         for a in tables
         for b in tables
         if a.option.rows == b.option.rows
@@ -240,6 +250,20 @@ def _fill_limit(limits: _Limits) -> int:
 
 def _finish_ps(problem: Problem, table: OptionTable, first: int, end: int, replicas: int) -> int:
     return round(expected_finish_s(problem, table, first, end, replicas) * PS_PER_S)
+
+
+def _hops_ps(
+    problem: Problem, tables: Sequence[OptionTable], firsts: Sequence[int]
+) -> tuple[int, ...]:
+    """Hops of a pipeline: a stage with two neighbours over the network shares its port."""
+    crossing = problem.tables.boundary_bytes[tables[0].option.rows]
+    over = [over_network(problem.topology, a, b) for a, b in pairwise(tables)]
+    hops = []
+    for s, (a, b) in enumerate(pairwise(tables)):
+        busy = (over[s] and s > 0 and over[s - 1], over[s] and s + 1 < len(over) and over[s + 1])
+        hop = expected_hop_ps(problem.topology, a, b, int(crossing[firsts[s + 1]]), busy)
+        hops.append(hop or 0)
+    return tuple(hops)
 
 
 def _new_slot(program: _Program, p: int) -> _Slot:
@@ -273,15 +297,14 @@ def _new_slot(program: _Program, p: int) -> _Slot:
             ]
             for s in positions
         ],
-        depth=[
-            model.new_int_var(1, 3 * (limits.stages - 1 - s) + 1, f"D[{p},{s}]")
+        deep=[
+            [model.new_bool_var(f"D[{p},{s}]>{n + 1}") for n in range(3 * (limits.stages - 1 - s))]
             for s in positions
         ],
         time=[model.new_int_var(0, limits.time, f"g[{p},{s}]") for s in positions],
         hop=[model.new_int_var(0, limits.hop, f"h[{p},{s}]") for s in positions[:-1]],
         period=model.new_int_var(0, _fill_limit(limits), f"tau[{p}]"),
-        micro_batches=model.new_int_var(0, most, f"m[{p}]"),
-        steady=model.new_int_var(0, most * _fill_limit(limits), f"steady[{p}]"),
+        many=[model.new_bool_var(f"m[{p}]>{n}") for n in range(most)],
         finish=model.new_int_var(0, limits.finish, f"f[{p}]"),
         load=model.new_int_var(0, most * rows[-1], f"load[{p}]"),
     )
@@ -332,51 +355,77 @@ def _add_times(program: _Program, slot: _Slot) -> None:
 def _add_hops(program: _Program, slot: _Slot) -> None:
     """(5): transfer of one micro-batch to the next stage, one way."""
     model, topology = program.model, program.problem.topology
+    edges: list[dict[tuple[int, int], cp_model.IntVar]] = []
+    for s in range(len(slot.hop)):
+        edges.append({})
+        for a, source in enumerate(program.tables):
+            for b, target in enumerate(program.tables):
+                joined = expected_hop_ps(topology, source, target, 1) is not None
+                if joined and source.option.rows == target.option.rows:
+                    edges[s][a, b] = model.new_bool_var("")
+        for k in range(len(program.tables)):
+            leaving = [e for (a, _), e in edges[s].items() if a == k]
+            arriving = [e for (_, b), e in edges[s].items() if b == k]
+            model.add(sum(leaving) == slot.option[s][k])
+            model.add(sum(arriving) <= slot.option[s + 1][k])
+    over = [
+        [
+            e
+            for (a, b), e in found.items()
+            if over_network(topology, program.tables[a], program.tables[b])
+        ]
+        for found in edges
+    ]
     for s, hop in enumerate(slot.hop):
-        arriving: list[list[cp_model.IntVar]] = [[] for _ in program.tables]
-        for chosen, source in zip(slot.option[s], program.tables):
-            crossing = program.problem.tables.boundary_bytes[source.option.rows]
-            leaving = []
-            for k, target in enumerate(program.tables):
-                times = [
-                    expected_hop_ps(topology, source, target, int(crossing[c]))
-                    for c in range(1, program.layers)
-                ]
-                if source.option.rows != target.option.rows or None in times:
-                    continue
-                edge = model.new_bool_var("")
-                leaving.append(edge)
-                arriving[k].append(edge)
-                spent = [
-                    (slot.y[s][c - 1] - slot.y[s][c]) * time
-                    for c, time in enumerate(times, start=1)
-                    if time
-                ]
-                model.add(hop >= sum(spent)).only_enforce_if(edge)
-            model.add(sum(leaving) == chosen)
-        for edges, chosen in zip(arriving, slot.option[s + 1]):
-            model.add(sum(edges) <= chosen)
+        for (a, b), edge in edges[s].items():
+            _add_hop(program, slot, s, (a, b), (False, False), edge)
+            if edge not in over[s]:
+                continue
+            # a share is the lesser of both ends', so that one busy end at a time says it all
+            for side, busy in ((s - 1, (True, False)), (s + 1, (False, True))):
+                if 0 <= side < len(slot.hop) and over[side]:
+                    both = model.new_bool_var("")
+                    for neighbour in over[side]:
+                        model.add_bool_or(~edge, ~neighbour, both)
+                    _add_hop(program, slot, s, (a, b), busy, both)
+
+
+def _add_hop(
+    program: _Program,
+    slot: _Slot,
+    s: int,
+    ends: tuple[int, int],
+    busy: tuple[bool, bool],
+    literal: cp_model.IntVar,
+) -> None:
+    """The time of one hop between two options at every cut."""
+    source, target = (program.tables[k] for k in ends)
+    crossing = program.problem.tables.boundary_bytes[source.option.rows]
+    spent = 0
+    for c in range(1, program.layers):
+        time = expected_hop_ps(program.problem.topology, source, target, int(crossing[c]), busy)
+        spent += (slot.y[s][c - 1] - slot.y[s][c]) * (time or 0)
+    program.model.add(slot.hop[s] >= spent).only_enforce_if(literal)
 
 
 def _add_depths(program: _Program, slot: _Slot) -> None:
     """(6), (7): depths fall along the pipeline, and the period covers every round trip."""
-    model, limits = program.model, program.limits
-    last = limits.stages - 1
+    model, last = program.model, program.limits.stages - 1
     for s, used in enumerate(slot.used):
+        for a, b in pairwise(slot.deep[s]):
+            model.add_implication(b, a)
         model.add(slot.period >= slot.time[s])
         if s == last:
-            model.add(slot.depth[s] == 1)
             continue
         model.add(slot.period >= slot.hop[s])
-        model.add(slot.depth[s] >= slot.depth[s + 1] + 1).only_enforce_if(used)
-        for j in range(s + 1, limits.stages):
-            most = 3 * (last - s) + 1
-            apart = model.new_int_var(1, most, "")
-            model.add(apart == slot.depth[s] - slot.depth[j] + 1).only_enforce_if(used)
-            shared = model.new_int_var(0, most * _fill_limit(limits), "")
-            model.add_multiplication_equality(shared, [apart, slot.period])
-            trip = cp_model.LinearExpr.sum([*slot.time[s : j + 1], *slot.hop[s:j], *slot.hop[s:j]])
-            model.add(shared >= trip).only_enforce_if(used)
+        model.add(slot.depth(s) >= slot.depth(s + 1) + 1).only_enforce_if(used)
+        for j in range(s + 1, last + 1):
+            trip = sum(slot.time[s : j + 1]) + 2 * sum(slot.hop[s:j])
+            # D[s] − D[j] + 1 > j − s by (6); above 3·(j−s) the trip always fits
+            for n in range(j - s + 1, 3 * (j - s) + 1):
+                near = model.new_bool_var("")
+                model.add(slot.depth(s) - slot.depth(j) >= n).only_enforce_if(~near)
+                model.add(n * slot.period >= trip).only_enforce_if(near)
 
 
 def _add_memory(program: _Program, slot: _Slot) -> None:
@@ -384,10 +433,12 @@ def _add_memory(program: _Program, slot: _Slot) -> None:
     model, tables = program.model, program.problem.tables
     layers, room = range(program.layers), program.limits.memory
     for s in range(program.limits.stages):
-        flying = model.new_int_var(0, program.limits.micro_batches, "")
-        model.add_min_equality(flying, [slot.depth[s], slot.micro_batches])
         each, kept, working = (model.new_int_var(0, room, "") for _ in range(3))
-        model.add_multiplication_equality(kept, [flying, each])
+        model.add(kept >= each)
+        for n, (deep, more) in enumerate(zip(slot.deep[s], slot.many[1:]), start=2):
+            flying = model.new_bool_var("")
+            model.add_bool_or(~deep, ~more, flying)
+            model.add(kept >= n * each).only_enforce_if(flying)
         for k, table in enumerate(program.tables):
             for policy, literal in slot.way[s][k].items():
                 activation = table.activation_bytes[policy]
@@ -443,26 +494,22 @@ def _add_finish(program: _Program, slot: _Slot) -> None:
 
 def _add_step_time(program: _Program, slot: _Slot) -> None:
     """(10): no pipeline ends after T."""
-    model = program.model
-    further = model.new_int_var(0, program.limits.micro_batches, "")
-    model.add(further == slot.micro_batches - 1).only_enforce_if(slot.active)
-    model.add(further == 0).only_enforce_if(~slot.active)
-    model.add_multiplication_equality(slot.steady, [further, slot.period])
-    filling = cp_model.LinearExpr.sum([*slot.time, *slot.hop, *slot.hop])
-    model.add(program.total >= filling + slot.steady + slot.finish)
+    filling = sum(slot.time) + 2 * sum(slot.hop) + slot.finish
+    for n, more in enumerate(slot.many):
+        program.model.add(program.total >= filling + n * slot.period).only_enforce_if(more)
 
 
 def _add_batch(program: _Program) -> None:
     """(11): the pipelines' micro-batches hold the global batch."""
     model = program.model
     for slot in program.slots:
-        model.add(slot.micro_batches >= 1).only_enforce_if(slot.active)
+        model.add(slot.many[0] == slot.active)
+        for a, b in pairwise(slot.many):
+            model.add_implication(b, a)
         model.add(slot.load == 0).only_enforce_if(~slot.active)
-        model.add(slot.micro_batches == 0).only_enforce_if(~slot.active)
         for rows, literal in slot.size.items():
             model.add(slot.load == rows * slot.micro_batches).only_enforce_if(literal)
-    loads = [slot.load for slot in program.slots]
-    model.add(cp_model.LinearExpr.sum(loads) >= program.problem.global_batch)
+    model.add(sum(slot.load for slot in program.slots) >= program.problem.global_batch)
 
 
 def _add_packing(program: _Program) -> None:
@@ -501,7 +548,7 @@ def _decode(program: _Program, slot: _Slot, solver: cp_model.CpSolver) -> Compac
     """The pipeline of an active slot as a column, with the least depths for its period."""
     problem = program.problem
     replicas = next(r for r, literal in program.replicas.items() if solver.value(literal))
-    micro_batches = solver.value(slot.micro_batches)
+    micro_batches = sum(solver.value(more) for more in slot.many)
     chosen: list[tuple[OptionTable, int, int, int]] = []
     first = 0
     for s, used in enumerate(slot.used):
@@ -514,11 +561,7 @@ def _decode(program: _Program, slot: _Slot, solver: cp_model.CpSolver) -> Compac
         first = end
     forward = tuple(int(t.forward_ps[i:j].sum()) for t, _, i, j in chosen)
     backward = tuple(int(t.backward_ps[a, i:j].sum()) for t, a, i, j in chosen)
-    crossing = problem.tables.boundary_bytes[chosen[0][0].option.rows]
-    hops = tuple(
-        expected_hop_ps(problem.topology, a, b, int(crossing[i])) or 0
-        for (a, *_), (b, _, i, _) in pairwise(chosen)
-    )
+    hops = _hops_ps(problem, [t for t, *_ in chosen], [i for _, _, i, _ in chosen])
     usage = tuple(
         sum(
             t.option.tp

@@ -13,10 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from costmodels.units import PS_PER_S
+from planner.search.cuts import Runs, balanced_windows
 from planner.search.master import Prices, least_target
 from planner.search.node import Node, Solution
+from planner.search.infeasible import nothing_fits
 from planner.search.problem import Problem, Setting
-from planner.search.space import expected_hop_ps
+from planner.search.proof import Proof
 from planner.search.settings import (
     Windows,
     chip_seconds,
@@ -29,7 +31,9 @@ from planner.search.settings import (
 SAME_LEAGUE = 1.03
 """Settings whose relaxation is this much worse than the best one's are left to the proof."""
 ROOT_ROUNDS = 6
-WINDOWS_TRIED = 6
+WINDOWS_RELAXED = 12
+WINDOWS_SEARCHED = 3
+"""Vendor cuts of which a rough relaxation, and then a search, is made before the proof."""
 MISSES = 3
 """So many replica intervals out of the league in a row end the exploration."""
 
@@ -92,14 +96,15 @@ class Engine:
         self.best: Solution | None = None
         self.relaxed: dict[Setting, int] = {}
         self._stopped = False
-        self._start: Prices | None = None
+        self.start: Prices | None = None
         self._rows_worth: frozenset[int] | None = None
         work = chip_seconds(problem)
-        self._choices = sorted(
+        self.choices = sorted(
             ((fluid_bound_s(problem, work, w), w) for w in self._windows()),
             key=lambda pair: (pair[0], pair[1]),
         )
-        self._intervals = replica_intervals(problem)
+        self.intervals = replica_intervals(problem)
+        self.runs = Runs(problem, max_queries=limits.max_queries, interrupted=self.stop)
 
     # -- finding a plan -----------------------------------------------------------------------
 
@@ -110,30 +115,43 @@ class Engine:
 
     def find(self) -> Solution | None:
         """The best solution over the promising settings."""
-        for fluid, windows in self._choices:
+        for fluid, windows in self._promising():
+            if self.stop():
+                break
             if self.best is not None and fluid * PS_PER_S >= self.best.real_ps:
-                break
-            if self._stop():
-                break
-            if self._explore(windows, self._intervals, fluid):
-                self._report("searching", None)
-            if len(self._choices) > 1 and self._settled(fluid):
-                break
+                continue
+            if self._explore(windows, self.intervals, fluid):
+                self.report("searching", None)
         return self.best
+
+    def _promising(self) -> list[tuple[float, Windows]]:
+        """The windows to search: of the best by work over capacity, the best by relaxation."""
+        if len(self.choices) <= WINDOWS_SEARCHED:
+            return self.choices
+        guess = int(self.choices[0][0] * 1.3 * PS_PER_S)
+        relaxed = []
+        near = balanced_windows(self.problem, self.choices, self.runs, guess)
+        for fluid, windows in near[:WINDOWS_RELAXED]:
+            if self.stop():
+                break
+            found = self._root(windows).relax(guess, 3)
+            if found is not None:
+                relaxed.append((found[0], fluid, windows))
+        relaxed.sort()
+        return [(fluid, windows) for _, fluid, windows in relaxed[:WINDOWS_SEARCHED]]
+
+    def _root(self, windows: Windows) -> Node:
+        """The node over any number of replicas."""
+        whole = (self.intervals[0][0], self.intervals[-1][1])
+        return self.node(Setting(whole, windows))
 
     def prove(self) -> SearchOutcome:
         """The proven bound on what :meth:`find` looked for, or that nothing fits."""
         if self.best is None:
-            impossible = self._nothing_fits(self._choices, self._intervals)
+            impossible = nothing_fits(self.problem, self.choices, self.intervals, self.stop)
             return SearchOutcome(None, 0, False, len(self._nodes), self._queries(), impossible)
-        bound, complete = self._prove(self._choices, self._intervals)
-        complete = complete and not self._stopped
+        bound, complete = Proof(self, self.best).run()
         return SearchOutcome(self.best, bound, complete, len(self._nodes), self._queries())
-
-    def _settled(self, fluid: float) -> bool:
-        """Whether later windows are left to the proof: enough tried near the best cut."""
-        tried = sum(1 for f, _ in self._choices if f <= fluid)
-        return self.best is not None and tried >= WINDOWS_TRIED
 
     def _windows(self) -> list[Windows]:
         """Choices of windows, with the classes that the limits leave out made empty."""
@@ -148,7 +166,7 @@ class Engine:
         covering = [w for w in kept if sum(b - a for a, b in set(w) if b > a) >= length]
         return list(dict.fromkeys(covering))
 
-    def _stop(self) -> bool:
+    def stop(self) -> bool:
         self._stopped = self._stopped or self._interrupted()
         return self._stopped
 
@@ -171,14 +189,14 @@ class Engine:
         """
         low = int(fluid * PS_PER_S * 0.9)
         guess = self.best.real_ps if self.best is not None else int(fluid * 1.3 * PS_PER_S)
-        root = self.node(Setting((intervals[0][0], intervals[-1][1]), windows))
+        root = self._root(windows)
         relaxation = root.relax(guess, ROOT_ROUNDS)
         if relaxation is None:
             return False
         guess, start = relaxation
         if self.best is not None and guess >= self.best.real_ps:
             return False
-        self._start = start
+        self.start = start
         self._rows_worth = root.worthwhile_rows(start, guess) or None
         center = start.pipelines
         order = sorted(intervals, key=lambda i: (_distance(i, center), i))
@@ -186,7 +204,7 @@ class Engine:
         limit = self.best.real_ps if self.best is not None else None
         misses = 0
         for interval in order:
-            if self._stop() or misses >= MISSES:
+            if self.stop() or misses >= MISSES:
                 break
             setting = Setting(interval, windows)
             node = self.node(setting)
@@ -203,7 +221,7 @@ class Engine:
         relaxed.sort(key=lambda pair: (pair[0], pair[1].replicas))
         improved = False
         for target, setting in relaxed:
-            if self._stop():
+            if self.stop():
                 break
             if self.best is not None and target >= self.best.real_ps * (1 - 1e-3):
                 break
@@ -234,113 +252,7 @@ class Engine:
         self.best = replace(solution, real_ps=real)
         return True
 
-    def _nothing_fits(
-        self, choices: list[tuple[float, Windows]], intervals: list[tuple[int, int]]
-    ) -> bool:
-        """Whether even the slowest conceivable plan is refuted: no time makes the model fit.
-
-        A pipeline of m micro-batches takes at most m times its fill, and no fill is longer than
-        every layer under its slowest option with a hop after each.
-        """
-        tables = self.problem.tables
-        slowest = sum(
-            max(
-                int(t.forward_ps[layer] + t.backward_ps[:, layer].max()) for t in tables.tables
-            )
-            for layer in range(tables.layers)
-        )
-        hop = max(
-            (
-                expected_hop_ps(self.problem.topology, a, b, int(tables.boundary_bytes[
-                    a.option.rows].max())) or 0
-                for a in tables.tables
-                for b in tables.tables
-                if a.option.rows == b.option.rows
-            ),
-            default=0,
-        )
-        longest = self.problem.global_batch * (slowest + 2 * tables.layers * hop)
-        for _, windows in choices:
-            for interval in intervals:
-                if self._stop():
-                    return False
-                setting = Setting(interval, windows)
-                if self._node_bound(setting, 2 * longest, once=True) <= 0:
-                    return False
-        return True
-
-    # -- proving ------------------------------------------------------------------------------
-
-    def _prove(
-        self, choices: list[tuple[float, Windows]], intervals: list[tuple[int, int]]
-    ) -> tuple[int, bool]:
-        """Greatest target that every setting refutes, and whether the goal was met."""
-        best = self.best
-        if best is None:
-            return 0, False
-        bound = best.real_ps
-        for setting in self._cover(choices, intervals, best.setting):
-            bound = self._bound_setting(setting, bound)
-            if bound <= 0 or self._stop():
-                return 0, False
-            self._report("proving", bound, setting.describe())
-        return min(bound, self.best.real_ps if self.best else bound), True
-
-    def _cover(
-        self,
-        choices: list[tuple[float, Windows]],
-        intervals: list[tuple[int, int]],
-        own: Setting,
-    ) -> list[Setting]:
-        """Settings that together cover the space, the incumbent's own first.
-
-        Around the incumbent's interval the others are merged into two; windows that work over
-        capacity alone rules out are left away.
-        """
-        found = [own]
-        low, high = own.replicas
-        for fluid, windows in choices:
-            if self.best is not None and fluid * PS_PER_S >= self.best.real_ps:
-                continue
-            if windows != own.windows:
-                found.append(Setting((intervals[0][0], intervals[-1][1]), windows))
-                continue
-            if low > intervals[0][0]:
-                found.append(Setting((intervals[0][0], low - 1), windows))
-            if high < intervals[-1][1]:
-                found.append(Setting((high + 1, intervals[-1][1]), windows))
-        return found
-
-    def _bound_setting(self, setting: Setting, ceiling_ps: int) -> int:
-        """Greatest target up to the ceiling that the setting refutes, splitting its replicas.
-
-        A wide interval is relaxed at both ends; where that costs more than a little it is halved.
-        """
-        low, high = setting.replicas
-        narrow = high <= 2 * low
-        bound = self._node_bound(setting, ceiling_ps, once=not narrow)
-        self._improve_from(self.node(setting))
-        if narrow or bound >= ceiling_ps or self._stop():
-            return bound
-        middle = max(low, math.isqrt(low * high))
-        for part in ((low, middle), (middle + 1, high)):
-            if part[0] <= part[1]:
-                ceiling_ps = self._bound_setting(Setting(part, setting.windows), ceiling_ps)
-                if ceiling_ps <= 0:
-                    break
-        return max(bound, ceiling_ps)
-
-    def _node_bound(self, setting: Setting, ceiling_ps: int, *, once: bool) -> int:
-        """Greatest target up to ``ceiling_ps`` that the setting refutes (to a tolerance)."""
-        return self.node(setting).bound(
-            ceiling_ps,
-            self._start,
-            max_queries=self.limits.max_queries,
-            interrupted=self._stop,
-            only_ceiling=once,
-        )
-
-    def _improve_from(self, node: Node) -> None:
+    def improve_from(self, node: Node) -> None:
         """A failed refutation left new columns: see whether they make a better plan."""
         if self.best is None:
             return
@@ -352,9 +264,9 @@ class Engine:
             relaxed, limit, seed=self.limits.seed, work_limit=self.limits.integer_work, steps=5
         )
         if self._offer_all(found):
-            self._report("proving", None, "better plan from the proof")
+            self.report("proving", None, "better plan from the proof")
 
-    def _report(self, stage: str, bound: int | None, detail: str = "") -> None:
+    def report(self, stage: str, bound: int | None, detail: str = "") -> None:
         self._progress(
             Progress(
                 stage,

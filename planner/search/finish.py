@@ -29,8 +29,12 @@ def sync_bytes_per_parameter(problem: Problem) -> int:
 
 
 def _ports(topology: Topology, cls: IslandClass) -> list[float]:
-    """Achievable bytes/s of a host of the class towards every class that it can reach."""
-    routes = (topology.class_routes.get((cls.index, other.index)) for other in topology.classes)
+    """Achievable bytes/s of a host of the class towards every class it may reduce with."""
+    routes = (
+        topology.class_routes.get((cls.index, other.index))
+        for other in topology.classes
+        if other.chip.vendor == cls.chip.vendor or topology.cross_vendor_collectives != "none"
+    )
     return [r.bandwidth for r in routes if r is not None]
 
 

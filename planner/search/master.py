@@ -135,6 +135,10 @@ def solve_integer(
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = seed
     solver.parameters.max_deterministic_time = work_limit
+    # the solver must not take Ctrl-C away from the program
+    solver.parameters.catch_sigint_signal = False
+    # inclusion detection in presolve can cut off optima (google/or-tools issue 5293)
+    solver.parameters.presolve_inclusion_work_limit = 0
     status = solver.solve(model)
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return None

@@ -26,14 +26,14 @@ from planner.search.problem import Problem, Setting
 from planner.search.space import Floats, build_space
 
 TARGET_TOLERANCE = 2e-5
-GRID = 48
-FOCUS = 16
+GRID = 40
+FOCUS = 12
 SEED_SLACKS = (1.06, 1.4, 4.0)
 ROWS_SLACK = 0.03
 SMALL_SHARE = 6
 """Pipelines with this many times less than an equal share of the batch are left to the proof."""
 PLAN_SLACK = 1.02
-REFUTE_STEPS = (0.001, 0.002, 0.004, 0.007, 0.012, 0.02, 0.035, 0.06, 0.1, 0.2, 0.4, 0.7)
+REFUTE_STEPS = (0.002, 0.006, 0.012, 0.025, 0.05, 0.1, 0.2, 0.4, 0.7)
 """How far below the relaxation's target a proof is tried, in turn."""
 REFUTE_ROUNDS = 60
 COARSE_ROUNDS = 6
@@ -317,26 +317,36 @@ class Node:
         takts = np.geomspace(low, float(points[-1]), GRID)
         if focus is not None:
             takts = np.unique(np.concatenate([takts, focus]))
-        new = 0
-        for group_low, group_high in depth_groups(most, self.problem.max_stages):
-            if group_high * rows * self.setting.replicas[1] * SMALL_SHARE < (
+        windows, groups = [], []
+        for group in depth_groups(most, self.problem.max_stages):
+            low_count, high_count = group
+            if high_count * rows * self.setting.replicas[1] * SMALL_SHARE < (
                 self.problem.global_batch
             ):
                 continue
-            window = takts[(takts * group_low <= target)]
-            if group_high < most:
-                window = window[window * (group_high + self.problem.max_stages) >= target]
-            if len(window) == 0:
-                continue
-            worth = rows * np.minimum(target / window + 1, group_high + 1) - pipeline_price
-            answer = pricer.solve(
-                option_prices, window, rows / window, group_low, cutoffs=slack * worth
-            )
-            self.queries += len(window)
-            for pipeline, tau in zip(answer.pipelines, window):
-                if pipeline is not None:
-                    count = min(group_high, max(group_low, int(target / tau) - len(pipeline) + 1))
-                    new += side.add(pricer, pipeline, count)
+            window = takts[(takts * low_count <= target)]
+            if high_count < most:
+                window = window[window * (high_count + self.problem.max_stages) >= target]
+            windows.append(window)
+            groups += [group] * len(window)
+        if not groups:
+            return 0
+        asked = np.concatenate(windows)
+        high = np.array([g[1] for g in groups], dtype=np.float64)
+        worth = rows * np.minimum(target / asked + 1, high + 1) - pipeline_price
+        answer = pricer.solve(
+            option_prices,
+            asked,
+            rows / asked,
+            np.array([g[0] for g in groups]),
+            cutoffs=slack * worth,
+        )
+        self.queries += len(asked)
+        new = 0
+        for pipeline, tau, group in zip(answer.pipelines, asked, groups, strict=True):
+            if pipeline is not None:
+                count = min(group[1], max(group[0], int(target / tau) - len(pipeline) + 1))
+                new += side.add(pricer, pipeline, count)
         return new
 
     def generate(
@@ -481,9 +491,10 @@ class Node:
 
         side = self._bound_side
         if start is not None and not side.columns:
-            if proven(replace(start, most=0.0, least=0.0), ceiling_ps):
+            if only_ceiling and proven(replace(start, most=0.0, least=0.0), ceiling_ps):
                 return ceiling_ps
-            self._start(side, ceiling_ps, start)
+            if not side.columns:
+                self._start(side, ceiling_ps, start)
         tried = 0
         low = int(ceiling_ps * 0.9)
         for attempt in range(REFUTE_ROUNDS):

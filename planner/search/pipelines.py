@@ -13,15 +13,15 @@ stage). A stage that is r-th from the end holds at least min(r, m) micro-batches
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
+from planner.costing import Ints
 from planner.search.space import Floats, StageSpace
 
 CHUNK = 64
-ALIKE = 1.4
-"""Queries of similar takt share one pass: their stages have similar lengths."""
+"""Queries that share one pass of the dynamic program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,7 @@ class Pricer:
         self._max_stages = max_stages
         self._fastest: dict[int, Floats] = {}
         self._points: dict[int, Floats] = {}
+        self._rooms: dict[tuple[int, int], Ints] = {}
 
     def stage_times(self, position: int, depth_cap: int) -> Floats:
         """Seconds ``[option, i, n]`` of a stage that is ``position``-th from the end."""
@@ -88,12 +89,15 @@ class Pricer:
         prices: Floats,
         takts: Floats,
         weights: Floats,
-        depth_cap: int,
+        depth_caps: Ints | int,
         *,
         cutoffs: Floats | None = None,
         trace: bool = True,
     ) -> Answer:
-        """Run the dynamic program for all queries; ``prices`` per option of the space."""
+        """Run the dynamic program for all queries; ``prices`` per option of the space.
+
+        ``depth_caps``: the least number of micro-batches that each query speaks about.
+        """
         queries = len(takts)
         cost = np.full(queries, np.inf)
         pipelines: list[tuple[Stage, ...] | None] = [None] * queries
@@ -101,16 +105,13 @@ class Pricer:
             return Answer(cost, tuple(pipelines))
         limits = np.full(queries, np.inf) if cutoffs is None else cutoffs
         rest = self.fluid(prices, takts, weights)
+        caps = np.broadcast_to(np.asarray(depth_caps, dtype=np.int64), (queries,))
         alive = np.flatnonzero(rest[:, -1] < limits)
         alive = alive[np.argsort(takts[alive], kind="stable")]
-        start = 0
-        while start < len(alive):
-            alike = int(np.searchsorted(takts[alive], takts[alive[start]] * ALIKE, side="right"))
-            stop = min(max(alike, start + 1), start + CHUNK)
-            part = alive[start:stop]
-            start = stop
+        for start in range(0, len(alive), CHUNK):
+            part = alive[start : start + CHUNK]
             found, traced = self._chunk(
-                prices, takts[part], weights[part], depth_cap, limits[part], rest[part], trace
+                prices, takts[part], weights[part], caps[part], limits[part], rest[part], trace
             )
             cost[part] = found
             for k, pipeline in zip(part, traced):
@@ -122,119 +123,224 @@ class Pricer:
         prices: Floats,
         takts: Floats,
         weights: Floats,
-        depth_cap: int,
+        caps: Ints,
         limits: Floats,
         rest: Floats,
         trace: bool,
     ) -> tuple[Floats, list[tuple[Stage, ...] | None]]:
-        """Forward over positions from the end; only states that can still beat the cutoff live."""
-        space = self.space
-        queries, options, length = len(takts), len(space.options), space.layers
-        width = self._width(float(takts.max()))
-        weight = weights[:, None, None, None]
+        """Forward over positions from the end; only states that can still beat the cutoff live.
+
+        A stage of layers [i, j) under policy p takes P_p[j] - P_p[i], so its cheapest way on is a
+        minimum of λ·P_p[j] + going[j] over a window of j: two look-ups in a table of powers of two.
+        """
+        queries, options, length = len(takts), len(self.space.options), self.space.layers
+        reach = [self._reach(p, takts) for p in self._policies]
         best = limits.copy()
         best_at = np.zeros(queries, dtype=np.int64)
-        # going[k, o, j - low]: cheapest way on from layer j for a stage of option o before it
-        going = np.zeros((queries, options, 1))
+        # going[x, o, j - low]: cheapest way on from layer j for a stage of option o that ends
+        # there, for query live[x]; entries keep it for every position
+        live = np.arange(queries)
         low = length
-        entries: list[tuple[int, Floats]] = []
+        going = np.zeros((queries, options, 1))
+        entries: list[tuple[Ints, int, Floats]] = []
         for position in range(1, min(self._max_stages, length) + 1):
-            entries.append((low, going))
-            first = max(0, low - width)
-            last = low + going.shape[2] - 2  # a stage ends at j > i, so i is at most j_max - 1
-            count = last - first + 1
-            if count <= 0:
-                break
-            padded = np.full((queries, options, count + width), np.inf)
-            # padded[.., x] stands for layer first + 1 + x
-            shift = low - first - 1
-            padded[:, :, shift : shift + going.shape[2]] = going
-            ahead = sliding_window_view(padded, width, axis=2)[:, :, :count]
-            time = self.stage_times(position, depth_cap)[:, first : last + 1, 1 : width + 1]
-            with np.errstate(invalid="ignore"):
-                cost = weight * time[None]
-                cost += ahead
-            cost[time[None] > takts[:, None, None, None]] = np.inf
+            entries.append((live, low, going))
+            high = low + going.shape[2] - 1
+            depths, of = np.unique(np.minimum(position, caps[live]), return_inverse=True)
+            rooms = [np.stack([self._room(p, int(d)) for d in depths]) for p in self._policies]
+            longest = max(int(r[live, :, :high].max()) for r in reach)
+            first = max(0, low - longest)
             if first == 0:
-                head = cost[:, :, 0, :] + (
-                    weights[:, None, None] * space.finish[None, :, 1 : width + 1]
-                )
-                complete = (head.min(axis=2) + prices[None, :]).min(axis=1)
-                better = complete < best
-                best = np.where(better, complete, best)
-                best_at = np.where(better, position, best_at)
-            value = cost.min(axis=3) + prices[None, :, None]
-            hopeless = value + rest[:, None, first : last + 1] >= best[:, None, None]
-            value[hopeless] = np.inf
+                head = self._heads(depths, of, low, going, weights[live], takts[live])
+                complete = (head + prices[None, :]).min(axis=1)
+                better = complete < best[live]
+                best[live[better]] = complete[better]
+                best_at[live[better]] = position
+            if high <= first:
+                break
+            value = np.full((len(live), options, high - first), np.inf)
+            for p, far, room in zip(self._policies, reach, rooms, strict=True):
+                inner = slice(first, high)
+                ends = np.minimum(far[live, :, inner], room[of, :, inner])
+                base = weights[live, None, None] * self._prefix[p][None, :, first : high + 1]
+                ahead = np.full((len(live), options, high - first), np.inf)
+                ahead[:, :, low - first - 1 :] = base[:, :, low - first :] + going
+                found = _window_minimum(ahead, ends)
+                np.minimum(value, found - base[:, :, :-1], out=value)
+            value += prices[None, :, None]
+            bar = best[live, None, None] - rest[live, None, first:high]
+            value[value >= bar] = np.inf
             if first == 0:
                 value[:, :, 0] = np.inf
-            living = np.flatnonzero((value < np.inf).any(axis=(0, 1)))
-            if len(living) == 0:
+            alive = np.isfinite(value)
+            keep = alive.any(axis=(1, 2))
+            if not keep.any():
                 break
-            low = first + int(living[0])
-            value = value[:, :, living[0] : living[-1] + 1]
-            going = self._enter(value, takts, weights, low)
+            columns = np.flatnonzero(alive.any(axis=(0, 1)))
+            low = first + int(columns[0])
+            live = live[keep]
+            value = value[keep, :, columns[0] : columns[-1] + 1]
+            going = self._enter(value, takts[live], weights[live], low)
         pipelines: list[tuple[Stage, ...] | None] = [None] * queries
-        found = np.where(best_at > 0, best, np.inf)
+        cost = np.where(best_at > 0, best, np.inf)
         if trace:
-            for k in range(queries):
-                if best_at[k] > 0:
-                    pipelines[k] = self._trace(
-                        k, int(best_at[k]), entries, prices, takts[k], weights[k], depth_cap
-                    )
-        return found, pipelines
+            for k in np.flatnonzero(best_at > 0):
+                pipelines[int(k)] = self._trace(
+                    int(k),
+                    int(best_at[k]),
+                    entries,
+                    prices,
+                    takts[k],
+                    weights[k],
+                    int(caps[k]),
+                )
+        return cost, pipelines
+
+    @cached_property
+    def _prefix(self) -> Floats:
+        """``[policy, option, j]``: seconds of layers before j."""
+        single = np.where(np.isfinite(self.space.layer_time), self.space.layer_time, 0.0)
+        zero = np.zeros((*single.shape[:2], 1))
+        return np.concatenate([zero, np.cumsum(single, axis=2)], axis=2)
+
+    @cached_property
+    def _policies(self) -> tuple[int, ...]:
+        """Policies that differ from every earlier one in time or memory."""
+        kept: list[int] = []
+        for p in range(len(self.space.policies)):
+            same = any(
+                np.array_equal(self._prefix[p], self._prefix[q])
+                and np.array_equal(self.space.depth[p], self.space.depth[q])
+                for q in kept
+            )
+            if not same:
+                kept.append(p)
+        return tuple(kept)
+
+    def _reach(self, policy: int, takts: Floats) -> Ints:
+        """``[query, option, i]``: most layers from i that a stage does within the takt."""
+        prefix = self._prefix[policy]
+        length = self.space.layers
+        out = np.empty((len(takts), len(self.space.options), length), dtype=np.int64)
+        start = np.arange(length)
+        for o in range(len(self.space.options)):
+            latest = prefix[o, None, :length] + takts[:, None] * (1 + 1e-12)
+            found = np.searchsorted(prefix[o], latest.ravel(), side="right").reshape(latest.shape)
+            out[:, o] = found - 1 - start
+        return out
+
+    def _room(self, policy: int, depth: int) -> Ints:
+        """``[option, i]``: most layers from i that fit with ``depth`` in flight."""
+        key = (policy, depth)
+        if key not in self._rooms:
+            fits = self.space.depth[policy] >= depth
+            longest = fits.shape[2] - 1 - np.argmax(fits[:, :, ::-1], axis=2)
+            self._rooms[key] = np.where(fits.any(axis=2), longest, 0)
+        return self._rooms[key]
+
+    def _heads(
+        self, depths: Ints, of: Ints, low: int, going: Floats, weights: Floats, takts: Floats
+    ) -> Floats:
+        """``[query, option]``: cheapest first stage, synchronisation and update included."""
+        begin = max(low, 1)
+        ends = slice(begin, low + going.shape[2])
+        times = np.stack([self.stage_times(int(d), int(d))[:, 0, ends] for d in depths])
+        total = np.where(np.isfinite(times), times + self.space.finish[None, :, ends], 0.0)
+        cost = weights[:, None, None] * total[of] + going[:, :, begin - low :]
+        cost[~(times[of] <= takts[:, None, None] * (1 + 1e-12))] = np.inf
+        out: Floats = cost.min(axis=2)
+        return out
 
     def _enter(self, value: Floats, takts: Floats, weights: Floats, low: int) -> Floats:
         """Add the hop from a stage of option o: min over the next stage's option."""
-        hop = self.space.hop[:, :, low : low + value.shape[2]]
-        uniform = hop[:, :, :1]
-        if np.array_equal(hop, np.broadcast_to(uniform, hop.shape)):
-            hop = uniform
-        legal = hop[None] <= takts[:, None, None, None]
-        toll = 2.0 * weights[:, None, None, None] * np.where(np.isfinite(hop), hop, 0.0)[None]
-        toll = np.where(legal, toll, np.inf)
-        going: Floats = (value[:, None, :, :] + toll).min(axis=2)
+        going = np.full(value.shape, np.inf)
+        for after in range(value.shape[1]):
+            if not np.isfinite(value[:, after]).any():
+                continue
+            hop = self.space.hop[:, after, low : low + value.shape[2]]
+            if self._uniform_hops:
+                hop = hop[:, :1]
+            legal = hop[None] <= takts[:, None, None]
+            finite = np.where(np.isfinite(hop), hop, 0.0)
+            toll = np.where(legal, 2.0 * weights[:, None, None] * finite, np.inf)
+            np.minimum(going, value[:, after, None, :] + toll, out=going)
         return going
 
-    def _width(self, takt: float) -> int:
-        times = self.stage_times(1, 1)
-        fits = (times <= takt).any(axis=(0, 1))
-        found = np.flatnonzero(fits)
-        return int(found[-1]) if len(found) else 1
+    @cached_property
+    def _uniform_hops(self) -> bool:
+        """Whether all inner cuts carry the same bytes."""
+        inner = self.space.hop[:, :, 1 : self.space.layers]
+        return inner.shape[2] > 0 and np.array_equal(
+            inner, np.broadcast_to(inner[:, :, :1], inner.shape)
+        )
 
     def _trace(
         self,
         k: int,
         position: int,
-        entries: list[tuple[int, Floats]],
+        entries: list[tuple[Ints, int, Floats]],
         prices: Floats,
         takt: float,
         weight: float,
         depth_cap: int,
-    ) -> tuple[Stage, ...]:
+    ) -> tuple[Stage, ...] | None:
         """Walk forwards through the states that attained the minimum."""
         space = self.space
+        slack = takt * (1 + 1e-12)
         stages: list[Stage] = []
         start = 0
         previous: int | None = None
         for r in range(position, 0, -1):
-            low, going = entries[r - 1]
-            high = low + going.shape[2]
+            live, low, going = entries[r - 1]
             begin = max(low, start + 1)
-            time = self.stage_times(r, depth_cap)[:, start, begin - start : high - start]
-            with np.errstate(invalid="ignore"):
-                cost = weight * time + going[k, :, begin - low :] + prices[:, None]
-            cost = np.where(time <= takt, cost, np.inf)
+            ends = slice(begin - start, low + going.shape[2] - start)
+            time = self.stage_times(r, depth_cap)[:, start, ends]
+            ahead = going[int(np.searchsorted(live, k)), :, begin - low :]
+            legal = time <= slack
+            cost = np.where(legal, weight * np.where(legal, time, 0.0) + ahead, np.inf)
+            cost += prices[:, None]
             if previous is None:
-                cost = cost + weight * space.finish[:, begin - start : high - start]
+                cost = cost + weight * space.finish[:, ends]
             else:
                 hop = space.hop[previous, :, start]
                 toll = np.full(len(hop), np.inf)
                 toll[hop <= takt] = 2.0 * weight * hop[hop <= takt]
                 cost = cost + toll[:, None]
             option, index = np.unravel_index(int(np.argmin(cost)), cost.shape)
+            if not np.isfinite(cost[option, index]):
+                return None  # a window admitted a stage that its memory does not
             end = begin + int(index)
             stages.append(Stage(int(option), start, end))
             start = end
             previous = int(option)
         return tuple(stages)
+
+
+def _window_minimum(values: Floats, lengths: Ints) -> Floats:
+    """``[k, o, x]``: minimum of ``values[k, o, x : x + lengths[k, o, x]]``; inf if empty."""
+    queries, options, size = values.shape
+    lengths = np.minimum(lengths, size - np.arange(size))
+    most = int(lengths.max(initial=0))
+    if most <= 0:
+        return np.full(values.shape, np.inf)
+    levels = most.bit_length()
+    table = np.empty((levels, queries, options, size))
+    table[0] = values
+    for level in range(1, levels):
+        half = 1 << (level - 1)
+        table[level] = table[level - 1]
+        np.minimum(
+            table[level - 1][:, :, :-half],
+            table[level - 1][:, :, half:],
+            out=table[level][:, :, :-half],
+        )
+    safe = np.maximum(lengths, 1)
+    level_of = _LOG2[safe]
+    at = level_of * values.size + np.arange(values.size).reshape(values.shape)
+    flat = table.ravel()
+    out = np.minimum(flat.take(at), flat.take(at + safe - (1 << level_of)))
+    out[lengths <= 0] = np.inf
+    return out
+
+
+_LOG2 = np.array([0, *(n.bit_length() - 1 for n in range(1, 4097))])

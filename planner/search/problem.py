@@ -35,6 +35,8 @@ class Problem:
     policies: tuple[int, ...]
     global_batch: int
     max_stages: int
+    free_finish: bool = False
+    """Whether bounds leave synchronisation and update out (a run of layers seen alone)."""
     islands: tuple[int, ...] | None = None
     """Islands of each class that may be used; None: all."""
 

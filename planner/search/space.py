@@ -39,7 +39,8 @@ class StageSpace:
     """Every stage under one setting and one micro-batch size.
 
     ``time[p]`` and ``depth[p]`` are ``[option, i, n]`` per policy p: seconds per micro-batch and
-    the most micro-batches in flight that memory allows (0: never fits).
+    the most micro-batches in flight that memory allows (0: never fits). ``layer_time[p]`` is
+    ``[option, layer]`` in seconds.
     ``hop[a, b, cut]`` is the optimistic transfer time in seconds, one way, infinite without route.
     ``finish[option, n]`` is the least synchronisation and update time of a first stage.
     """
@@ -49,6 +50,7 @@ class StageSpace:
     options: tuple[OptionTable, ...]
     policies: tuple[int, ...]
     time: Floats
+    layer_time: Floats
     depth: Ints
     hop: Floats
     finish: Floats
@@ -93,6 +95,12 @@ def build_space(problem: Problem, setting: Setting, rows: int, *, optimistic: bo
         options=chosen,
         policies=problem.policies,
         time=time,
+        layer_time=np.stack(
+            [
+                np.stack([(t.forward_ps + t.backward_ps[p]) / PS_PER_S for t in chosen])
+                for p in problem.policies
+            ]
+        ),
         depth=depth,
         hop=_hops(problem, chosen, rows),
         finish=_finish(problem, chosen, setting),
@@ -183,6 +191,8 @@ def _hops(problem: Problem, chosen: tuple[OptionTable, ...], rows: int) -> Float
 def _finish(problem: Problem, chosen: tuple[OptionTable, ...], setting: Setting) -> Floats:
     out = np.zeros((len(chosen), problem.tables.layers + 1))
     for k, table in enumerate(chosen):
+        if problem.free_finish:
+            break
         out[k] = least_finish_s(problem, table, setting.replicas)
     return out
 

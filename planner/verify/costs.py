@@ -100,7 +100,7 @@ class _Audit:
         kind = (cls.index, tp, replica.rows, stage.layers, policies)
         layers = self.prices.layers(cls, tp, replica.rows)[slice(*stage.layers)]
         if kind not in self.times:
-            self.times[kind] = _stage_times(layers, policies, self.prices.scale(cls))
+            self.times[kind] = _stage_times(layers, policies, self.prices.scale(cls, replica.rows))
         times = self.times[kind]
         for name in StageTime.model_fields:
             self._equal(f"{where}.time_s.{name}", getattr(replica.time_s, name), times[name])

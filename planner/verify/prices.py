@@ -15,7 +15,7 @@ class Prices:
 
     world: Restored
     _layers: dict[tuple[int, int, int], tuple[LayerPrice, ...]] = field(default_factory=dict)
-    _scales: dict[int, float] = field(default_factory=dict)
+    _scales: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def layers(self, cls: IslandClass, tp: int, rows: int) -> tuple[LayerPrice, ...]:
         """One price per layer of the model, by the formulas."""
@@ -36,14 +36,13 @@ class Prices:
             )
         return self._layers[key]
 
-    def scale(self, cls: IslandClass) -> float:
+    def scale(self, cls: IslandClass, rows: int) -> float:
         """From the formulas to the measured rate of the whole model on one device, if any."""
         if cls.measured_rows_per_s is None:
             return 1.0
-        if cls.index not in self._scales:
-            rows = self.world.job.micro_batch_rows[0]
+        if (cls.index, rows) not in self._scales:
             formula = 0.0
             for layer in self.layers(cls, 1, rows):
                 formula += layer.forward_s + layer.backward_input_s + layer.backward_weight_s
-            self._scales[cls.index] = rows / cls.measured_rows_per_s / formula
-        return self._scales[cls.index]
+            self._scales[cls.index, rows] = rows / cls.measured_rows_per_s / formula
+        return self._scales[cls.index, rows]

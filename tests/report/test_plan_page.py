@@ -98,7 +98,7 @@ def test_every_assumption_and_warning_is_listed(page):
 
 
 def test_a_thin_margin_is_called_thin(page):
-    assert "keeps 512 MiB of 31.7 GiB free" in page
+    assert "keeps 512 MiB of 31.7 GiB" in page
     assert "thin:" in page
 
 

@@ -1,0 +1,97 @@
+"""Plan the training of a transformer on a cluster of mixed chips, and prove how good the plan is.
+
+    from planner import load_cluster, load_job, load_model, solve
+
+    plan = solve(load_model("llama-2-13b"), load_cluster("s1-a100-v100"), load_job(None))
+
+The names below are the public interface; everything else may change. They are loaded on first
+use, so that reading and checking files does not wait for the solver.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from planner.version import VERSION as __version__
+
+_PUBLIC = {
+    "ExportError": "planner.errors",
+    "GateFailed": "planner.errors",
+    "InfeasibleError": "planner.errors",
+    "InputError": "planner.errors",
+    "NoPlanFound": "planner.errors",
+    "Plan": "planner.plan",
+    "PlannerError": "planner.errors",
+    "Problem": "planner.errors",
+    "Progress": "planner.search.engine",
+    "SolveParams": "planner.solve",
+    "Timeline": "planner.timeline",
+    "load_cluster": "planner.inputs.cluster",
+    "load_job": "planner.inputs.job",
+    "load_model": "planner.inputs.model",
+    "prepare": "planner.solve",
+    "read_plan": "planner.plan_file",
+    "simulate": "planner.simulate",
+    "solve": "planner.solve",
+    "verify": "planner.verify",
+}
+
+if TYPE_CHECKING:
+    from planner.errors import (
+        ExportError,
+        GateFailed,
+        InfeasibleError,
+        InputError,
+        NoPlanFound,
+        PlannerError,
+        Problem,
+    )
+    from planner.inputs.cluster import load_cluster
+    from planner.inputs.job import load_job
+    from planner.inputs.model import load_model
+    from planner.plan import Plan
+    from planner.plan_file import read_plan
+    from planner.search.engine import Progress
+    from planner.simulate import simulate
+    from planner.solve import SolveParams, prepare, solve
+    from planner.timeline import Timeline
+    from planner.verify import verify
+
+__all__ = [
+    "ExportError",
+    "GateFailed",
+    "InfeasibleError",
+    "InputError",
+    "NoPlanFound",
+    "Plan",
+    "PlannerError",
+    "Problem",
+    "Progress",
+    "SolveParams",
+    "Timeline",
+    "__version__",
+    "load_cluster",
+    "load_job",
+    "load_model",
+    "prepare",
+    "read_plan",
+    "simulate",
+    "solve",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'planner' has no attribute {name!r}")
+    module = import_module(_PUBLIC[name])
+    value = getattr(module, name)
+    # `planner.solve`, `planner.simulate` and `planner.verify` are modules too; importing them
+    # puts the module here, the public name is the function
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,221 @@
+"""What stands beside the plan: baselines, and near plans that need the user's consent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from costmodels.units import PS_PER_S
+from planner.baselines import EqualSplit, equal_splits
+from planner.layout import LayoutPipeline
+from planner.place import Placement
+from planner.plan import Alternative, Baseline
+from planner.search.node import Solution
+
+if TYPE_CHECKING:
+    from planner.solve import Context
+
+EQUAL_SPLIT = "equal split over all chips"
+ALL_CHIPS = "best plan that uses every chip"
+SMALL_FLEET = 64
+"""Up to so many chips, rectangular plans on parts of the fleet are enumerated too."""
+MOST_ALTERNATIVES = 10
+
+
+@dataclass(frozen=True)
+class Rectangular:
+    """Rectangular layouts: over every chip (with the reason if there is none), and over parts."""
+
+    whole: tuple[EqualSplit, ...]
+    why_not: str
+    parts: tuple[EqualSplit, ...]
+
+    @property
+    def best(self) -> EqualSplit | None:
+        """The fastest one found."""
+        every = [*self.whole, *self.parts]
+        return min(every, key=lambda e: (e.priced.exact_ps, e.tp, e.pp, e.dp), default=None)
+
+
+def rectangular(context: Context) -> Rectangular:
+    """Enumerate rectangular layouts of the whole fleet and, if it is small, of parts of it."""
+    everything = tuple(c.index for c in context.topology.classes)
+    whole, why = equal_splits(context.pricer, context.options, everything)
+    parts: list[EqualSplit] = []
+    if context.topology.chips <= SMALL_FLEET and context.job.idle_chips:
+        parts, _ = equal_splits(context.pricer, context.options, everything, all_chips=False)
+    return Rectangular(tuple(whole), why, tuple(parts))
+
+
+def as_placement(split: EqualSplit) -> Placement:
+    """A rectangular layout as a candidate plan."""
+    return Placement(split.layouts, split.priced, "replicas-together")
+
+
+def baselines(
+    context: Context,
+    shapes: Rectangular,
+    chosen: Placement,
+    parts: dict[tuple[int, ...], Solution | None],
+    place: Callable[[Solution], Placement],
+    every_chip: Callable[[], Solution | None],
+) -> tuple[Baseline, ...]:
+    """Best plan per kind of chip, the equal split, and the best plan that uses every chip."""
+    out: list[Baseline] = []
+    classes = context.topology.classes
+    for keep, found in parts.items():
+        members = [classes[c] for c in keep]
+        name = f"{sum(c.chips for c in members)} x {members[0].chip.name} alone"
+        placed = place(found) if found is not None else None
+        if placed is None or not placed.priced.fits:
+            out.append(_missing(name, "no plan found: does not fit"))
+        else:
+            out.append(_placed(name, placed))
+    if shapes.whole:
+        best = shapes.whole[0]
+        seconds = best.priced.exact_ps / PS_PER_S
+        out.append(
+            Baseline(name=EQUAL_SPLIT, step_time_s=seconds, description=best.describe())
+        )
+    else:
+        out.append(_missing(EQUAL_SPLIT, shapes.why_not))
+    candidates = [as_placement(e) for e in shapes.whole[:1]]
+    if chips_used(chosen) == context.topology.chips:
+        candidates.append(chosen)
+    else:
+        found = every_chip()
+        if found is not None:
+            candidates.append(place(found))
+    fitting = [
+        c for c in candidates if c.priced.fits and chips_used(c) == context.topology.chips
+    ]
+    if fitting:
+        out.append(_placed(ALL_CHIPS, min(fitting, key=lambda c: c.priced.exact_ps)))
+    else:
+        out.append(_missing(ALL_CHIPS, "none found"))
+    return tuple(out)
+
+
+def chips_used(placement: Placement) -> int:
+    """Devices that hold a stage."""
+    return sum(s.stage.tp for p in placement.priced.pipelines for s in p.stages)
+
+
+def _missing(name: str, reason: str) -> Baseline:
+    return Baseline(name=name, step_time_s=None, description=reason)
+
+
+def _placed(name: str, placed: Placement) -> Baseline:
+    return Baseline(
+        name=name,
+        step_time_s=placed.priced.exact_ps / PS_PER_S,
+        description=describe(placed),
+    )
+
+
+def describe(placement: Placement) -> str:
+    """How many pipelines of how many stages."""
+    pipes = placement.priced.pipelines
+    stages = sorted({len(p.stages) for p in pipes})
+    span = f"{stages[0]}" if len(stages) == 1 else f"{stages[0]}–{stages[-1]}"
+    plural = "pipeline" if len(pipes) == 1 else "pipelines"
+    return f"{len(pipes)} {plural} of {span} stages on {chips_used(placement)} chips"
+
+
+def remarks(chosen: Placement, found: Sequence[Baseline]) -> list[str]:
+    """What a person should hear about the plan, in words."""
+    out = []
+    loads = {(p.rows, p.micro_batches, p.last_rows) for p in chosen.layouts}
+    if len(loads) > 1:
+        out.append(
+            "pipelines process unequal numbers of rows: sum the losses over tokens, divide by the "
+            "tokens of the whole batch, and reduce gradients by sum"
+        )
+    equal = next((b for b in found if b.name == EQUAL_SPLIT), None)
+    alone = [b for b in found if b.name.endswith(" alone") and b.step_time_s is not None]
+    if equal is not None and equal.step_time_s is not None and alone:
+        best = min(alone, key=lambda b: b.step_time_s or 0.0)
+        if best.step_time_s is not None and equal.step_time_s > best.step_time_s:
+            out.append(f"an equal split over all chips is slower than {best.name}")
+    return out
+
+
+def near_plans(
+    context: Context, chosen: Placement, shapes: Rectangular
+) -> tuple[Alternative, ...]:
+    """Other global batches within the job's tolerance, and rectangular plans on small fleets."""
+    found = _other_batches(context, chosen.layouts, "the plan's own pipelines")
+    wanted = _telling(shapes)
+    for split in wanted:
+        idle = context.topology.chips - split.tp * split.pp * split.dp
+        found.append(
+            _alternative(
+                context,
+                f"rectangular tp={split.tp} pp={split.pp} dp={split.dp}",
+                context.job.global_batch,
+                split.priced.exact_ps,
+                f"{split.describe()}; {idle} chips idle" if idle else split.describe(),
+            )
+        )
+        found += _other_batches(context, split.layouts, split.describe())
+    unique = {(a.change, a.description): a for a in found}
+    ranked = sorted(unique.values(), key=lambda a: (-a.tokens_per_s, a.change))
+    return tuple(ranked[:MOST_ALTERNATIVES])
+
+
+def _telling(shapes: Rectangular) -> list[EqualSplit]:
+    """Of the rectangular layouts: the best per number of chips, pure data, pure pipeline."""
+    chosen: dict[object, EqualSplit] = {}
+    for split in sorted(shapes.parts, key=lambda e: e.priced.exact_ps):
+        used = split.tp * split.pp * split.dp
+        chosen.setdefault(("chips", used), split)
+        if split.pp == split.tp == 1:
+            chosen.setdefault(("data", used), split)
+        if split.dp == split.tp == 1:
+            chosen.setdefault(("pipeline", used), split)
+    most = max((s.tp * s.pp * s.dp for s in shapes.parts), default=0)
+    keep = [
+        split
+        for (kind, used), split in chosen.items()  # type: ignore[misc]
+        if used == most or (kind == "chips" and used & (used - 1) == 0)
+    ]
+    return list(dict.fromkeys(keep))
+
+
+def _other_batches(
+    context: Context, layouts: Sequence[LayoutPipeline], what: str
+) -> list[Alternative]:
+    """The same equal pipelines at the nearest batches that they divide, within the tolerance."""
+    job = context.job
+    shape = {tuple((s.tp, s.first, s.end) for s in p.stages) for p in layouts}
+    rows = {p.rows for p in layouts}
+    if len(shape) > 1 or len(rows) > 1:
+        return []
+    step = sum(p.rows for p in layouts)
+    room = job.global_batch_tolerance * job.global_batch
+    out = []
+    for batch in {job.global_batch // step * step, -(-job.global_batch // step) * step}:
+        if batch == job.global_batch or batch < step or abs(batch - job.global_batch) > room:
+            continue
+        changed = [replace(p, micro_batches=batch // step, last_rows=p.rows) for p in layouts]
+        priced = context.pricer.price(changed, context.options.zero_level)
+        if priced.fits:
+            text = f"{what}, equal micro-batches on all {len(layouts)} pipelines"
+            out.append(
+                _alternative(context, f"job.global_batch={batch}", batch, priced.exact_ps, text)
+            )
+    return sorted(out, key=lambda a: a.global_batch)
+
+
+def _alternative(
+    context: Context, change: str, batch: int, exact_ps: int, description: str
+) -> Alternative:
+    seconds = exact_ps / PS_PER_S
+    return Alternative(
+        change=change,
+        global_batch=batch,
+        step_time_s=seconds,
+        tokens_per_s=batch * context.job.seq_len / seconds,
+        description=description,
+    )

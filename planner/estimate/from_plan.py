@@ -1,0 +1,186 @@
+"""From a whole plan to a sketch: what it says to do, and nothing of what it says it costs.
+
+The plan may have been edited by hand: its figures and its hash are not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from costmodels.catalog import Catalog
+from costmodels.price import POLICIES
+from planner.errors import InputError, Problem
+from planner.estimate.sketch import PipelineSketch, Sketch, StageSketch
+from planner.graphs.model_graph import ModelGraph
+from planner.graphs.topology import Island, Topology
+from planner.inputs.document import DataPath
+from planner.inputs.job import ResolvedJob
+from planner.inputs.reading import read_document, render_path
+from planner.options import tensor_parallel_problem
+from planner.plan import Pipeline, Plan, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLayout:
+    """A plan whose layout is to be priced. ``source`` is its file."""
+
+    name: str
+    source: str
+    plan: Plan
+
+
+def sketch_plan(
+    layout: PlanLayout, model: ModelGraph, topology: Topology, job: ResolvedJob
+) -> Sketch:
+    """The plan's pipelines. Raises InputError with everything that these inputs do not allow."""
+    reader = _Reader(layout, model, topology, job)
+    pipelines = tuple(reader.pipeline(p) for p in range(len(layout.plan.pipelines)))
+    reader.whole()
+    if reader.problems:
+        raise InputError(_with_lines(reader.problems, layout.source))
+    levels = {s.zero.level for p in layout.plan.pipelines for s in p.stages}
+    return Sketch(pipelines=pipelines, zero_level=max(levels))
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A problem whose line is looked up only if it is told: large plans read slowly by line."""
+
+    path: DataPath
+    message: str
+    remedy: str = ""
+
+
+def _with_lines(found: list[_Found], source: str) -> list[Problem]:
+    document = read_document(source)
+    return [Problem(document.where(f.path), f.message, f.remedy) for f in found]
+
+
+@dataclass
+class _Reader:
+    """One pass over a plan."""
+
+    layout: PlanLayout
+    model: ModelGraph
+    topology: Topology
+    job: ResolvedJob
+    problems: list[_Found] = field(default_factory=list)
+    users: dict[str, DataPath] = field(default_factory=dict)
+    home: dict[str, Island] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.home = {d: i for cls in self.topology.classes for i in cls.islands for d in i.devices}
+
+    def whole(self) -> None:
+        """What no pipeline shows alone."""
+        plan, job = self.layout.plan, self.job
+        names = tuple(layer.name for layer in self.model.layers)
+        if plan.layer_order != names:
+            message = (
+                f"the plan is for {plan.inputs.model.name} with {len(plan.layer_order)} layers, "
+                f"not for the {len(names)} layers of {self.model.name}"
+            )
+            self.problems.insert(0, _Found(("layer_order",), message, "give the plan's own model"))
+        rows = sum(
+            (p.micro_batches - 1) * p.micro_batch_rows + p.last_micro_batch_rows
+            for p in plan.pipelines
+        )
+        if rows != job.global_batch:
+            message = f"the pipelines run {rows} rows per step, not {job.global_batch}"
+            remedy = f"--global-batch {rows}, or change micro_batches"
+            self.problems.append(_Found(("pipelines",), message, remedy))
+        if len({s.zero.level for p in plan.pipelines for s in p.stages}) > 1:
+            message = "the stages run different levels of ZeRO"
+            self.problems.append(_Found(("pipelines",), message, "one level for all of them"))
+
+    def pipeline(self, p: int) -> PipelineSketch:
+        """One pipeline; its problems are kept."""
+        pipe = self.layout.plan.pipelines[p]
+        at: DataPath = ("pipelines", p)
+        self.problems += self._shape(pipe, at)
+        return PipelineSketch(
+            stages=tuple(self._stage(s, (*at, "stages", n)) for n, s in enumerate(pipe.stages)),
+            rows=pipe.micro_batch_rows,
+            micro_batches=pipe.micro_batches,
+            last_rows=pipe.last_micro_batch_rows,
+            schedule=pipe.schedule,
+        )
+
+    def _shape(self, pipe: Pipeline, at: DataPath) -> Iterator[_Found]:
+        """Layers once and in order, depths that do not deadlock, sensible micro-batches."""
+        done = 0
+        for s, stage in enumerate(pipe.stages):
+            first, end = stage.layers
+            here = (*at, "stages", s)
+            if first != done or end <= first:
+                message = f"[{first}, {end}) does not follow layer {done - 1}"
+                if s == 0:
+                    message = f"[{first}, {end}) does not start at layer 0"
+                remedy = f"[{done}, {max(end, done + 1)}]"
+                yield _Found((*here, "layers"), message, remedy)
+            done = end
+            before = pipe.stages[s - 1].in_flight if s else stage.in_flight
+            if not 1 <= stage.in_flight <= before:
+                message = f"{stage.in_flight} micro-batches in flight, {before} on the stage before"
+                remedy = "depths are at least 1 and must not increase: the schedule would deadlock"
+                yield _Found((*here, "in_flight"), message, remedy)
+        if done != len(self.model.layers):
+            message = f"end at layer {done}, but {self.model.name} has {len(self.model.layers)}"
+            yield _Found((*at, "stages"), message, "cover every layer once")
+        rows, last = pipe.micro_batch_rows, pipe.last_micro_batch_rows
+        if pipe.micro_batches < 1 or not 1 <= last <= rows:
+            message = f"{pipe.micro_batches} micro-batches of {rows} rows, the last of {last}"
+            yield _Found((*at, "micro_batches"), message, "at least one, the last no larger")
+
+    def _stage(self, stage: Stage, at: DataPath) -> StageSketch:
+        first, end = stage.layers
+        policies: list[int] = []
+        for part in stage.recompute:
+            policies += [POLICIES.index(part.policy)] * (part.layers[1] - part.layers[0])
+        if len(policies) != max(0, end - first):
+            message = f"covers {len(policies)} layers of {end - first}"
+            self.problems.append(_Found((*at, "recompute"), message, "name every layer once"))
+        devices: tuple[str, ...] = ()
+        if len(stage.replicas) != 1:
+            message = f"{len(stage.replicas)} replicas share the stage: not priced by this version"
+            remedy = "give every replica a pipeline of its own"
+            self.problems.append(_Found((*at, "replicas"), message, remedy))
+        else:
+            devices = stage.replicas[0].devices
+            self._check_devices(stage, (*at, "replicas", 0))
+        return StageSketch(
+            render_path((*at, "replicas", 0, "devices")),
+            first,
+            end,
+            tuple(policies),
+            devices,
+            stage.in_flight,
+        )
+
+    def _check_devices(self, stage: Stage, at: DataPath) -> None:
+        """Known, used once, of the kind that the plan says, and as many as the layers divide by."""
+        (replica,) = stage.replicas
+        path = (*at, "devices")
+        unknown = [d for d in replica.devices if d not in self.home]
+        if unknown or not replica.devices:
+            message = f"no device is called {unknown[0]}" if unknown else "names no device"
+            remedy = f"the cluster {self.topology.name} has {next(iter(self.home))} and others"
+            self.problems.append(_Found(path, message, remedy))
+            return
+        for device in replica.devices:
+            if device in self.users:
+                message = f"{device} is used already by {render_path(self.users[device])}"
+                self.problems.append(_Found(path, message, "a device runs one stage"))
+                break
+            self.users[device] = at
+        chip = self.topology.classes[self.home[replica.devices[0]].class_index].chip
+        if chip.id != replica.chip:
+            message = f"says {Catalog.alias(replica.chip)}, but {replica.devices[0]} is a "
+            remedy = "give the plan's own cluster, or change the chip"
+            found = _Found((*at, "chip"), message + Catalog.alias(chip.id), remedy)
+            self.problems.append(found)
+        tp = len(replica.devices)
+        why = tensor_parallel_problem(self.model, tp, self.job.seq_len, self.job.sequence_parallel)
+        if why is not None:
+            self.problems.append(_Found(path, f"tp {tp} is not possible: {why}"))

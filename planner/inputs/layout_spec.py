@@ -1,0 +1,170 @@
+"""What a layout file may say: the plan that somebody would have made by hand, in a few lines.
+
+    tp: 8
+    pp: 4
+    dp: 2
+    micro_batch_rows: 1
+    recompute: full
+
+The same on one line, ``"tp: 8, pp: 4, dp: 2"``, is understood where a file is expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from planner.errors import InputError, Problem
+from planner.inputs.document import DataPath, Document
+from planner.inputs.reading import (
+    field_error,
+    nearest,
+    parse_document,
+    problems_from_validation,
+    read_document,
+)
+from planner.inputs.resources import SUFFIXES, fixture, fixture_names
+
+Policy = Literal["none", "selective", "full"]
+
+MAX_DEGREE = 1_000_000
+
+Degree = Annotated[int, Field(strict=True, ge=1, le=MAX_DEGREE)]
+Count = Annotated[int, Field(strict=True, ge=0, le=MAX_DEGREE)]
+Interval = tuple[Count, Count]
+
+
+def _zero_level(level: int) -> int:
+    if level > 1:
+        raise field_error(f"ZeRO level {level} is not priced by this version", "write 0 or 1")
+    return level
+
+
+class LayoutSpec(BaseModel):
+    """One layout as written; None means that the planner fills it in and says so.
+
+    ``tp`` is the tensor-parallel degree, one for all stages or one per stage; ``pp`` the number of
+    stages, ``dp`` the number of pipelines (by default as many as the chips allow).
+    ``micro_batches`` per pipeline follow from the job's batch; where given they are compared with
+    it. ``layers_per_stage`` counts blocks (embedding and head go to the first and the last stage),
+    or holds intervals ``[first, end)`` over all layers of the model. ``in_flight`` is how many
+    micro-batches a stage holds: ``deep`` by the depth rule within memory, ``classic`` the stages
+    from here to the end, or one number per stage. ``chips`` names kinds of chips in the order in
+    which stages take them; kinds that are not named stay idle. ``placement`` lists the devices of
+    every stage instead, pipeline by pipeline, as ``node0/0-7`` or ``node[0-3]/0-7``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tp: Degree | tuple[Degree, ...] = 1
+    pp: Degree | None = None
+    dp: Degree | None = None
+    micro_batch_rows: Degree = 1
+    micro_batches: Degree | None = None
+    schedule: Literal["1f1b", "gpipe"] = "1f1b"
+    recompute: Policy | tuple[Policy, ...] = "none"
+    zero: Annotated[int, Field(strict=True, ge=0, le=3), AfterValidator(_zero_level)] | None = None
+    layers_per_stage: tuple[Count | Interval, ...] | None = None
+    in_flight: Literal["deep", "classic"] | tuple[Degree, ...] = "deep"
+    chips: tuple[str, ...] | None = None
+    placement: tuple[str | tuple[str, ...], ...] | None = None
+
+
+PER_STAGE = ("tp", "recompute", "layers_per_stage", "in_flight", "placement")
+"""Fields that may be lists with one entry per stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutInput:
+    """A layout whose fields agree with one another. ``stages`` is its pipeline depth."""
+
+    name: str
+    document: Document
+    spec: LayoutSpec
+    stages: int
+
+    def where(self, *path: str | int) -> str:
+        """``file:line: field``, as a problem cites it."""
+        return self.document.where(path)
+
+    def stated(self, field: str) -> bool:
+        """Whether the layout says anything about a field."""
+        return field in self.spec.model_fields_set
+
+
+def layout_document(text: str) -> Document:
+    """Finds a layout: a file, a shipped name, or the fields themselves on one line.
+
+    Raises InputError when it is none of them, or cannot be read.
+    """
+    path = Path(text)
+    shipped = fixture("layouts", text)
+    if path.name == text and shipped is not None and not path.is_file():
+        return replace(read_document(shipped), source=shipped.stem)
+    if path.is_file() or path.suffix.lower() in SUFFIXES:
+        return read_document(path)
+    if ":" in text:
+        inner = text.strip()
+        return parse_document(inner if inner.startswith("{") else f"{{{inner}}}", "layout")
+    close = nearest(text, fixture_names("layouts"))
+    remedy = "give a file, or the fields themselves: 'tp: 8, pp: 4, dp: 2'"
+    if close:
+        remedy = f"did you mean {close[0]}? Or {remedy}"
+    raise InputError([Problem("layout", f"{text!r} is no file and no shipped layout", remedy)])
+
+
+def parse_layout(document: Document) -> LayoutInput:
+    """The layout that a document holds. Raises InputError with every problem found."""
+    try:
+        spec = LayoutSpec.model_validate(document.data)
+    except ValidationError as error:
+        raise InputError(problems_from_validation(error, document, LayoutSpec)) from None
+    stages = _stages(spec)
+    if problems := list(_lengths(spec, stages, document)):
+        raise InputError(problems)
+    return LayoutInput(Path(document.source).stem, document, spec, stages)
+
+
+def _lists(spec: LayoutSpec) -> dict[str, int]:
+    """How many entries each per-stage list has."""
+    values = {field: getattr(spec, field) for field in PER_STAGE}
+    return {field: len(value) for field, value in values.items() if isinstance(value, tuple)}
+
+
+def _stages(spec: LayoutSpec) -> int:
+    """Stages as stated, else as many as the first list has entries, else one."""
+    return spec.pp or next((n for n in _lists(spec).values() if n), 1)
+
+
+def _lengths(spec: LayoutSpec, stages: int, document: Document) -> Iterator[Problem]:
+    lists = _lists(spec)
+    source = f"pp: {stages}" if spec.pp else f"{next(iter(lists), 'pp')} has {stages}"
+    for field, length in lists.items():
+        if length != stages:
+            remedy = "give one entry per stage"
+            if field in ("tp", "recompute"):
+                remedy += ", or one value for all of them"
+            entries = "entry" if length == 1 else "entries"
+            message = f"has {length} {entries}, but there are {stages} stages ({source})"
+            yield Problem(document.where((field,)), message, remedy)
+    if spec.chips is not None and spec.placement is not None:
+        message = "says in which order chips are taken, but placement names every device"
+        yield Problem(document.where(("chips",)), message, "keep one of the two")
+    if spec.chips == ():
+        yield Problem(document.where(("chips",)), "names no chip", "leave it out to use them all")
+    yield from _depths(spec, document)
+
+
+def _depths(spec: LayoutSpec, document: Document) -> Iterator[Problem]:
+    if isinstance(spec.in_flight, str):
+        return
+    where: DataPath = ("in_flight",)
+    for s, (one, other) in enumerate(zip(spec.in_flight, spec.in_flight[1:]), start=1):
+        if other > one:
+            message = f"stage {s + 1} holds {other} micro-batches, more than the {one} of stage {s}"
+            remedy = "depths must not increase along the pipeline: the schedule would deadlock"
+            yield Problem(document.where((*where, s)), message, remedy)

@@ -1,0 +1,109 @@
+"""Proof that nothing fits, whatever the time: chips that a pipeline needs against chips there are.
+
+A setting with at least R pipelines is infeasible if prices y >= 0 of the packing rows exist with
+
+    R * min over pipelines of  sum_k y_k usage_k   >   sum_k y_k capacity_k
+
+where the minimum runs over pipelines whose stages fit with one micro-batch in flight: a shortest
+path. The prices come from a small linear program over the pipelines met so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from ortools.linear_solver.python import model_builder
+
+from planner.search.pipelines import Pricer, Stage
+from planner.search.problem import Problem, Setting
+from planner.search.settings import Windows
+from planner.search.space import Floats, build_space
+
+ROUNDS = 25
+MARGIN = 1e-7
+
+
+def nothing_fits(
+    problem: Problem,
+    choices: Sequence[tuple[float, Windows]],
+    intervals: Sequence[tuple[int, int]],
+    interrupted: Callable[[], bool],
+) -> bool:
+    """Whether every setting is proven infeasible."""
+    return all(
+        _infeasible(problem, Setting(interval, windows), interrupted)
+        for _, windows in choices
+        for interval in intervals
+    )
+
+
+def _infeasible(problem: Problem, setting: Setting, interrupted: Callable[[], bool]) -> bool:
+    """One setting; an interval of replica counts that resists is tried count by count."""
+    if interrupted():
+        return False
+    if _refuted(problem, setting):
+        return True
+    low, high = setting.replicas
+    if low == high:
+        return False
+    middle = (low + high) // 2
+    return _infeasible(problem, Setting((low, middle), setting.windows), interrupted) and (
+        _infeasible(problem, Setting((middle + 1, high), setting.windows), interrupted)
+    )
+
+
+def _refuted(problem: Problem, setting: Setting) -> bool:
+    rows = sorted({t.option.rows for t in problem.tables.tables})[:1]
+    # fewer rows per micro-batch never need more memory, so the fewest decide
+    space = build_space(problem, setting, rows[0], optimistic=True)
+    pricer = Pricer(space, problem.max_stages)
+    capacity = np.array([c for _, _, c in problem.packing_rows], dtype=np.float64)
+    needed = setting.replicas[0]
+    prices: Floats = np.ones(len(capacity)) / capacity.sum()
+    met: list[Floats] = []
+    points = pricer.breakpoints()
+    if len(points) == 0:
+        return True
+    takts = points[-1:]
+    for _ in range(ROUNDS):
+        answer = pricer.solve(space.option_prices(prices), takts, np.zeros(1), 1)
+        if answer.cost[0] == np.inf:
+            return True
+        if needed * float(answer.cost[0]) > float(prices @ capacity) * (1 + MARGIN):
+            return True
+        pipeline = answer.pipelines[0]
+        if pipeline is None:
+            return False
+        usage = _usage(space.packing, pipeline)
+        if any(np.array_equal(usage, u) for u in met):
+            return False
+        met.append(usage)
+        better = _prices(met, capacity, needed)
+        if better is None:
+            return False
+        prices = better
+    return False
+
+
+def _usage(packing: Floats, pipeline: Sequence[Stage]) -> Floats:
+    out: Floats = sum((packing[s.option] for s in pipeline), np.zeros(packing.shape[1]))
+    return out
+
+
+def _prices(met: Sequence[Floats], capacity: Floats, needed: int) -> Floats | None:
+    """Prices under which the cheapest pipeline met costs most, the fleet costing one; or None."""
+    model = model_builder.Model()
+    ys = [model.new_num_var(0.0, 1.0, f"y{k}") for k in range(len(capacity))]
+    least = model.new_num_var(0.0, 1e9, "least")
+    model.add(model_builder.LinearExpr.weighted_sum(ys, capacity.tolist()) == 1.0)
+    for usage in met:
+        cost = model_builder.LinearExpr.weighted_sum(ys, usage.tolist())
+        model.add(needed * cost - least >= 0.0)
+    model.maximize(least)
+    solver = model_builder.Solver("GLOP")
+    if solver.solve(model) != model_builder.SolveStatus.OPTIMAL:
+        return None
+    if solver.objective_value <= 1 + MARGIN:
+        return None
+    return np.maximum(np.array([solver.value(y) for y in ys]), 0.0)

@@ -1,0 +1,76 @@
+"""The same command gives the same bytes, whatever the process's hash seed, folder or clock."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+MIXED = (
+    "plan", "gpt2", "1x2xA100-SXM-40GB + 1x2xV100-SXM2-32GB @ 100Gb/s", "-o", "-",
+    "--global-batch", "12", "--seq-len", "512", "--set", "job.micro_batch_rows=[1, 2]",
+)  # fmt: skip
+"""Two kinds of chip, unequal pipelines, baselines and alternatives; the report goes to stderr."""
+
+TOO_MUCH = ("plan", "llama-3-8b", "1xA100-SXM-40GB", "--format", "json")
+BAD = ("plan", "lama-2-13b", "8xA100", "--precision", "bf17", "--format", "json")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Exit code, standard output and the report for people, without what a clock says."""
+
+    code: int
+    out: bytes
+    report: bytes
+
+
+@lru_cache(maxsize=None)
+def ended(*arguments: str, seed: str, cwd: Path = ROOT) -> Ended:
+    """A process of its own."""
+    process = subprocess.run(
+        [sys.executable, "-m", "planner", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    # progress comes before the plan; the last line says how long it took
+    report = process.stderr[process.stderr.find(b"\nPlan ") :].splitlines()[:-1]
+    return Ended(process.returncode, process.stdout, b"\n".join(report))
+
+
+def test_it_is_a_plan_with_a_report():
+    first = ended(*MIXED, seed="0")
+    assert (first.code, first.out[:1]) == (0, b"{")
+    assert b"step time" in first.report
+
+
+def test_hash_seeds_do_not_change_the_plan():
+    assert ended(*MIXED, seed="1").out == ended(*MIXED, seed="0").out
+
+
+def test_hash_seeds_do_not_change_the_report():
+    assert ended(*MIXED, seed="1").report == ended(*MIXED, seed="0").report
+
+
+def test_the_same_command_twice_gives_the_same_bytes(tmp_path):
+    """From another folder, so that nothing left behind in the first one can help."""
+    assert ended(*MIXED, seed="1", cwd=tmp_path) == ended(*MIXED, seed="1")
+
+
+@pytest.mark.parametrize(
+    ("line", "code"), [(TOO_MUCH, 3), (BAD, 2)], ids=["does not fit", "bad input"]
+)
+def test_errors_are_the_same_bytes(line, code):
+    first = ended(*line, seed="0")
+    assert first.code == code
+    assert ended(*line, seed="1") == first
