@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EQUAL_SPLIT = "equal split over all chips"
 ALL_CHIPS = "best plan that uses every chip"
 SMALL_FLEET = 64
+TINY_FLEET = 32
 """Up to so many chips, rectangular plans on parts of the fleet are enumerated too."""
 MOST_ALTERNATIVES = 10
 
@@ -43,7 +44,7 @@ def rectangular(context: Context) -> Rectangular:
     everything = tuple(c.index for c in context.topology.classes)
     whole, why = equal_splits(context.pricer, context.options, everything)
     parts: list[EqualSplit] = []
-    if context.topology.chips <= SMALL_FLEET and context.job.idle_chips:
+    if context.topology.chips <= TINY_FLEET and context.job.idle_chips:
         parts, _ = equal_splits(context.pricer, context.options, everything, all_chips=False)
     return Rectangular(tuple(whole), why, tuple(parts))
 
@@ -67,11 +68,20 @@ def baselines(
     for keep, found in parts.items():
         members = [classes[c] for c in keep]
         name = f"{sum(c.chips for c in members)} x {members[0].chip.name} alone"
-        placed = place(found) if found is not None else None
-        if placed is None or not placed.priced.fits:
-            out.append(_missing(name, "no plan found: does not fit"))
+        plans = [place(found)] if found is not None else []
+        if sum(c.chips for c in members) <= SMALL_FLEET:
+            shaped, _ = equal_splits(
+                context.pricer,
+                context.options,
+                keep,
+                all_chips=not context.job.idle_chips or sum(c.chips for c in members) > TINY_FLEET,
+            )
+            plans += [as_placement(e) for e in shaped[:1]]
+        plans = [p for p in plans if p.priced.fits]
+        if plans:
+            out.append(_placed(name, min(plans, key=lambda p: p.priced.exact_ps)))
         else:
-            out.append(_placed(name, placed))
+            out.append(_missing(name, "no plan found: does not fit"))
     if shapes.whole:
         best = shapes.whole[0]
         seconds = best.priced.exact_ps / PS_PER_S

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 
 from costmodels.schedules import period, takt
 from costmodels.units import PS_PER_S
@@ -31,7 +31,7 @@ def plan_hops(
     topology: Topology, tables: Sequence[OptionTable], crossing: Sequence[int]
 ) -> list[int | None]:
     """What a plan pays: a stage with network neighbours on both sides halves its port's share."""
-    over = [over_network(topology, a, b) for a, b in zip(tables, tables[1:])]
+    over = [over_network(topology, a, b) for a, b in pairwise(tables)]
     found = []
     for s, bytes_ in enumerate(crossing):
         left = over[s] and s > 0 and over[s - 1]
@@ -233,9 +233,7 @@ def _periods(
     return tuple(kept)
 
 
-def runs_of(
-    problem: Problem, pipeline: BrutePipeline, replicas: int, most: int
-) -> list[Run]:
+def runs_of(problem: Problem, pipeline: BrutePipeline, replicas: int, most: int) -> list[Run]:
     """The best run of a pipeline for 1 … ``most`` micro-batches, as far as memory reaches."""
     room = [most_in_flight(problem, s, replicas, most) for s in pipeline.stages]
     finish = finish_ps(problem, pipeline, replicas)

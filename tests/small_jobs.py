@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from hypothesis import strategies as st
 
 from costmodels.catalog import load_catalog
+from planner.errors import InfeasibleError
 from planner.inputs.cluster import load_cluster
 from planner.inputs.job import load_job
 from planner.inputs.model import load_model
@@ -160,3 +161,17 @@ def small_jobs(draw: st.DrawFn, *, max_kinds: int = 2) -> SmallJob:
         batch=draw(st.integers(2, 12)),
         rows=draw(st.sampled_from(((1,), (1, 2)))),
     )
+
+
+def feasible_jobs() -> st.SearchStrategy[SmallJob]:
+    """Small jobs that have a plan at all."""
+    return small_jobs().filter(_has_a_plan)
+
+
+@lru_cache(maxsize=None)
+def _has_a_plan(job: SmallJob) -> bool:
+    try:
+        planned(job)
+    except InfeasibleError:
+        return False
+    return True

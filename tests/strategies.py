@@ -36,6 +36,9 @@ TICK_RATE = 1.0 / TICK_S
 AMPLE = 10**6
 """More bytes than any tiny problem needs."""
 
+SMALL_STATE = StateBytes(1, 1, 2)
+NO_OVERHEAD = DeviceOverhead(0, 0, 0)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -104,9 +107,7 @@ def island_class(
         name=name,
         chip=tick_chip(name, vendor=vendor, bandwidth=update_rate),
         size=size,
-        fabric=Fabric(
-            "fabric", fabric_rate, fabric_rate, 1.0, latency_ticks * TICK_S, False
-        ),
+        fabric=Fabric("fabric", fabric_rate, fabric_rate, 1.0, latency_ticks * TICK_S, False),
         islands=islands,
         derate=1.0,
         reserved_bytes=0,
@@ -179,8 +180,8 @@ def build_problem(
     tp_ticks: int = 0,
     boundary: tuple[int, ...] | None = None,
     policies: tuple[int, ...] = (0,),
-    state: StateBytes = StateBytes(1, 1, 2),
-    overhead: DeviceOverhead = DeviceOverhead(0, 0, 0),
+    state: StateBytes = SMALL_STATE,
+    overhead: DeviceOverhead = NO_OVERHEAD,
     zero_level: int = 0,
     sequence_parallel: bool = False,
     global_batch: int = 4,
@@ -237,10 +238,10 @@ def count_pipelines(problem: Problem) -> int:
 
 
 @st.composite
-def layer_ticks(draw: st.DrawFn) -> LayerTicks:
-    """A layer with a forward of 1 … 9 ticks, cheaper memory with more recomputation."""
+def layer_ticks(draw: st.DrawFn, heavy: int = 6) -> LayerTicks:
+    """A layer with a forward of 1 … 9 ticks; keeps up to ``heavy`` bytes per micro-batch."""
     forward = draw(st.integers(1, 9))
-    kept = draw(st.integers(0, 6))
+    kept = draw(st.integers(heavy // 2, heavy))
     return LayerTicks(
         forward=forward,
         backward=draw(st.integers(forward, 2 * forward)),
@@ -257,7 +258,9 @@ def clusters(draw: st.DrawFn, max_classes: int = 3) -> Topology:
     """One to three classes of at most four chips; some pairs of classes may not be joined."""
     classes = []
     for index in range(draw(st.integers(1, max_classes))):
-        size, count = draw(st.sampled_from(((1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (1, 3), (3, 1))))
+        size, count = draw(
+            st.sampled_from(((1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (1, 3), (3, 1)))
+        )
         classes.append(
             island_class(
                 index,
@@ -269,7 +272,7 @@ def clusters(draw: st.DrawFn, max_classes: int = 3) -> Topology:
             )
         )
     found = tuple(classes)
-    rate = TICK_RATE * draw(st.sampled_from((0.5, 1, 4)))
+    rate = TICK_RATE * draw(st.sampled_from((4, 1, 0.5)))
     routes = even_routes(found, rate, draw(st.integers(0, 2)))
     if len(found) > 1 and draw(st.integers(0, 5)) == 0:
         routes[0, 1] = None
@@ -286,7 +289,9 @@ def problems(
     max_batch: int = 9,
 ) -> Problem:
     """A problem that a brute force can enumerate: at most ``max_pipelines`` pipelines."""
-    layers = tuple(draw(st.lists(layer_ticks(), min_size=1, max_size=max_layers)))
+    count = draw(st.sampled_from(range(max_layers, 0, -1)))
+    heavy = draw(st.sampled_from((6, 30)))
+    layers = tuple(draw(layer_ticks(heavy)) for _ in range(count))
     cluster = draw(clusters(max_classes))
     widths = tuple(
         draw(st.sampled_from(((1,), (1, 2)) if cls.size > 1 else ((1,),)))
@@ -294,14 +299,17 @@ def problems(
         for cls in cluster.classes
     )
     sizes = draw(st.sampled_from(((1,), (1,), (2,), (1, 2))))
-    policies = draw(st.sampled_from(((0,), (0, 2), (0, 1, 2))))
-    peak = max(1, sum(_state_of(layer) for layer in layers))
+    policies = draw(st.sampled_from(((0, 1, 2), (0, 2), (0,))))
+    state = draw(st.sampled_from((SMALL_STATE, StateBytes(2, 2, 12))))
     overhead = DeviceOverhead(*(draw(st.integers(0, 2)) for _ in range(3)))
-    tight = draw(st.booleans())
+    whole = sum(x.parameters * state.total + x.activations[0] + x.logits for x in layers)
+    share = draw(st.sampled_from((None, 1.1, 0.8, 0.6, 0.45)))
     classes = tuple(
         replace(
             cls,
-            usable_memory_bytes=draw(st.integers(peak // 4, 2 * peak + 8)) if tight else AMPLE,
+            usable_memory_bytes=AMPLE
+            if share is None
+            else int(whole * share) + draw(st.integers(0, 24)),
         )
         for cls in cluster.classes
     )
@@ -314,12 +322,12 @@ def problems(
         tp_ticks=draw(st.integers(0, 2)),
         boundary=(0, *(draw(st.integers(0, 6)) for _ in layers[1:])),
         policies=policies,
-        state=draw(st.sampled_from((StateBytes(1, 1, 2), StateBytes(2, 2, 12)))),
+        state=state,
         overhead=overhead,
         zero_level=draw(st.integers(0, 1)),
         sequence_parallel=draw(st.booleans()),
         global_batch=draw(st.integers(max(sizes), max_batch)),
-        max_stages=draw(st.integers(1, 4)),
+        max_stages=draw(st.sampled_from((4, 3, 2, 1))),
     )
     while count_pipelines(problem) > max_pipelines:
         problem = replace(problem, max_stages=problem.max_stages - 1)
@@ -330,8 +338,8 @@ def problems(
 def settings_of(draw: st.DrawFn, problem: Problem) -> Setting:
     """Any replica interval; mostly open windows."""
     most = min(problem.topology.chips, problem.global_batch)
-    low = draw(st.integers(1, most))
-    high = draw(st.integers(low, most))
+    low = draw(st.sampled_from((1, 1, 1, min(2, most), most)))
+    high = draw(st.sampled_from((most, low)))
     layers = problem.tables.layers
     windows = [(0, layers)] * len(problem.topology.classes)
     if draw(st.integers(0, 3)) == 0:
@@ -351,7 +359,3 @@ def _each(
     sharded: Callable[[int], int], items: tuple[int, int, int], rows: int
 ) -> tuple[int, int, int]:
     return sharded(items[0] * rows), sharded(items[1] * rows), sharded(items[2] * rows)
-
-
-def _state_of(layer: LayerTicks) -> int:
-    return layer.parameters * 8 + layer.activations[0] * 2 + layer.working[0] + layer.logits

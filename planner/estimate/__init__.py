@@ -33,7 +33,8 @@ from planner.inputs.model import ModelInput
 from planner.layout import LayoutPricer, PricedLayout
 from planner.plan import Alternative, Plan, seal
 from planner.plan_file import looks_like_plan, parse_plan
-from planner.solve import Context, input_records, own_version, prepare, with_simulation
+from planner.solve import Context, input_records, prepare, with_simulation
+from planner.version import VERSION
 
 __all__ = ["Estimated", "LayoutInput", "PlanLayout", "Shortfall", "estimate", "read_layout"]
 
@@ -135,7 +136,7 @@ def _plan(
         *remarks(ground, priced, level, job, context.job_input.spec.micro_batch_rows),
     ]
     return Plan(
-        planner_version=own_version(),
+        planner_version=VERSION,
         inputs=input_records(context),
         plan_class=assemble.classify(priced),
         layer_order=tuple(layer.name for layer in context.model.graph.layers),

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from costmodels.catalog import Catalog
+from costmodels.catalog import Catalog, load_catalog
 from planner.errors import InputError, Problem
 from planner.inputs.cluster_checks import cluster_problems, cluster_warnings
 from planner.inputs.cluster_chips import (
@@ -64,13 +64,14 @@ class ClusterInput:
 
 
 def load_cluster(
-    spec: str | Path, catalog: Catalog, overrides: Sequence[Override] = ()
+    spec: str | Path, catalog: Catalog | None = None, overrides: Sequence[Override] = ()
 ) -> ClusterInput:
-    """Finds, reads, overrides and checks a cluster.
+    """Finds, reads, overrides and checks a cluster; ``catalog`` None is the shipped one.
 
     ``spec`` is a path, the name of a shipped cluster or shorthand, in this order. Raises
     InputError with every problem found.
     """
+    catalog = load_catalog() if catalog is None else catalog
     document, fleet = _find(str(spec))
     document = apply_overrides(document, overrides, "cluster", ClusterSpec)
     own, problems = own_catalog(document, catalog)

@@ -24,7 +24,7 @@ from planner.search.space import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class TemplateStage:
     """One stage of a template: which chips, which layers, which recomputation, what depth."""
 
@@ -114,7 +114,7 @@ def make_columns(
             break
     if len(found) <= 1:
         return found
-    found.sort(key=lambda c: (c.time_ps(cap), c.key))
+    found.sort(key=lambda c: (c.time_ps(cap), c.stages))
     return found[:2]
 
 

@@ -152,7 +152,7 @@ class Runs:
                 high = middle
             else:
                 low = middle + 1
-        return ends[max(0, low - 1) : low + 1]
+        return ends[max(0, low - 1) : low + 2]
 
     def longest(self, runs: list[Run], target_ps: int) -> int:
         """How many of ever longer runs the target leaves possible."""

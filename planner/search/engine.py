@@ -31,6 +31,9 @@ from planner.search.settings import (
 SAME_LEAGUE = 1.03
 """Settings whose relaxation is this much worse than the best one's are left to the proof."""
 ROOT_ROUNDS = 6
+FEW_PIPELINES = 12
+UNIFORM_TRIED = 5
+"""Plans of equal pipelines that are priced for real beside the integer master's."""
 WINDOWS_RELAXED = 12
 WINDOWS_SEARCHED = 3
 """Vendor cuts of which a rough relaxation, and then a search, is made before the proof."""
@@ -199,7 +202,9 @@ class Engine:
         self.start = start
         self._rows_worth = root.worthwhile_rows(start, guess) or None
         center = start.pipelines
-        order = sorted(intervals, key=lambda i: (_distance(i, center), i))
+        order = sorted(
+            finer_intervals(intervals, center), key=lambda i: (_distance(i, center), i)
+        )
         relaxed: list[tuple[int, Setting]] = []
         limit = self.best.real_ps if self.best is not None else None
         misses = 0
@@ -233,12 +238,17 @@ class Engine:
         node = self.node(setting)
         refined = node.generate(int(target * 0.97), target, self.limits.rounds) or target
         self.relaxed[setting] = min(target, refined)
+        if setting.replicas[0] == setting.replicas[1]:
+            node.probe_uniform(self.relaxed[setting])
         limit = self.best.real_ps if self.best is not None else None
         found = node.best_plan(
             self.relaxed[setting], limit, seed=self.limits.seed,
             work_limit=self.limits.integer_work, use_all=self.limits.use_all,
         )
-        return self._offer_all(found)
+        improved = self._offer_all(found)
+        if not self.limits.use_all:
+            improved |= any([self.offer(s) for s in node.uniform_plans(UNIFORM_TRIED)])
+        return improved
 
     def _offer_all(self, solutions: list[Solution]) -> bool:
         """Price the last few of ever better solutions for real: targets guess synchronisation."""
@@ -263,7 +273,10 @@ class Engine:
         found = node.best_plan(
             relaxed, limit, seed=self.limits.seed, work_limit=self.limits.integer_work, steps=5
         )
-        if self._offer_all(found):
+        improved = self._offer_all(found)
+        if not self.limits.use_all:
+            improved |= any([self.offer(s) for s in node.uniform_plans(UNIFORM_TRIED)])
+        if improved:
             self.report("proving", None, "better plan from the proof")
 
     def report(self, stage: str, bound: int | None, detail: str = "") -> None:
@@ -275,6 +288,20 @@ class Engine:
                 detail,
             )
         )
+
+
+def finer_intervals(
+    intervals: list[tuple[int, int]], center: float
+) -> list[tuple[int, int]]:
+    """The intervals, with single counts instead where there are few pipelines anyway.
+
+    With few pipelines their number decides how the fleet divides, so each count is searched.
+    """
+    if center > FEW_PIPELINES:
+        return intervals
+    most = intervals[-1][1]
+    near = range(max(1, math.floor(center) - 1), min(most, math.ceil(center) + 2) + 1)
+    return [(r, r) for r in near]
 
 
 def _distance(interval: tuple[int, int], center: float) -> float:

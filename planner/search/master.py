@@ -137,8 +137,9 @@ def solve_integer(
     solver.parameters.max_deterministic_time = work_limit
     # the solver must not take Ctrl-C away from the program
     solver.parameters.catch_sigint_signal = False
-    # inclusion detection in presolve can cut off optima (google/or-tools issue 5293)
+    # both can cut off optima in presolve (google/or-tools issue 5293)
     solver.parameters.presolve_inclusion_work_limit = 0
+    solver.parameters.auto_detect_greater_than_at_least_one_of = False
     status = solver.solve(model)
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return None

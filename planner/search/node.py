@@ -33,9 +33,16 @@ ROWS_SLACK = 0.03
 SMALL_SHARE = 6
 """Pipelines with this many times less than an equal share of the batch are left to the proof."""
 PLAN_SLACK = 1.02
-REFUTE_STEPS = (0.002, 0.006, 0.012, 0.025, 0.05, 0.1, 0.2, 0.4, 0.7)
+SEVERAL = 4
+"""Numbers of stages per query that become columns of plans: the best may lack memory for depth."""
+REFUTE_STEPS = (0.001, 0.003, 0.007, 0.014, 0.025, 0.05, 0.1, 0.2, 0.4, 0.7)
 """How far below the relaxation's target a proof is tried, in turn."""
 REFUTE_ROUNDS = 60
+FEW_PIPELINES = 8
+PROBE_TILTS = (0.9, 0.97, 1.03, 1.1)
+PROBE_TAKTS = 10
+PROBE_STAGES = 16
+"""How far and how finely prices and takts are tilted when looking for equal pipelines."""
 COARSE_ROUNDS = 6
 """Rounds of column generation on a coarse grid before the first proof of a setting."""
 
@@ -82,6 +89,7 @@ class Node:
         )
         self.queries = 0
         self._seeded = False
+        self._any_size = False
         self.active_rows: frozenset[int] | None = None
         self._news = 0
 
@@ -102,14 +110,13 @@ class Node:
     def bound_pricers(self) -> list[Pricer]:
         """Pricers over the relaxation, one per micro-batch size."""
         if self._bound_pricers is None:
-            if self.setting.replicas[0] == self.setting.replicas[1]:
-                self._bound_pricers = self.plan_pricers
-            else:
-                self._bound_pricers = [
-                    Pricer(build_space(self.problem, self.setting, rows, optimistic=True),
-                           self.problem.max_stages)
-                    for rows in self.rows_choices
-                ]
+            self._bound_pricers = [
+                Pricer(
+                    build_space(self.problem, self.setting, rows, optimistic=True),
+                    self.problem.max_stages,
+                )
+                for rows in self.rows_choices
+            ]
         return self._bound_pricers
 
     # -- columns ----------------------------------------------------------------------------
@@ -118,14 +125,16 @@ class Node:
         """Whether the fleet could hold a single copy at all."""
         return all(
             used <= capacity
-            for used, (_, _, capacity) in zip(column.usage, self.problem.packing_rows)
+            for used, (_, _, capacity) in zip(
+                column.usage, self.problem.packing_rows, strict=True
+            )
         )
 
     def add_plan_pipeline(self, pricer: Pricer, pipeline: Sequence[Stage], count: int) -> int:
         """Columns of a pipeline for plans; returns how many are new."""
         new = 0
         for column in make_columns(self.problem, pricer.space, pipeline, count):
-            if column.key not in self._plan and self._admit(column):
+            if column.key not in self._plan and (self._any_size or self._admit(column)):
                 self._plan[column.key] = column
                 new += 1
         return new
@@ -207,6 +216,10 @@ class Node:
             return
         self._seeded = True
         self._start(self._plan_side, target_ps, prices)
+        if not self._plan:
+            # only pipelines larger than the fleet so far: they still teach the prices
+            self._any_size = True
+            self._start(self._plan_side, target_ps, prices)
 
     def _start(self, side: _Side, target_ps: int, prices: Prices | None) -> None:
         for slack in SEED_SLACKS if prices is not None else SEED_SLACKS[1:]:
@@ -257,7 +270,13 @@ class Node:
         return best
 
     def _query_side(
-        self, side: _Side, prices: Prices, columns: Sequence[Column], target_ps: int
+        self,
+        side: _Side,
+        prices: Prices,
+        columns: Sequence[Column],
+        target_ps: int,
+        *,
+        deep: bool = False,
     ) -> int:
         """One round of column generation on one side; how many columns are new."""
         return sum(
@@ -269,6 +288,7 @@ class Node:
                 slack=PLAN_SLACK if side is self._plan_side else 1.0,
                 pipeline_price=prices.most + prices.least,
                 focus=self._focus(pricer, prices, columns, target_ps),
+                deep=deep,
             )
             for pricer in self._active(side)
         )
@@ -301,6 +321,7 @@ class Node:
         slack: float = 1.0,
         pipeline_price: float = 0.0,
         focus: Floats | None = None,
+        deep: bool = False,
     ) -> int:
         """Ask the pricer at a grid of takts and add what it finds; returns how many are new.
 
@@ -340,13 +361,16 @@ class Node:
             rows / asked,
             np.array([g[0] for g in groups]),
             cutoffs=slack * worth,
+            deep=deep,
+            several=1 if side is self._bound_side else SEVERAL,
         )
         self.queries += len(asked)
+        found = [(k, p) for k, p in enumerate(answer.pipelines) if p is not None]
         new = 0
-        for pipeline, tau, group in zip(answer.pipelines, asked, groups, strict=True):
-            if pipeline is not None:
-                count = min(group[1], max(group[0], int(target / tau) - len(pipeline) + 1))
-                new += side.add(pricer, pipeline, count)
+        for k, pipeline in (*found, *answer.others):
+            low_count, high_count = groups[k]
+            count = int(target / asked[k]) - len(pipeline) + 1
+            new += side.add(pricer, pipeline, min(high_count, max(low_count, count)))
         return new
 
     def generate(
@@ -360,7 +384,7 @@ class Node:
         best: int | None = None
         stalled = 0
         worth = 0.0
-        for _ in range(rounds):
+        for turn in range(rounds):
             columns = self.columns
             target = self.relaxation_target(columns, low_ps, high_ps, stretch=limit_ps is None)
             if target is None and limit_ps is None:
@@ -376,11 +400,11 @@ class Node:
             elif prices is not None:
                 stalled = stalled + 1 if prices.rows < worth * (1 + 1e-3) else 0
                 worth = max(worth, prices.rows)
-            if prices is None or stalled >= 2:
+            if prices is None or stalled >= 3:
                 break
-            new = self._query_side(self._plan_side, prices, columns, at)
+            new = self._query_side(self._plan_side, prices, columns, at, deep=turn % 2 == 0)
             if not new:
-                break
+                stalled += 1
         return best
 
     def _focus(
@@ -461,6 +485,60 @@ class Node:
                 found.append(better)
         return found
 
+    def probe_uniform(self, target_ps: int) -> None:
+        """Columns that R equal pipelines could use: prices tilted towards every class in turn.
+
+        The relaxation mixes templates; a single one that divides the fleet among R pipelines
+        lies near its prices but not always at them.
+        """
+        copies = self.setting.replicas[1]
+        columns = self.columns
+        prices = solve_relaxation(self.problem, self.setting, columns, target_ps)
+        if prices is None:
+            return
+        classes = sorted({c for c, _, _ in self.problem.packing_rows})
+        target = target_ps / PS_PER_S
+        for pricer in self._active(self._plan_side):
+            rows = pricer.space.rows
+            count = -(-self.problem.global_batch // (copies * rows))
+            takts = np.geomspace(target / (count + PROBE_STAGES), target / count, PROBE_TAKTS)
+            for tilted in classes:
+                for factor in PROBE_TILTS:
+                    tilt = [
+                        factor if c == tilted else 1.0 for c, _, _ in self.problem.packing_rows
+                    ]
+                    option_prices = pricer.space.option_prices(prices.packing * np.array(tilt))
+                    answer = pricer.solve(option_prices, takts, rows / takts, count)
+                    self.queries += len(takts)
+                    for pipeline in answer.pipelines:
+                        if pipeline is not None:
+                            self.add_plan_pipeline(pricer, pipeline, count)
+
+    def uniform_plans(self, most: int) -> list[Solution]:
+        """Plans of equal pipelines, best first: their replicas meet stage by stage."""
+        found = []
+        low, high = self.setting.replicas
+        for column in self._plan.values():
+            copies = min(
+                capacity // used
+                for used, (_, _, capacity) in zip(
+                    column.usage, self.problem.packing_rows, strict=True
+                )
+                if used
+            )
+            copies = min(copies, high, self.problem.global_batch // column.rows)
+            if copies < low:
+                continue
+            count = -(-self.problem.global_batch // (copies * column.rows))
+            if column.max_micro_batches is not None and count > column.max_micro_batches:
+                continue
+            found.append((column.time_ps(count), column, copies))
+        found.sort(key=lambda f: (f[0], f[2], f[1].rows, f[1].stages))
+        return [
+            Solution(self.setting, (column,), (copies,), time, time)
+            for time, column, copies in found[:most]
+        ]
+
     # -- bound ------------------------------------------------------------------------------
 
     def bound(
@@ -495,6 +573,12 @@ class Node:
                 return ceiling_ps
             if not side.columns:
                 self._start(side, ceiling_ps, start)
+        most = self.setting.replicas[1]
+        if most <= FEW_PIPELINES:
+            # so few pipelines may be limited by how much one of them can do, whatever it costs
+            alone = np.zeros(len(self.problem.packing_rows))
+            if proven(Prices(0.0, alone, self.problem.global_batch / most, 0.0, 0.0), ceiling_ps):
+                return ceiling_ps
         tried = 0
         low = int(ceiling_ps * 0.9)
         for attempt in range(REFUTE_ROUNDS):
@@ -511,7 +595,11 @@ class Node:
                 target = int(target * (1 - REFUTE_STEPS[tried]))
             prices = solve_relaxation(self.problem, self.setting, columns, target)
             if prices is None or not prices.packing.any():
-                prices = self._fallback_prices()
+                prices = (
+                    self._fallback_prices()
+                    if start is None
+                    else replace(start, most=0.0, least=0.0)
+                )
             elif attempt < COARSE_ROUNDS and self._query_side(side, prices, columns, target):
                 continue
             if proven(prices, target):

@@ -20,6 +20,7 @@ import numpy as np
 from planner.costing import Ints
 from planner.search.space import Floats, StageSpace
 
+SEVERAL_SLACK = 1.02
 CHUNK = 64
 """Queries that share one pass of the dynamic program."""
 
@@ -37,11 +38,13 @@ class Stage:
 class Answer:
     """Minimal cost per query and the pipeline that attains it.
 
-    A query whose minimum is not below its cutoff answers infinity and None.
+    A query whose minimum is not below its cutoff answers infinity and None. ``others`` are
+    pairs (query, pipeline) of the next best numbers of stages, if they were asked for.
     """
 
     cost: Floats
     pipelines: tuple[tuple[Stage, ...] | None, ...]
+    others: tuple[tuple[int, tuple[Stage, ...]], ...] = ()
 
 
 class Pricer:
@@ -55,7 +58,7 @@ class Pricer:
         self._rooms: dict[tuple[int, int], Ints] = {}
 
     def stage_times(self, position: int, depth_cap: int) -> Floats:
-        """Seconds ``[option, i, n]`` of a stage that is ``position``-th from the end."""
+        """Seconds ``[option, i, n]`` of a stage ``position``-th from the end (its depth, 1F1B)."""
         depth = min(position, depth_cap)
         if depth not in self._fastest:
             self._fastest[depth] = self.space.fastest(depth)
@@ -93,14 +96,19 @@ class Pricer:
         *,
         cutoffs: Floats | None = None,
         trace: bool = True,
+        deep: bool = False,
+        several: int = 1,
     ) -> Answer:
         """Run the dynamic program for all queries; ``prices`` per option of the space.
 
-        ``depth_caps``: the least number of micro-batches that each query speaks about.
+        ``depth_caps``: the least number of micro-batches that each query speaks about. ``deep``
+        asks for room for 2r - 1 micro-batches r stages from the end instead of r: what slow hops
+        and stages filled to the takt really need (a guide for plans, never for bounds).
         """
         queries = len(takts)
         cost = np.full(queries, np.inf)
         pipelines: list[tuple[Stage, ...] | None] = [None] * queries
+        others: list[tuple[int, tuple[Stage, ...]]] = []
         if queries == 0 or not self.space.options:
             return Answer(cost, tuple(pipelines))
         limits = np.full(queries, np.inf) if cutoffs is None else cutoffs
@@ -110,13 +118,22 @@ class Pricer:
         alive = alive[np.argsort(takts[alive], kind="stable")]
         for start in range(0, len(alive), CHUNK):
             part = alive[start : start + CHUNK]
-            found, traced = self._chunk(
-                prices, takts[part], weights[part], caps[part], limits[part], rest[part], trace
+            found, traced, more = self._chunk(
+                prices,
+                takts[part],
+                weights[part],
+                caps[part],
+                limits[part],
+                rest[part],
+                trace,
+                2 if deep else 1,
+                several,
             )
             cost[part] = found
+            others += [(int(part[k]), pipeline) for k, pipeline in more]
             for k, pipeline in zip(part, traced):
                 pipelines[int(k)] = pipeline
-        return Answer(cost, tuple(pipelines))
+        return Answer(cost, tuple(pipelines), tuple(others))
 
     def _chunk(
         self,
@@ -127,7 +144,11 @@ class Pricer:
         limits: Floats,
         rest: Floats,
         trace: bool,
-    ) -> tuple[Floats, list[tuple[Stage, ...] | None]]:
+        slope: int,
+        several: int,
+    ) -> tuple[
+        Floats, list[tuple[Stage, ...] | None], list[tuple[int, tuple[Stage, ...]]]
+    ]:
         """Forward over positions from the end; only states that can still beat the cutoff live.
 
         A stage of layers [i, j) under policy p takes P_p[j] - P_p[i], so its cheapest way on is a
@@ -137,6 +158,7 @@ class Pricer:
         reach = [self._reach(p, takts) for p in self._policies]
         best = limits.copy()
         best_at = np.zeros(queries, dtype=np.int64)
+        completed: list[list[tuple[float, int]]] = [[] for _ in range(queries)]
         # going[x, o, j - low]: cheapest way on from layer j for a stage of option o that ends
         # there, for query live[x]; entries keep it for every position
         live = np.arange(queries)
@@ -146,13 +168,18 @@ class Pricer:
         for position in range(1, min(self._max_stages, length) + 1):
             entries.append((live, low, going))
             high = low + going.shape[2] - 1
-            depths, of = np.unique(np.minimum(position, caps[live]), return_inverse=True)
+            depths, of = np.unique(
+                np.minimum(slope * (position - 1) + 1, caps[live]), return_inverse=True
+            )
             rooms = [np.stack([self._room(p, int(d)) for d in depths]) for p in self._policies]
             longest = max(int(r[live, :, :high].max()) for r in reach)
             first = max(0, low - longest)
             if first == 0:
                 head = self._heads(depths, of, low, going, weights[live], takts[live])
                 complete = (head + prices[None, :]).min(axis=1)
+                if several > 1:
+                    for x in np.flatnonzero(complete < limits[live]):
+                        completed[live[x]].append((float(complete[x]), position))
                 better = complete < best[live]
                 best[live[better]] = complete[better]
                 best_at[live[better]] = position
@@ -168,7 +195,9 @@ class Pricer:
                 found = _window_minimum(ahead, ends)
                 np.minimum(value, found - base[:, :, :-1], out=value)
             value += prices[None, :, None]
-            bar = best[live, None, None] - rest[live, None, first:high]
+            # with several wanted, states that only the best of all rules out stay alive
+            top = best if several == 1 else np.minimum(limits, best * SEVERAL_SLACK)
+            bar = top[live, None, None] - rest[live, None, first:high]
             value[value >= bar] = np.inf
             if first == 0:
                 value[:, :, 0] = np.inf
@@ -193,8 +222,19 @@ class Pricer:
                     takts[k],
                     weights[k],
                     int(caps[k]),
+                    slope,
                 )
-        return cost, pipelines
+        more: list[tuple[int, tuple[Stage, ...]]] = []
+        for k in range(queries) if several > 1 else ():
+            for _, position in sorted(completed[k])[:several]:
+                if position == best_at[k]:
+                    continue
+                pipeline = self._trace(
+                    k, position, entries, prices, takts[k], weights[k], int(caps[k]), slope
+                )
+                if pipeline is not None:
+                    more.append((k, pipeline))
+        return cost, pipelines, more
 
     @cached_property
     def _prefix(self) -> Floats:
@@ -283,6 +323,7 @@ class Pricer:
         takt: float,
         weight: float,
         depth_cap: int,
+        slope: int,
     ) -> tuple[Stage, ...] | None:
         """Walk forwards through the states that attained the minimum."""
         space = self.space
@@ -294,7 +335,7 @@ class Pricer:
             live, low, going = entries[r - 1]
             begin = max(low, start + 1)
             ends = slice(begin - start, low + going.shape[2] - start)
-            time = self.stage_times(r, depth_cap)[:, start, ends]
+            time = self.stage_times(slope * (r - 1) + 1, depth_cap)[:, start, ends]
             ahead = going[int(np.searchsorted(live, k)), :, begin - low :]
             legal = time <= slack
             cost = np.where(legal, weight * np.where(legal, time, 0.0) + ahead, np.inf)

@@ -11,6 +11,7 @@ Stages are addressed by ``(option, first layer i, number of layers n)``; arrays 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,8 @@ class StageSpace:
     ``time[p]`` and ``depth[p]`` are ``[option, i, n]`` per policy p: seconds per micro-batch and
     the most micro-batches in flight that memory allows (0: never fits). ``layer_time[p]`` is
     ``[option, layer]`` in seconds.
-    ``hop[a, b, cut]`` is the optimistic transfer time in seconds, one way, infinite without route.
+    ``hop[a, b, cut]`` is the transfer time in seconds, one way, infinite without route: optimistic
+    for bounds, expected for plans.
     ``finish[option, n]`` is the least synchronisation and update time of a first stage.
     """
 
@@ -102,7 +104,7 @@ def build_space(problem: Problem, setting: Setting, rows: int, *, optimistic: bo
             ]
         ),
         depth=depth,
-        hop=_hops(problem, chosen, rows),
+        hop=_hops(problem, chosen, rows, best_hop_ps if optimistic else expected_hop_ps),
         finish=_finish(problem, chosen, setting),
         packing=packing,
     )
@@ -173,8 +175,13 @@ def _stages(
     return np.where(legal, time, np.inf), np.where(legal, depth, 0)
 
 
-def _hops(problem: Problem, chosen: tuple[OptionTable, ...], rows: int) -> Floats:
-    """Optimistic hop seconds between any two options at every cut."""
+HopPrice = Callable[[Topology, OptionTable, OptionTable, int], int | None]
+
+
+def _hops(
+    problem: Problem, chosen: tuple[OptionTable, ...], rows: int, price: HopPrice
+) -> Floats:
+    """Hop seconds between any two options at every cut; infinite without a route."""
     topology = problem.topology
     cuts = problem.tables.boundary_bytes[rows]
     out = np.full((len(chosen), len(chosen), problem.tables.layers + 1), np.inf)
@@ -182,7 +189,7 @@ def _hops(problem: Problem, chosen: tuple[OptionTable, ...], rows: int) -> Float
     for a, from_table in enumerate(chosen):
         for b, to_table in enumerate(chosen):
             for size, where in sizes.items():
-                ps = best_hop_ps(topology, from_table, to_table, size)
+                ps = price(topology, from_table, to_table, size)
                 if ps is not None:
                     out[a, b, where] = ps / PS_PER_S
     return out
