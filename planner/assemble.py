@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from costmodels.price import POLICIES
 from costmodels.units import PS_PER_S
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Topology
@@ -17,6 +16,7 @@ from planner.plan import (
     Mesh,
     Pipeline,
     PlanClass,
+    Recompute,
     RecomputeRange,
     Replica,
     Stage,
@@ -28,6 +28,9 @@ from planner.plan import (
     Zero,
 )
 
+POLICY_NAMES: tuple[Recompute, ...] = ("none", "selective", "full")
+"""``costmodels.price.POLICIES`` in the words of the plan."""
+
 
 def to_seconds(ps: int) -> float:
     """Seconds of whole picoseconds; ``round(x * 1e12)`` gives them back."""
@@ -38,7 +41,9 @@ def plan_pipelines(
     priced: PricedLayout, topology: Topology, zero_level: int
 ) -> tuple[Pipeline, ...]:
     """The plan's pipelines in their final order."""
-    return tuple(_pipeline(p, topology, zero_level, len(priced.pipelines)) for p in priced.pipelines)
+    return tuple(
+        _pipeline(p, topology, zero_level, len(priced.pipelines)) for p in priced.pipelines
+    )
 
 
 def _pipeline(
@@ -50,9 +55,7 @@ def _pipeline(
         micro_batch_rows=pipe.rows,
         last_micro_batch_rows=pipe.last_rows,
         schedule=pipe.schedule,
-        stages=tuple(
-            _stage(s, topology, pipe.rows, zero_level, replicas) for s in priced.stages
-        ),
+        stages=tuple(_stage(s, topology, pipe.rows, zero_level, replicas) for s in priced.stages),
         formula_time_s=to_seconds(priced.formula_ps),
         exact_time_s=to_seconds(priced.exact.total),
     )
@@ -115,7 +118,7 @@ def _ranges(first: int, policies: Sequence[int]) -> tuple[RecomputeRange, ...]:
     start = 0
     for k in range(1, len(policies) + 1):
         if k == len(policies) or policies[k] != policies[start]:
-            name = POLICIES[policies[start]]
+            name = POLICY_NAMES[policies[start]]
             out.append(RecomputeRange(layers=(first + start, first + k), policy=name))
             start = k
     return tuple(out)

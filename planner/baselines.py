@@ -95,9 +95,9 @@ def rectangular_layout(
     return out
 
 
-def tp_groups(topology: Topology, classes: tuple[int, ...], tp: int) -> list[
-    tuple[Island, tuple[str, ...]]
-]:
+def tp_groups(
+    topology: Topology, classes: tuple[int, ...], tp: int
+) -> list[tuple[Island, tuple[str, ...]]]:
     """All whole groups of ``tp`` chips of the classes, island by island."""
     out = []
     for c in classes:
@@ -112,9 +112,7 @@ def vendors_mixed(topology: Topology, layouts: list[LayoutPipeline]) -> bool:
     if topology.cross_vendor_collectives != "none" or len(layouts) < 2:
         return False
     for s in range(len(layouts[0].stages)):
-        vendors = {
-            topology.classes[p.stages[s].island.class_index].chip.vendor for p in layouts
-        }
+        vendors = {topology.classes[p.stages[s].island.class_index].chip.vendor for p in layouts}
         if len(vendors) > 1:
             return True
     return False
@@ -194,8 +192,6 @@ def _best_policy(
                 reason = priced.problems[0]
                 continue
             if best is None or priced.exact_ps < best.priced.exact_ps:
-                best = EqualSplit(
-                    tp, pp, dp, rows, policy, tuple(layouts), priced
-                )
+                best = EqualSplit(tp, pp, dp, rows, policy, tuple(layouts), priced)
             break  # policies are in order of time: a slower one that fits as well is no better
     return best, reason

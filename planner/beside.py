@@ -85,9 +85,7 @@ def baselines(
     if shapes.whole:
         best = shapes.whole[0]
         seconds = best.priced.exact_ps / PS_PER_S
-        out.append(
-            Baseline(name=EQUAL_SPLIT, step_time_s=seconds, description=best.describe())
-        )
+        out.append(Baseline(name=EQUAL_SPLIT, step_time_s=seconds, description=best.describe()))
     else:
         out.append(_missing(EQUAL_SPLIT, shapes.why_not))
     candidates = [as_placement(e) for e in shapes.whole[:1]]
@@ -97,9 +95,7 @@ def baselines(
         found = every_chip()
         if found is not None:
             candidates.append(place(found))
-    fitting = [
-        c for c in candidates if c.priced.fits and chips_used(c) == context.topology.chips
-    ]
+    fitting = [c for c in candidates if c.priced.fits and chips_used(c) == context.topology.chips]
     if fitting:
         out.append(_placed(ALL_CHIPS, min(fitting, key=lambda c: c.priced.exact_ps)))
     else:
@@ -151,9 +147,7 @@ def remarks(chosen: Placement, found: Sequence[Baseline]) -> list[str]:
     return out
 
 
-def near_plans(
-    context: Context, chosen: Placement, shapes: Rectangular
-) -> tuple[Alternative, ...]:
+def near_plans(context: Context, chosen: Placement, shapes: Rectangular) -> tuple[Alternative, ...]:
     """Other global batches within the job's tolerance, and rectangular plans on small fleets."""
     found = _other_batches(context, chosen.layouts, "the plan's own pipelines")
     wanted = _telling(shapes)
@@ -176,7 +170,7 @@ def near_plans(
 
 def _telling(shapes: Rectangular) -> list[EqualSplit]:
     """Of the rectangular layouts: the best per number of chips, pure data, pure pipeline."""
-    chosen: dict[object, EqualSplit] = {}
+    chosen: dict[tuple[str, int], EqualSplit] = {}
     for split in sorted(shapes.parts, key=lambda e: e.priced.exact_ps):
         used = split.tp * split.pp * split.dp
         chosen.setdefault(("chips", used), split)
@@ -187,7 +181,7 @@ def _telling(shapes: Rectangular) -> list[EqualSplit]:
     most = max((s.tp * s.pp * s.dp for s in shapes.parts), default=0)
     keep = [
         split
-        for (kind, used), split in chosen.items()  # type: ignore[misc]
+        for (kind, used), split in chosen.items()
         if used == most or (kind == "chips" and used & (used - 1) == 0)
     ]
     return list(dict.fromkeys(keep))

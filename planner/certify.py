@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import TYPE_CHECKING
-
+from typing import TYPE_CHECKING, Literal
 
 from costmodels.memory import device_overhead
 from costmodels.price import POLICIES
@@ -21,9 +20,7 @@ if TYPE_CHECKING:
 OPTIMAL_GAP = 1e-6
 
 
-def stopwatch(
-    limit_s: float | None, interrupted: Callable[[], bool]
-) -> Callable[[], bool]:
+def stopwatch(limit_s: float | None, interrupted: Callable[[], bool]) -> Callable[[], bool]:
     """Whether the wall-clock limit has passed or the user asked to stop."""
     if limit_s is None:
         return interrupted
@@ -42,6 +39,7 @@ def certificate(
     objective = priced.formula_ps
     bound = min(outcome.lower_bound_ps, objective)
     gap = (objective - bound) / objective
+    status: Literal["optimal", "within_tolerance", "feasible"]
     if gap <= OPTIMAL_GAP:
         status = "optimal"
     elif gap <= params.gap and outcome.complete:

@@ -195,7 +195,9 @@ def option_table(option: StageOption, costs: tuple[LayerCost, ...]) -> OptionTab
         forward_ps=row([c.forward_total_ps for c in costs]),
         backward_ps=np.stack([row([c.backward_total_ps(p) for c in costs]) for p in policies]),
         parameters=row([c.price.parameters for c in costs]),
-        activation_bytes=np.stack([row([c.price.activation_bytes[p] for c in costs]) for p in policies]),
+        activation_bytes=np.stack(
+            [row([c.price.activation_bytes[p] for c in costs]) for p in policies]
+        ),
         working_bytes=np.stack([row([c.price.working_bytes[p] for c in costs]) for p in policies]),
         logits_bytes=row([c.price.logits_bytes for c in costs]),
     )

@@ -37,9 +37,7 @@ class PlannerError(Exception):
     exit_code: ClassVar[int] = 1
     code: ClassVar[str] = "internal"
 
-    def __init__(
-        self, message: str, *, where: str = "", remedies: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, message: str, *, where: str = "", remedies: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.where = where

@@ -201,7 +201,12 @@ class LayoutPricer:
     ) -> PricedPipeline:
         hops = self._hops(index, pipe, problems)
         key = (
-            pipe.schedule, pipe.rows, pipe.micro_batches, zero_level, replicas, hops,
+            pipe.schedule,
+            pipe.rows,
+            pipe.micro_batches,
+            zero_level,
+            replicas,
+            hops,
             tuple(
                 (s.island.class_index, s.tp, s.first, s.end, s.policies, s.in_flight)
                 for s in pipe.stages
@@ -228,8 +233,7 @@ class LayoutPricer:
     ) -> PricedPipeline:
         """Times and memory of a pipeline; the same for all whose classes and hops are equal."""
         costs = [
-            self.costs(s.island.class_index, s.tp, pipe.rows)[s.first : s.end]
-            for s in pipe.stages
+            self.costs(s.island.class_index, s.tp, pipe.rows)[s.first : s.end] for s in pipe.stages
         ]
         forward = [sum(c.forward_total_ps for c in own) for own in costs]
         backward = [

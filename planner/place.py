@@ -69,9 +69,7 @@ def assign(
 ) -> tuple[LayoutPipeline, ...]:
     """Fill islands, largest groups first, in the given order within a size."""
     groups = [
-        (p, s)
-        for p, load in enumerate(loads)
-        for s in range(len(columns[load.column].stages))
+        (p, s) for p, load in enumerate(loads) for s in range(len(columns[load.column].stages))
     ]
 
     def key(group: tuple[int, int]) -> tuple[int, ...]:

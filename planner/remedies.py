@@ -1,4 +1,4 @@
-"""When nothing fits: the binding device, the shortfall, and remedies that were themselves checked."""
+"""When nothing fits: the binding device, the shortfall, and remedies that were checked."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def with_extra_memory(topology: Topology, extra_bytes: int) -> Topology:
 
 
 def shortfall_bytes(context: Context) -> int | None:
-    """Least extra memory per device (to 1/16 GiB) with which a plan exists; None beyond the range."""
+    """Least extra memory per device (to 1/16 GiB) with which a plan exists; None if too much."""
 
     def fits(sixteenths: int) -> bool:
         changed = with_extra_memory(context.topology, sixteenths * GIB // 16)

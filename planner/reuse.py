@@ -21,8 +21,7 @@ def layouts_of(
     if plan.layer_order != tuple(layer.name for layer in model.layers):
         return None
     rows = sum(
-        (p.micro_batches - 1) * p.micro_batch_rows + p.last_micro_batch_rows
-        for p in plan.pipelines
+        (p.micro_batches - 1) * p.micro_batch_rows + p.last_micro_batch_rows for p in plan.pipelines
     )
     if rows != job.global_batch:
         return None

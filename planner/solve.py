@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from costmodels.units import PS_PER_S
 from planner import assemble, beside, certify, remedies
 from planner.checks import check_inputs
 from planner.costing import build_tables
@@ -69,9 +68,7 @@ class Context:
     warnings: tuple[str, ...]
 
 
-def prepare(
-    model: ModelInput, cluster: ClusterInput, job: JobInput
-) -> Context:
+def prepare(model: ModelInput, cluster: ClusterInput, job: JobInput) -> Context:
     """Check the inputs and tabulate the problem. Raises ``InputError`` with all problems."""
     topology = build_topology(cluster.spec, cluster.catalog)
     resolved = resolve_job(job, model.graph, topology)
@@ -88,8 +85,15 @@ def prepare(
         max_stages=resolved.max_pipeline_stages or DEFAULT_MAX_STAGES,
     )
     return Context(
-        model, cluster, job, topology, resolved, options, problem,
-        LayoutPricer(model.graph, topology, resolved), tuple(warnings),
+        model,
+        cluster,
+        job,
+        topology,
+        resolved,
+        options,
+        problem,
+        LayoutPricer(model.graph, topology, resolved),
+        tuple(warnings),
     )
 
 
@@ -187,9 +191,7 @@ def real_time_ps(context: Context, solution: Solution) -> int | None:
     return priced.formula_ps if priced.fits else None
 
 
-def realise(
-    context: Context, found: Found, params: SolveParams, hint: Plan | None
-) -> Placement:
+def realise(context: Context, found: Found, params: SolveParams, hint: Plan | None) -> Placement:
     """Name devices for the best solution, or keep a rectangular plan or the hint if faster."""
     outcome = found.outcome
     candidates: list[Placement] = []
@@ -225,8 +227,9 @@ def realise(
 
 def place_solution(context: Context, solution: Solution) -> Placement:
     """Split the batch over the pipelines and place them."""
-    loads = [Load(k, m, last) for k, m, last in assign_micro_batches(
-        solution, context.job.global_batch)]
+    loads = [
+        Load(k, m, last) for k, m, last in assign_micro_batches(solution, context.job.global_batch)
+    ]
     return place(solution.columns, loads, context.pricer, context.options.zero_level)
 
 
@@ -261,9 +264,7 @@ def finish(
         inputs=input_records(context),
         plan_class=assemble.classify(priced),
         layer_order=tuple(layer.name for layer in context.model.graph.layers),
-        pipelines=assemble.plan_pipelines(
-            priced, context.topology, context.options.zero_level
-        ),
+        pipelines=assemble.plan_pipelines(priced, context.topology, context.options.zero_level),
         sync_groups=assemble.sync_groups(priced, context.options.zero_level),
         unused_devices=assemble.unused(
             priced, context.topology, certify.idle_reasons(context, priced, every)

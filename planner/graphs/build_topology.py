@@ -80,9 +80,7 @@ def _staging(spec: ClusterSpec) -> CrossVendor:
         return cross_vendor("cpu-staged")
 
 
-def _class_routes(
-    members: Sequence[Members], net: Network
-) -> dict[tuple[int, int], Route | None]:
+def _class_routes(members: Sequence[Members], net: Network) -> dict[tuple[int, int], Route | None]:
     """The widest and the quickest way that any two different islands of two classes have."""
     routes: dict[tuple[int, int], Route | None] = {}
     for a, source in enumerate(members):

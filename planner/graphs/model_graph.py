@@ -48,9 +48,7 @@ class ModelGraph:
     active_parameters: int
     max_seq_len: int = 0
 
-    def boundary_bytes(
-        self, cut: int, rows: int, seq_len: int, bytes_per_element: int
-    ) -> int:
+    def boundary_bytes(self, cut: int, rows: int, seq_len: int, bytes_per_element: int) -> int:
         """Bytes that cross the cut before layer ``cut``: each tensor once, however many readers."""
         widest: dict[int, int] = {}
         for e in self.edges:

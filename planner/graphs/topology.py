@@ -73,7 +73,8 @@ class Route:
 class RouteFinder(Protocol):
     """How a topology answers questions about ways between islands."""
 
-    def __call__(self, source: Island, target: Island) -> Route | None: ...
+    def __call__(self, source: Island, target: Island) -> Route | None:
+        """The way from one island to another; None where no network joins them."""
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,7 @@ def extended_catalog(catalog: Catalog, records: Sequence[Mapping[str, Any]]) -> 
     own = [_normalised(record, catalog) for record in records]
     merged = merge_records(catalog.records, own)
     changed = {str(record["id"]) for record in own}
-    chips = {
-        i: build_chip(merged[i], merged) if i in changed else catalog.chips[i] for i in merged
-    }
+    chips = {i: build_chip(merged[i], merged) if i in changed else catalog.chips[i] for i in merged}
     return Catalog(merged, chips, NameIndex.of(merged))
 
 

@@ -1,7 +1,7 @@
 """Loads a cluster: a file, a shipped name or a line of shorthand.
 
-    load_cluster("s1-a100-v100", load_catalog())
-    load_cluster("8xA100-SXM-80GB + 2x8xV100-SXM2-32GB @ 100Gb/s", load_catalog())
+load_cluster("s1-a100-v100", load_catalog())
+load_cluster("8xA100-SXM-80GB + 2x8xV100-SXM2-32GB @ 100Gb/s", load_catalog())
 """
 
 from __future__ import annotations

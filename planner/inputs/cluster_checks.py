@@ -103,9 +103,7 @@ def _check_switch_names(spec: ClusterSpec, document: Document) -> Iterator[Probl
             places.setdefault(switch.name, path)
 
 
-def _check_switches(
-    network: NetworkSpec, base: DataPath, document: Document
-) -> Iterator[Problem]:
+def _check_switches(network: NetworkSpec, base: DataPath, document: Document) -> Iterator[Problem]:
     names = [s.name for s in network.switches]
     for j, switch in enumerate(network.switches):
         path: DataPath = (*base, "switches", j)

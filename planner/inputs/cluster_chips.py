@@ -165,9 +165,7 @@ def check_cross_vendor(
                 )
 
 
-def warn_slow_fabrics(
-    spec: ClusterSpec, document: Document, catalog: Catalog
-) -> Iterator[Problem]:
+def warn_slow_fabrics(spec: ClusterSpec, document: Document, catalog: Catalog) -> Iterator[Problem]:
     """A scale-up link slower than PCIe, or a network faster than what is inside a node."""
     for i, node in enumerate(spec.nodes):
         inside = 0.0

@@ -13,8 +13,8 @@ from itertools import pairwise
 
 from costmodels.schedules import depth_rule, period, takt
 from costmodels.units import PS_PER_S
-from planner.search.pipelines import Stage
 from planner.search.finish import expected_finish_s
+from planner.search.pipelines import Stage
 from planner.search.problem import Problem
 from planner.search.space import (
     UNBOUNDED_DEPTH,
@@ -209,8 +209,9 @@ def _column(
     depths = capped_depths(wanted, limits)
     if depths is None:
         return None, wanted
-    limited = any(min(d, cap) < d and d > _depth(space, st, p)
-                  for d, st, p in zip(depths, pipeline, choice))
+    limited = any(
+        min(d, cap) < d and d > _depth(space, st, p) for d, st, p in zip(depths, pipeline, choice)
+    )
     usage = [0] * len(problem.packing_rows)
     stages = []
     for stage, policy, depth in zip(pipeline, choice, depths):
@@ -261,10 +262,7 @@ def relaxed_column(
 
     Only used to steer the prices of a proof, never in a plan; times are rounded down.
     """
-    hops = [
-        int(space.hop[a.option, b.option, b.first] * PS_PER_S)
-        for a, b in zip(pipeline, pipeline[1:])
-    ]
+    hops = [int(space.hop[a.option, b.option, b.first] * PS_PER_S) for a, b in pairwise(pipeline)]
     times = [int(t * PS_PER_S) for t in stage_times]
     usage = [0] * len(problem.packing_rows)
     for stage in pipeline:

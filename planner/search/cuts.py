@@ -19,7 +19,6 @@ from planner.search.node import Node
 from planner.search.problem import Problem, Setting
 from planner.search.settings import Windows
 
-
 Run = tuple[tuple[int, ...], int, int]
 """Classes of one vendor, first layer, end."""
 

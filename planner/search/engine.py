@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 
 from costmodels.units import PS_PER_S
 from planner.search.cuts import Runs, balanced_windows
+from planner.search.infeasible import nothing_fits
 from planner.search.master import Prices, least_target
 from planner.search.node import Node, Solution
-from planner.search.infeasible import nothing_fits
 from planner.search.problem import Problem, Setting
 from planner.search.proof import Proof
 from planner.search.settings import (
@@ -26,7 +26,6 @@ from planner.search.settings import (
     replica_intervals,
     vendor_windows,
 )
-
 
 SAME_LEAGUE = 1.03
 """Settings whose relaxation is this much worse than the best one's are left to the proof."""
@@ -170,6 +169,7 @@ class Engine:
         return list(dict.fromkeys(covering))
 
     def stop(self) -> bool:
+        """Whether the user or the clock asked to stop; remembered."""
         self._stopped = self._stopped or self._interrupted()
         return self._stopped
 
@@ -182,9 +182,7 @@ class Engine:
             self._nodes[setting] = Node(self.problem, setting, self._rows)
         return self._nodes[setting]
 
-    def _explore(
-        self, windows: Windows, intervals: list[tuple[int, int]], fluid: float
-    ) -> bool:
+    def _explore(self, windows: Windows, intervals: list[tuple[int, int]], fluid: float) -> bool:
         """Relax the promising replica intervals, then solve the integer master where it may pay.
 
         The relaxation over any number of replicas says how many there should be; from there the
@@ -202,9 +200,7 @@ class Engine:
         self.start = start
         self._rows_worth = root.worthwhile_rows(start, guess) or None
         center = start.pipelines
-        order = sorted(
-            finer_intervals(intervals, center), key=lambda i: (_distance(i, center), i)
-        )
+        order = sorted(finer_intervals(intervals, center), key=lambda i: (_distance(i, center), i))
         relaxed: list[tuple[int, Setting]] = []
         limit = self.best.real_ps if self.best is not None else None
         misses = 0
@@ -242,17 +238,25 @@ class Engine:
             node.probe_uniform(self.relaxed[setting])
         limit = self.best.real_ps if self.best is not None else None
         found = node.best_plan(
-            self.relaxed[setting], limit, seed=self.limits.seed,
-            work_limit=self.limits.integer_work, use_all=self.limits.use_all,
+            self.relaxed[setting],
+            limit,
+            seed=self.limits.seed,
+            work_limit=self.limits.integer_work,
+            use_all=self.limits.use_all,
         )
         improved = self._offer_all(found)
         if not self.limits.use_all:
-            improved |= any([self.offer(s) for s in node.uniform_plans(UNIFORM_TRIED)])
+            improved |= self._offer_each(node.uniform_plans(UNIFORM_TRIED))
         return improved
 
     def _offer_all(self, solutions: list[Solution]) -> bool:
         """Price the last few of ever better solutions for real: targets guess synchronisation."""
-        return any([self.offer(s) for s in solutions[:-4:-1]])
+        return self._offer_each(solutions[:-4:-1])
+
+    def _offer_each(self, solutions: list[Solution]) -> bool:
+        """Offer all of them; whether any was kept."""
+        kept = [self.offer(s) for s in solutions]
+        return any(kept)
 
     def offer(self, solution: Solution) -> bool:
         """Keep a solution if it is the best once placed: its target becomes the real one."""
@@ -275,11 +279,12 @@ class Engine:
         )
         improved = self._offer_all(found)
         if not self.limits.use_all:
-            improved |= any([self.offer(s) for s in node.uniform_plans(UNIFORM_TRIED)])
+            improved |= self._offer_each(node.uniform_plans(UNIFORM_TRIED))
         if improved:
             self.report("proving", None, "better plan from the proof")
 
     def report(self, stage: str, bound: int | None, detail: str = "") -> None:
+        """Tell the caller how far the search is."""
         self._progress(
             Progress(
                 stage,
@@ -290,9 +295,7 @@ class Engine:
         )
 
 
-def finer_intervals(
-    intervals: list[tuple[int, int]], center: float
-) -> list[tuple[int, int]]:
+def finer_intervals(intervals: list[tuple[int, int]], center: float) -> list[tuple[int, int]]:
     """The intervals, with single counts instead where there are few pipelines anyway.
 
     With few pipelines their number decides how the fleet divides, so each count is searched.

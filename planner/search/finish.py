@@ -38,7 +38,7 @@ def _ports(topology: Topology, cls: IslandClass) -> list[float]:
     return [r.bandwidth for r in routes if r is not None]
 
 
-def _update_s(problem: Problem, table: OptionTable, parameters: float, replicas: int) -> float:
+def _update_s(problem: Problem, table: OptionTable, parameters: int, replicas: int) -> float:
     cls = problem.topology.classes[table.option.class_index]
     shards = replicas if problem.tables.zero_level else 1
     return optimizer_update_s(parameters, problem.tables.state, cls.chip, shards)
@@ -82,7 +82,7 @@ def expected_finish_s(
     """Seconds that stage ``[first, end)`` will pay when its replicas fill islands together."""
     cls = problem.topology.classes[table.option.class_index]
     tp = table.option.tp
-    parameters = float(table.parameters[first:end].sum())
+    parameters = int(table.parameters[first:end].sum())
     traffic = parameters * sync_bytes_per_parameter(problem)
     local = max(1, min(replicas, cls.size // tp))
     hosts = -(-replicas // local)

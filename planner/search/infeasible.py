@@ -93,7 +93,7 @@ def _usage(packing: Floats, pipeline: Sequence[Stage]) -> Floats:
 
 def _prices(met: Sequence[Floats], capacity: Floats, needed: int) -> Floats | None:
     """Prices under which the cheapest pipeline met costs most, the fleet costing one; or None."""
-    model = model_builder.Model()
+    model = model_builder.Model()  # type: ignore[no-untyped-call]
     ys = [model.new_num_var(0.0, 1.0, f"y{k}") for k in range(len(capacity))]
     least = model.new_num_var(0.0, 1e9, "least")
     model.add(model_builder.LinearExpr.weighted_sum(ys, capacity.tolist()) == 1.0)
@@ -106,4 +106,5 @@ def _prices(met: Sequence[Floats], capacity: Floats, needed: int) -> Floats | No
         return None
     if solver.objective_value <= 1 + MARGIN:
         return None
-    return np.maximum(np.array([solver.value(y) for y in ys]), 0.0)
+    prices: Floats = np.maximum(np.array([solver.value(y) for y in ys]), 0.0)
+    return prices

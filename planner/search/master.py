@@ -25,7 +25,6 @@ from planner.search.columns import Column
 from planner.search.problem import Problem, Setting
 from planner.search.space import Floats
 
-
 ELASTIC = 4.0
 """Rows, in batches per missing pipeline's share, that one pipeline below the interval costs."""
 
@@ -58,7 +57,7 @@ def solve_relaxation(
 ) -> Prices | None:
     """The linear relaxation at a target; None when the replica interval cannot be met."""
     values = [c.rows * c.micro_batches(target_ps) for c in columns]
-    model = model_builder.Model()
+    model = model_builder.Model()  # type: ignore[no-untyped-call]
     used = [p for p, v in enumerate(values) if v > 0]
     zs = {p: model.new_num_var(0.0, float(setting.replicas[1]), f"z{p}") for p in used}
     rows = []
@@ -82,9 +81,7 @@ def solve_relaxation(
     solver = model_builder.Solver("GLOP")
     if solver.solve(model) != model_builder.SolveStatus.OPTIMAL:
         return None
-    packing = np.array(
-        [max(0.0, solver.dual_value(r)) if r is not None else 0.0 for r in rows]
-    )
+    packing = np.array([max(0.0, solver.dual_value(r)) if r is not None else 0.0 for r in rows])
     return Prices(
         solver.objective_value,
         packing,

@@ -81,12 +81,8 @@ class Node:
         self._bound: dict[object, Column] = {}
         self._plan_pricers: list[Pricer] | None = None
         self._bound_pricers: list[Pricer] | None = None
-        self._plan_side = _Side(
-            self._plan, lambda: self.plan_pricers, self.add_plan_pipeline
-        )
-        self._bound_side = _Side(
-            self._bound, lambda: self.bound_pricers, self.add_bound_pipeline
-        )
+        self._plan_side = _Side(self._plan, lambda: self.plan_pricers, self.add_plan_pipeline)
+        self._bound_side = _Side(self._bound, lambda: self.bound_pricers, self.add_bound_pipeline)
         self.queries = 0
         self._seeded = False
         self._any_size = False
@@ -100,8 +96,10 @@ class Node:
         """Pricers over what a plan may really use, one per micro-batch size."""
         if self._plan_pricers is None:
             self._plan_pricers = [
-                Pricer(build_space(self.problem, self.setting, rows, optimistic=False),
-                       self.problem.max_stages)
+                Pricer(
+                    build_space(self.problem, self.setting, rows, optimistic=False),
+                    self.problem.max_stages,
+                )
                 for rows in self.rows_choices
             ]
         return self._plan_pricers
@@ -125,9 +123,7 @@ class Node:
         """Whether the fleet could hold a single copy at all."""
         return all(
             used <= capacity
-            for used, (_, _, capacity) in zip(
-                column.usage, self.problem.packing_rows, strict=True
-            )
+            for used, (_, _, capacity) in zip(column.usage, self.problem.packing_rows, strict=True)
         )
 
     def add_plan_pipeline(self, pricer: Pricer, pipeline: Sequence[Stage], count: int) -> int:
@@ -234,8 +230,11 @@ class Node:
 
     def _active(self, side: _Side) -> list[Pricer]:
         """Pricers of the micro-batch sizes that column generation looks at (a proof at all)."""
-        return [p for p in side.pricers() if self.active_rows is None or
-                p.space.rows in self.active_rows]
+        return [
+            p
+            for p in side.pricers()
+            if self.active_rows is None or p.space.rows in self.active_rows
+        ]
 
     def worthwhile_rows(self, prices: Prices, target_ps: int) -> frozenset[int]:
         """Micro-batch sizes with a relaxed column within a few per cent of its price."""
@@ -303,9 +302,7 @@ class Node:
                 rate = 1.0 / (usual * table.option.tp)
                 c = table.option.class_index
                 speed[c] = max(speed.get(c, 0.0), rate)
-        total = sum(
-            speed.get(c.index, 0.0) * c.chips for c in self.problem.topology.classes
-        )
+        total = sum(speed.get(c.index, 0.0) * c.chips for c in self.problem.topology.classes)
         scale = self.problem.global_batch / total if total else 1.0
         return np.array(
             [speed.get(t.option.class_index, 0.0) * scale * t.option.tp for t in space.options]
@@ -448,8 +445,14 @@ class Node:
 
         def attempt(target: int) -> Solution | None:
             counts = solve_integer(
-                self.problem, self.setting, columns, target,
-                goal=goal, work_limit=work_limit, seed=seed, use_all=use_all,
+                self.problem,
+                self.setting,
+                columns,
+                target,
+                goal=goal,
+                work_limit=work_limit,
+                seed=seed,
+                use_all=use_all,
             )
             if counts is None:
                 return None
@@ -504,9 +507,7 @@ class Node:
             takts = np.geomspace(target / (count + PROBE_STAGES), target / count, PROBE_TAKTS)
             for tilted in classes:
                 for factor in PROBE_TILTS:
-                    tilt = [
-                        factor if c == tilted else 1.0 for c, _, _ in self.problem.packing_rows
-                    ]
+                    tilt = [factor if c == tilted else 1.0 for c, _, _ in self.problem.packing_rows]
                     option_prices = pricer.space.option_prices(prices.packing * np.array(tilt))
                     answer = pricer.solve(option_prices, takts, rows / takts, count)
                     self.queries += len(takts)
@@ -560,8 +561,13 @@ class Node:
 
         def proven(prices: Prices, target: int) -> bool:
             outcome = refute(
-                self.problem, self.setting, self.bound_pricers, prices, target,
-                max_queries=max_queries, interrupted=interrupted,
+                self.problem,
+                self.setting,
+                self.bound_pricers,
+                prices,
+                target,
+                max_queries=max_queries,
+                interrupted=interrupted,
             )
             self.queries += outcome.queries
             self._news = sum(self._learn(candidate) for candidate in outcome.candidates)

@@ -146,9 +146,7 @@ class Pricer:
         trace: bool,
         slope: int,
         several: int,
-    ) -> tuple[
-        Floats, list[tuple[Stage, ...] | None], list[tuple[int, tuple[Stage, ...]]]
-    ]:
+    ) -> tuple[Floats, list[tuple[Stage, ...] | None], list[tuple[int, tuple[Stage, ...]]]]:
         """Forward over positions from the end; only states that can still beat the cutoff live.
 
         A stage of layers [i, j) under policy p takes P_p[j] - P_p[i], so its cheapest way on is a
@@ -179,7 +177,7 @@ class Pricer:
                 complete = (head + prices[None, :]).min(axis=1)
                 if several > 1:
                     for x in np.flatnonzero(complete < limits[live]):
-                        completed[live[x]].append((float(complete[x]), position))
+                        completed[int(live[x])].append((float(complete[x]), position))
                 better = complete < best[live]
                 best[live[better]] = complete[better]
                 best_at[live[better]] = position
@@ -213,15 +211,15 @@ class Pricer:
         pipelines: list[tuple[Stage, ...] | None] = [None] * queries
         cost = np.where(best_at > 0, best, np.inf)
         if trace:
-            for k in np.flatnonzero(best_at > 0):
-                pipelines[int(k)] = self._trace(
-                    int(k),
-                    int(best_at[k]),
+            for hit in np.flatnonzero(best_at > 0):
+                pipelines[int(hit)] = self._trace(
+                    int(hit),
+                    int(best_at[hit]),
                     entries,
                     prices,
-                    takts[k],
-                    weights[k],
-                    int(caps[k]),
+                    takts[hit],
+                    weights[hit],
+                    int(caps[hit]),
                     slope,
                 )
         more: list[tuple[int, tuple[Stage, ...]]] = []

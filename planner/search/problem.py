@@ -51,7 +51,9 @@ class Problem:
         rows = []
         for cls in self.topology.classes:
             last = None
-            for tp in sorted({t.option.tp for t in self.tables.tables if t.option.class_index == cls.index}):
+            for tp in sorted(
+                {t.option.tp for t in self.tables.tables if t.option.class_index == cls.index}
+            ):
                 islands = cls.count if self.islands is None else self.islands[cls.index]
                 capacity = islands * (cls.size // tp) * tp
                 if capacity != last:
@@ -62,5 +64,3 @@ class Problem:
     def rows_of(self, class_index: int, tp: int) -> list[int]:
         """Packing rows that a group of ``tp`` chips of a class counts in."""
         return [k for k, (c, t, _) in enumerate(self.packing_rows) if c == class_index and t <= tp]
-
-

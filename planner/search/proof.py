@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from planner.search.engine import Engine
 
 
+CONCESSIONS = (0.0, 0.006)
+"""What a wide setting may cost the bound before it is split: a part of a per cent."""
+
+
 class Proof:
     """One proof for an incumbent of an engine."""
 
@@ -89,16 +93,18 @@ class Proof:
         low, high = setting.replicas
         narrow = high <= 2 * low
         node = engine.node(setting)
-        bound = node.bound(
-            ceiling_ps,
-            engine.start,
-            max_queries=engine.limits.max_queries,
-            interrupted=engine.stop,
-            only_ceiling=not narrow,
-        )
-        engine.improve_from(node)
-        if narrow or bound >= ceiling_ps or engine.stop():
-            return max(bound, floor)
+        for give in (0.0,) if narrow else CONCESSIONS:
+            target = int(ceiling_ps * (1 - give))
+            bound = node.bound(
+                target,
+                engine.start,
+                max_queries=engine.limits.max_queries,
+                interrupted=engine.stop,
+                only_ceiling=not narrow,
+            )
+            engine.improve_from(node)
+            if narrow or bound >= target or engine.stop():
+                return max(bound, floor)
         for part in self._parts(low, high):
             ceiling_ps = self._bound(Setting(part, setting.windows), ceiling_ps)
         return max(ceiling_ps, floor)

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from costmodels.units import PS_PER_S
 from planner.costing import (
-    CostTables,
     Ints,
     OptionTable,
     fabric_hop_ps,
@@ -61,11 +60,12 @@ class StageSpace:
     @property
     def layers(self) -> int:
         """Number of layers."""
-        return self.time.shape[2]
+        return int(self.time.shape[2])
 
     def fastest(self, depth: int) -> Floats:
         """Seconds of the fastest policy that fits with ``depth`` in flight; inf where none does."""
-        return np.where(self.depth >= depth, self.time, np.inf).min(axis=0)
+        out: Floats = np.where(self.depth >= depth, self.time, np.inf).min(axis=0)
+        return out
 
     def option_prices(self, duals: Floats) -> Floats:
         """Price of one group of each option from the packing rows' duals."""
@@ -115,7 +115,8 @@ def _window_sums(values: Ints) -> Ints:
     length = len(values)
     prefix = np.concatenate([[0], np.cumsum(values)])
     ends = np.minimum(np.arange(length)[:, None] + np.arange(length + 1)[None, :], length)
-    return prefix[ends] - prefix[:length, None]
+    out: Ints = prefix[ends] - prefix[:length, None]
+    return out
 
 
 def _window_max(values: Ints) -> Ints:
@@ -178,9 +179,7 @@ def _stages(
 HopPrice = Callable[[Topology, OptionTable, OptionTable, int], int | None]
 
 
-def _hops(
-    problem: Problem, chosen: tuple[OptionTable, ...], rows: int, price: HopPrice
-) -> Floats:
+def _hops(problem: Problem, chosen: tuple[OptionTable, ...], rows: int, price: HopPrice) -> Floats:
     """Hop seconds between any two options at every cut; infinite without a route."""
     topology = problem.topology
     cuts = problem.tables.boundary_bytes[rows]

@@ -128,14 +128,20 @@ class _Audit:
         for sender in stage.replicas:
             for receiver in after.replicas:
                 # the other traffic of the two hosts: gradients upstream, activations downstream
-                out = 1 + (s > 0 and any(
-                    self._meet(sender, receiver, sender, other)
-                    for other in pipeline.stages[s - 1].replicas
-                ))
-                into = 1 + (s + 2 < len(pipeline.stages) and any(
-                    self._meet(receiver, sender, receiver, other)
-                    for other in pipeline.stages[s + 2].replicas
-                ))
+                out = 1 + (
+                    s > 0
+                    and any(
+                        self._meet(sender, receiver, sender, other)
+                        for other in pipeline.stages[s - 1].replicas
+                    )
+                )
+                into = 1 + (
+                    s + 2 < len(pipeline.stages)
+                    and any(
+                        self._meet(receiver, sender, receiver, other)
+                        for other in pipeline.stages[s + 2].replicas
+                    )
+                )
                 time = self._way(sender, receiver, size, out, into)
                 if time is None:
                     self._report(where, "no network joins the two stages")
@@ -151,8 +157,10 @@ class _Audit:
             return False
         one = self.world.topology.route(places[0], places[1])
         two = self.world.topology.route(places[2], places[3])
-        return one is not None and two is not None and bool(
-            set(one.resources).intersection(two.resources)
+        return (
+            one is not None
+            and two is not None
+            and bool(set(one.resources).intersection(two.resources))
         )
 
     def _way(
