@@ -19,6 +19,7 @@ from costmodels.schedules import period, takt
 from costmodels.units import PS_PER_S
 from planner.costing import OptionTable
 from planner.graphs.topology import Topology
+from planner.search.columns import Column
 from planner.search.finish import expected_finish_s
 from planner.search.problem import Problem, Setting
 from planner.search.space import best_hop_ps, expected_hop_ps, over_network
@@ -256,6 +257,30 @@ def finish_ps(problem: Problem, pipeline: BrutePipeline, replicas: int) -> int:
         for s in pipeline.stages
     )
     return round(slowest * PS_PER_S)
+
+
+def finish_ps_of(problem: Problem, column: Column, replicas: int) -> int:
+    """The same for a column of the search, with the actual number of replicas."""
+    slowest = max(
+        expected_finish_s(
+            problem,
+            problem.tables.tables[table_index(problem, s.class_index, s.tp, column.rows)],
+            s.first,
+            s.end,
+            replicas,
+        )
+        for s in column.stages
+    )
+    return round(slowest * PS_PER_S)
+
+
+def table_index(problem: Problem, class_index: int, tp: int, rows: int) -> int:
+    """Which table prices a stage."""
+    wanted = (class_index, tp, rows)
+    for k, table in enumerate(problem.tables.tables):
+        if (table.option.class_index, table.option.tp, table.option.rows) == wanted:
+            return k
+    raise LookupError(f"no option {wanted}")
 
 
 def _best_of_count(

@@ -82,7 +82,6 @@ def priced_plan(
         load_model(model, changes),
         load_cluster(cluster, catalog),
         load_job(None, changes),
-        catalog,
     )
     topology, job = context.topology, context.job
     level = context.options.zero_level

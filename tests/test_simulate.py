@@ -154,8 +154,8 @@ def test_rejects_devices_that_the_cluster_does_not_have() -> None:
 
 
 def test_a_stage_in_the_middle_sends_both_ways_over_one_port() -> None:
-    """The plan reserves the whole port for either direction of travel; on a slow network the
-    activations to the next stage and the gradients to the one before meet on it."""
+    """On a slow network the activations to the next stage and the gradients to the one before
+    meet on its port; the plan gives each half of it, so the replay finds nothing contended."""
     layers = [(0, 4), (4, 7), (7, 10)]
     stages = [
         StageSketch(tuple(f"node{k}/{i}" for i in range(4)), held) for k, held in enumerate(layers)

@@ -56,6 +56,12 @@ def rows_by_chip(plan: Planned) -> dict[str, int]:
     return rows
 
 
+def computed_s(found: Planned) -> float:
+    """Seconds of a step before gradients are exchanged: the rates were measured without."""
+    breakdown = found.plan.estimate.breakdown_s
+    return breakdown.fill + breakdown.steady
+
+
 def test_m1_is_sound(flodl):
     assert defects(flodl.plan, chips=2) == []
 
@@ -76,7 +82,7 @@ def test_m1_splits_the_rows_by_speed(flodl):
 
 
 def test_m1_reaches_the_sum_of_both_rates(flodl):
-    assert flodl.plan.estimate.step_time_s == pytest.approx(100.0, rel=0.01)
+    assert computed_s(flodl) == pytest.approx(100.0, rel=0.01)
 
 
 def test_m1_says_in_words_that_the_equal_split_is_worse_than_the_fast_card_alone(flodl):
@@ -96,7 +102,7 @@ def test_m2_reproduces_2000_images_per_second_with_equal_batches(timm):
 
 
 def test_m2_reproduces_2500_images_per_second_with_300_and_200(timm):
-    assert 1000 / timm.plan.estimate.step_time_s == pytest.approx(2500, rel=0.015)
+    assert 1000 / computed_s(timm) == pytest.approx(2500, rel=0.01)
 
 
 def test_m2_gives_three_fifths_of_the_images_to_the_faster_pair(timm):

@@ -5,8 +5,11 @@ import pytest
 from tests.scenarios.terminal import Planned, defects, host, planned, planner, replicas
 
 M4 = ("gpt2", "m4-uneven-nodes", "--global-batch", "64", "--seq-len", "1024")
-OVER_THE_NETWORK = ("--set", "cluster.nodes.0.nics.0.bandwidth_one_way=400 Gb/s",
-                    "--set", "cluster.nodes.1.nics.0.bandwidth_one_way=400 Gb/s")  # fmt: skip
+FAST = (
+    "gpt2", "m4-uneven-nodes", "--global-batch", "160", "--seq-len", "1024",
+    "--set", "cluster.nodes.0.nics.0.bandwidth_one_way=400 Gb/s",
+    "--set", "cluster.nodes.1.nics.0.bandwidth_one_way=400 Gb/s",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,5 @@ def test_the_best_plan_with_every_chip_has_a_price(m4):
     assert m4.baseline("best plan that uses every chip") < float("inf")
 
 
-def test_a_fast_network_brings_in_the_second_machine():
-    fast = planned(*M4, *OVER_THE_NETWORK)
-    assert {host(d) for r in replicas(fast.plan) for d in r.devices} == {"big", "small"}
+def test_a_fast_network_and_enough_rows_bring_in_the_second_machine():
+    assert {host(d) for r in replicas(planned(*FAST).plan) for d in r.devices} == {"big", "small"}
