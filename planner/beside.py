@@ -135,8 +135,8 @@ def remarks(chosen: Placement, found: Sequence[Baseline]) -> list[str]:
     loads = {(p.rows, p.micro_batches, p.last_rows) for p in chosen.layouts}
     if len(loads) > 1:
         out.append(
-            "pipelines process unequal numbers of rows: sum the losses over tokens, divide by the "
-            "tokens of the whole batch, and reduce gradients by sum"
+            "pipelines process unequal numbers of rows, so gradients must be weighted: sum the "
+            "losses over tokens, divide by the tokens of the whole batch, reduce by sum"
         )
     equal = next((b for b in found if b.name == EQUAL_SPLIT), None)
     alone = [b for b in found if b.name.endswith(" alone") and b.step_time_s is not None]

@@ -13,7 +13,9 @@ from planner.graphs.topology import Topology
 from planner.inputs.job import ResolvedJob
 from planner.options import legal_options
 from planner.search.engine import Engine, SearchLimits
+from planner.search.infeasible import nothing_fits
 from planner.search.problem import Problem
+from planner.search.settings import replica_intervals, vendor_windows
 
 if TYPE_CHECKING:
     from planner.solve import Context
@@ -49,25 +51,44 @@ def with_extra_memory(topology: Topology, extra_bytes: int) -> Topology:
 
 
 def shortfall_bytes(context: Context) -> int | None:
-    """Least extra memory per device (to 1/16 GiB) with which a plan exists; None if too much."""
+    """Least extra memory per device (to 1/16 GiB) with which a plan exists; None if too much.
 
-    def fits(sixteenths: int) -> bool:
-        changed = with_extra_memory(context.topology, sixteenths * GIB // 16)
-        return plan_exists(context, changed, context.job)
+    What is refuted by counting chips needs no search; the rest is searched from there upwards.
+    """
+
+    def refuted(sixteenths: int) -> bool:
+        topology = with_extra_memory(context.topology, sixteenths * GIB // 16)
+        problem = replace(
+            context.problem,
+            topology=topology,
+            tables=build_tables(context.model.graph, topology, context.job, context.options),
+        )
+        return nothing_fits(
+            problem, [(0.0, w) for w in vendor_windows(problem)], replica_intervals(problem), _never
+        )
 
     high = 16
-    while not fits(high):
+    while refuted(high):
         high *= 2
         if high > MAX_EXTRA_GIB * 16:
             return None
     low = 0
     while high - low > 1:
         middle = (low + high) // 2
-        if fits(middle):
-            high = middle
-        else:
+        if refuted(middle):
             low = middle
+        else:
+            high = middle
+    for extra in (high, high + 1, high + 2, high + 4, high + 8, high + 16):
+        if plan_exists(
+            context, with_extra_memory(context.topology, extra * GIB // 16), context.job
+        ):
+            return extra * GIB // 16
     return high * GIB // 16
+
+
+def _never() -> bool:
+    return False
 
 
 def candidate_jobs(job: ResolvedJob) -> list[tuple[str, ResolvedJob]]:
@@ -130,7 +151,7 @@ def checked(context: Context) -> list[str]:
         if len(names) > 1 and plan_exists(context, context.topology, job):
             out.append(f"all of these together: {'; '.join(names)}: checked, a plan exists")
     routed = all(
-        c.count > 1 or (c.index, c.index) in context.topology.class_routes
+        context.topology.class_routes.get((c.index, c.index)) is not None
         for c in context.topology.classes
     )
     for factor in (2, 4, 8, 16) if routed else ():

@@ -167,6 +167,12 @@ def _priced(
     )
 
 
+def stage_ps(problem: Problem, stage: BruteStage) -> int:
+    """Forward and backward of one micro-batch on a stage."""
+    costs = problem.tables.tables[stage.option].costs[stage.first : stage.end]
+    return sum(c.forward_total_ps + c.backward_total_ps(stage.policy) for c in costs)
+
+
 def _usage(problem: Problem, stages: Sequence[BruteStage]) -> tuple[int, ...]:
     options = [problem.tables.tables[s.option].option for s in stages]
     return tuple(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -108,7 +108,7 @@ class SmallJob:
         return json.dumps({"name": "small", "nodes": nodes})
 
 
-@lru_cache(maxsize=None)
+@cache
 def planned(job: SmallJob, hint: SmallJob | None = None) -> Plan:
     """The plan of a job, on request with the plan of another one as hint; without baselines."""
     with TemporaryDirectory() as folder:
@@ -168,7 +168,7 @@ def feasible_jobs() -> st.SearchStrategy[SmallJob]:
     return small_jobs().filter(_has_a_plan)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _has_a_plan(job: SmallJob) -> bool:
     try:
         planned(job)

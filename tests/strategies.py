@@ -301,6 +301,7 @@ def problems(
     sizes = draw(st.sampled_from(((1,), (1,), (2,), (1, 2))))
     policies = draw(st.sampled_from(((0, 1, 2), (0, 2), (0,))))
     state = draw(st.sampled_from((SMALL_STATE, StateBytes(2, 2, 12))))
+    fat = draw(st.sampled_from((4, 25)))  # a tensor that fits only inside a stage
     overhead = DeviceOverhead(*(draw(st.integers(0, 2)) for _ in range(3)))
     whole = sum(x.parameters * state.total + x.activations[0] + x.logits for x in layers)
     share = draw(st.sampled_from((None, 1.1, 0.8, 0.6, 0.45)))
@@ -320,7 +321,7 @@ def problems(
         degrees=widths,
         rows=sizes,
         tp_ticks=draw(st.integers(0, 2)),
-        boundary=(0, *(draw(st.integers(0, 6)) for _ in layers[1:])),
+        boundary=(0, *(draw(st.sampled_from((0, 1, 2, 3, 6, fat))) for _ in layers[1:])),
         policies=policies,
         state=state,
         overhead=overhead,

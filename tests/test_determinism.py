@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,7 +32,7 @@ class Ended:
     report: bytes
 
 
-@lru_cache(maxsize=None)
+@cache
 def ended(*arguments: str, seed: str, cwd: Path = ROOT) -> Ended:
     """A process of its own."""
     process = subprocess.run(

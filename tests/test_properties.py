@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from planner.plan import Certificate, Plan
 from planner.simulate import simulate
 from planner.verify import verify
-from tests.small_jobs import CHIPS, GAP, RATES_GBIT, Node, SmallJob, feasible_jobs, planned
+from tests.small_jobs import CHIPS, GAP, Node, SmallJob, feasible_jobs, planned
 
 ROUNDING = 1e-9
 
@@ -25,13 +25,13 @@ Test = TypeVar("Test", bound=Callable[..., None])
 
 
 def examples(count: int) -> Callable[[Test], Test]:
-    """The same examples in every test, so that their plans are made once; no minutes of shrinking."""
+    """The same examples in every test, so that plans are made once; no minutes of shrinking."""
     phases = (Phase.explicit, Phase.generate)
     limits = settings(deadline=None, database=None, max_examples=count, phases=phases)
     return lambda test: seed(2)(limits(test))
 
 
-few, more = examples(8), examples(25)
+few, more = examples(6), examples(16)
 
 
 def proof(plan: Plan) -> Certificate:
@@ -94,26 +94,24 @@ def test_the_whole_batch_is_trained(job):
 # --- a better cluster ---------------------------------------------------------------------------
 
 
-def another_host(job: SmallJob, draw: st.DataObject) -> SmallJob:
+def another_host(job: SmallJob) -> SmallJob:
     """One more host of a kind that is there."""
-    k = draw.draw(st.integers(0, len(job.nodes) - 1))
-    return job.with_node(k, count=job.nodes[k].count + 1)
+    return job.with_node(0, count=job.nodes[0].count + 1)
 
 
-def another_kind(job: SmallJob, draw: st.DataObject) -> SmallJob:
+def another_kind(job: SmallJob) -> SmallJob:
     """One host of a kind that is not there yet."""
     there = {n.chip for n in job.nodes}
-    chip = draw.draw(st.sampled_from([c for c in CHIPS if c not in there]))
-    gbit = draw.draw(st.sampled_from(RATES_GBIT))
-    return replace(job, nodes=(*job.nodes, Node("new-", chip, 1, 2, gbit)))
+    chip = next(c for c in CHIPS if c not in there)
+    return replace(job, nodes=(*job.nodes, Node("new-", chip, 1, 2, gbit=100)))
 
 
-def faster_ports(job: SmallJob, draw: st.DataObject) -> SmallJob:
+def faster_ports(job: SmallJob) -> SmallJob:
     """Twice the network rate at all hosts."""
     return replace(job, nodes=tuple(replace(n, gbit=2 * n.gbit) for n in job.nodes))
 
 
-def more_memory(job: SmallJob, draw: st.DataObject) -> SmallJob:
+def more_memory(job: SmallJob) -> SmallJob:
     """Nothing reserved any more."""
     return replace(job, nodes=tuple(replace(n, reserved_gib=0.0) for n in job.nodes))
 
@@ -121,32 +119,32 @@ def more_memory(job: SmallJob, draw: st.DataObject) -> SmallJob:
 better = pytest.mark.parametrize(
     "improve", [another_host, another_kind, faster_ports, more_memory], ids=lambda f: f.__name__
 )
-Improve = Callable[[SmallJob, st.DataObject], SmallJob]
+Improve = Callable[[SmallJob], SmallJob]
 
 
 @better
-@given(job=feasible_jobs(), draw=st.data())
+@given(job=feasible_jobs())
 @few
-def test_a_better_cluster_never_raises_the_bound(improve: Improve, job, draw):
+def test_a_better_cluster_never_raises_the_bound(improve: Improve, job):
     """Each bound is proven to the asked gap only, so it may fall short of its best by that."""
-    before, after = planned(job), planned(improve(job, draw))
+    before, after = planned(job), planned(improve(job))
     assert at_most(proof(after).lower_bound_s, proof(before).lower_bound_s / (1 - GAP))
 
 
 @better
-@given(job=feasible_jobs(), draw=st.data())
+@given(job=feasible_jobs())
 @few
-def test_a_better_cluster_is_no_slower_than_its_gap_allows(improve: Improve, job, draw):
+def test_a_better_cluster_is_no_slower_than_its_gap_allows(improve: Improve, job):
     """Every plan of the old cluster exists on the better one, so its bound is not above it."""
-    before, after = planned(job), planned(improve(job, draw))
+    before, after = planned(job), planned(improve(job))
     assert at_most(proof(after).objective_s * (1 - proof(after).gap), proof(before).objective_s)
 
 
 @better
-@given(job=feasible_jobs(), draw=st.data())
+@given(job=feasible_jobs())
 @few
-def test_with_the_old_plan_as_hint_a_better_cluster_is_never_slower(improve: Improve, job, draw):
-    before, after = planned(job), planned(improve(job, draw), hint=job)
+def test_with_the_old_plan_as_hint_a_better_cluster_is_never_slower(improve: Improve, job):
+    before, after = planned(job), planned(improve(job), hint=job)
     assert at_most(after.estimate.step_time_s, before.estimate.step_time_s)
 
 

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from planner.cli import main
@@ -43,7 +43,7 @@ class Planned(Ended):
     plan: Plan
 
     def baseline(self, start: str) -> float:
-        """Step time of the baseline whose name starts like this; infinite where it is impossible."""
+        """Step time of the baseline whose name starts like this; infinite if impossible."""
         (found,) = [b for b in self.plan.baselines if b.name.startswith(start)]
         return found.step_time_s if found.step_time_s is not None else float("inf")
 
@@ -55,7 +55,7 @@ def planner(*arguments: str | Path) -> Ended:
     return Ended(code, _text(out), _text(err))
 
 
-@lru_cache(maxsize=None)
+@cache
 def planned(*arguments: str) -> Planned:
     """Runs ``planner plan … -o FILE`` once for all tests that look at the result."""
     file = Path(tempfile.mkdtemp(prefix="planner-test-")) / "plan.json"

@@ -4,14 +4,14 @@ import json
 import re
 import shlex
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import pytest
 
 from tests.scenarios.terminal import Ended, planner
 
 
-@lru_cache(maxsize=None)
+@cache
 def refused(*line: str) -> Ended:
     """Asks for a plan, and for the error as JSON."""
     return planner("plan", *line, "--format", "json")

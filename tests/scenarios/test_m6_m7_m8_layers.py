@@ -88,9 +88,10 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Plan:
         "max_position_embeddings": 128, "tie_word_embeddings": False,
     }  # fmt: skip
     (folder / "tiny.json").write_text(json.dumps(config))
-    ended = planner("estimate", folder / "tiny.json", "4xA100-SXM-80GB",
-                    "pp: 4, layers_per_stage: [1, 2, 2, 3], zero: 0",
-                    "--global-batch", "8", "--seq-len", "128", "-o", folder / "plan.json")  # fmt: skip
+    layout = "pp: 4, layers_per_stage: [1, 2, 2, 3], zero: 0"
+    ended = planner("estimate", folder / "tiny.json", "4xA100-SXM-80GB", layout,
+                    "--global-batch", "8", "--seq-len", "128",
+                    "-o", folder / "plan.json")  # fmt: skip
     assert ended.code == 0
     return Plan.model_validate_json((folder / "plan.json").read_text(encoding="utf-8"))
 

@@ -1,4 +1,4 @@
-"""S3: one card of eight is dead. Seven A100-80 fine-tune Llama-3-8B with 256 rows, two at a time."""
+"""S3: one card of eight is dead; seven A100-80 fine-tune Llama-3-8B, 256 rows, two at a time."""
 
 import pytest
 

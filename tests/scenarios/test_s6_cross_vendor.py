@@ -1,5 +1,7 @@
 """S6: 1,024 A800 and 512 Ascend 910B3, joined by Ethernet alone, train Llama-3-70B."""
 
+import itertools
+
 import pytest
 
 from planner.inputs.model import load_model
@@ -52,7 +54,7 @@ def test_no_synchronisation_spans_vendors(s6):
 def test_every_pipeline_crosses_from_one_vendor_to_the_other_once(s6):
     for pipeline in s6.plan.pipelines:
         order = [vendor(s) for s in pipeline.stages]
-        changes = [a for a, b in zip(order, order[1:]) if a != b]
+        changes = [a for a, b in itertools.pairwise(order) if a != b]
         assert len(changes) == 1
 
 

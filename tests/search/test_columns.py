@@ -1,0 +1,255 @@
+"""Columns obey memory, cost what the schedule formula says, and are placed as they count chips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise, product
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from costmodels.memory import boundary_buffer_bytes, stage_memory
+from costmodels.schedules import exact_time, formula_time, period
+from planner.search.columns import Column, make_columns
+from planner.search.pipelines import Stage
+from planner.search.problem import Problem
+from planner.search.space import StageSpace, build_space, stage_limits
+from tests.oracle import (
+    BruteStage,
+    Run,
+    all_cuts,
+    all_pipelines,
+    finish_ps_of,
+    packs,
+    peak_bytes,
+    plan_hops,
+    runs_of,
+    table_index,
+)
+from tests.strategies import (
+    TICK_PS,
+    Case,
+    LayerTicks,
+    build_problem,
+    cases,
+    even_routes,
+    island_class,
+    open_setting,
+    problems,
+    topology,
+)
+
+CI = settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=100,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+COUNTS = (1, 2, 5)
+SIZE = {"max_pipelines": 250}
+
+
+@CI
+@given(cases(**SIZE))
+def test_columns_fit_into_memory_with_what_they_keep_in_flight(case: Case) -> None:
+    problem, replicas = case.problem, case.setting.replicas[0]
+    for column, count in _columns(case):
+        most = column.max_micro_batches or 2 * count
+        for m in {1, count, most}:
+            for stage in column.stages:
+                option = table_index(problem, stage.class_index, stage.tp, column.rows)
+                brute = BruteStage(option, stage.policy, stage.first, stage.end)
+                peak = peak_bytes(problem, brute, min(stage.in_flight, m), replicas)
+                usable = problem.topology.classes[stage.class_index].usable_memory_bytes
+                assert peak <= usable
+
+
+@CI
+@given(cases(**SIZE))
+def test_column_time_is_the_schedule_formula_plus_finish(case: Case) -> None:
+    for column, count in _columns(case):
+        depths = _depths(column)
+        times = (column.forward_ps, column.backward_ps, column.hop_ps)
+        formula = formula_time(*times, count, depths)
+        finish = finish_ps_of(case.problem, column, case.setting.replicas[0])
+        assert column.time_ps(count) == formula + finish
+        assert column.period_ps == period(*times, depths)
+
+
+@CI
+@given(cases(**SIZE))
+def test_column_depths_fall_to_one_at_the_last_stage(case: Case) -> None:
+    for column, _ in _columns(case):
+        depths = _depths(column)
+        assert depths[-1] == 1
+        assert all(a > b for a, b in pairwise(depths))
+
+
+@CI
+@given(cases(**SIZE))
+def test_exact_time_is_never_above_the_formula(case: Case) -> None:
+    for column, count in _columns(case):
+        times = (column.forward_ps, column.backward_ps, column.hop_ps)
+        exact = exact_time("1f1b", *times, _depths(column), count).total
+        assert exact <= column.time_ps(count) - column.finish_ps
+
+
+@CI
+@given(cases(**SIZE))
+def test_columns_pay_for_the_hops_that_a_placement_can_count_on(case: Case) -> None:
+    tables = case.problem.tables
+    for column, _ in _columns(case):
+        used = [
+            tables.tables[table_index(case.problem, s.class_index, s.tp, column.rows)]
+            for s in column.stages
+        ]
+        crossing = [int(tables.boundary_bytes[column.rows][s.first]) for s in column.stages[1:]]
+        assert list(column.hop_ps) == plan_hops(case.problem.topology, used, crossing)
+
+
+@CI
+@given(cases(**SIZE), st.integers(0, 200))
+def test_micro_batches_are_the_most_that_end_by_the_target(case: Case, ticks: int) -> None:
+    target = ticks * TICK_PS
+    for column, _ in _columns(case):
+        count = column.micro_batches(target)
+        assert count == 0 or column.time_ps(count) <= target
+        assert count == column.max_micro_batches or column.time_ps(count + 1) > target
+
+
+@settings(CI, max_examples=25)
+@given(cases(**SIZE))
+def test_no_column_is_better_than_all_policies_and_depths_allow(case: Case) -> None:
+    best = _best_runs(case)
+    for column, _ in _columns(case):
+        stages = tuple(
+            (table_index(case.problem, s.class_index, s.tp, column.rows), s.first, s.end)
+            for s in column.stages
+        )
+        for m in COUNTS:
+            if column.max_micro_batches is None or m <= column.max_micro_batches:
+                assert column.time_ps(m) >= best[stages, m].time_ps
+
+
+@settings(CI, max_examples=25)
+@given(cases(**SIZE))
+def test_a_column_exists_wherever_a_pipeline_fits(case: Case) -> None:
+    found = {
+        (
+            tuple(
+                (table_index(case.problem, s.class_index, s.tp, column.rows), s.first, s.end)
+                for s in column.stages
+            ),
+            count,
+        )
+        for column, count in _columns(case)
+    }
+    assert found == set(_best_runs(case))
+
+
+@CI
+@given(cases(**SIZE), st.integers(1, 3))
+def test_stage_limits_agree_with_the_memory_model(case: Case, in_flight: int) -> None:
+    problem, replicas = case.problem, case.setting.replicas[0]
+    tables = problem.tables
+    for k, table in enumerate(tables.tables):
+        option = table.option
+        edges = [*(int(b) for b in tables.boundary_bytes[option.rows]), 0]
+        for policy in problem.policies:
+            static, each, room = stage_limits(problem, table, policy, replicas)
+            for first, end in _intervals(tables.layers):
+                items = stage_memory(
+                    [c.price for c in table.costs[first:end]],
+                    [policy] * (end - first),
+                    state=tables.state,
+                    overhead=tables.overheads[option.class_index],
+                    in_flight=in_flight,
+                    micro_batches=in_flight,
+                    zero_level=tables.zero_level,
+                    replicas=replicas,
+                    boundary_bytes=boundary_buffer_bytes(
+                        edges[first],
+                        edges[end],
+                        tp=option.tp,
+                        sequence_parallel=tables.sequence_parallel,
+                    ),
+                )
+                usable = problem.topology.classes[option.class_index].usable_memory_bytes
+                assert (
+                    items.peak == static[first, end - first] + in_flight * each[first, end - first]
+                )
+                assert room[first, end - first] == usable - static[first, end - first]
+                brute = BruteStage(k, policy, first, end)
+                assert items.peak == peak_bytes(problem, brute, in_flight, replicas)
+
+
+@settings(CI, max_examples=150)
+@given(problems(max_layers=1), st.lists(st.sampled_from((1, 2, 4)), max_size=9))
+def test_packing_rows_admit_exactly_what_fits_into_islands(
+    problem: Problem, sizes: list[int]
+) -> None:
+    for cls in problem.topology.classes:
+        legal = {t.option.tp for t in problem.tables.tables if t.option.class_index == cls.index}
+        groups = [size for size in sizes if size in legal]
+        admitted = all(
+            sum(tp for tp in groups if k in problem.rows_of(cls.index, tp)) <= capacity
+            for k, (c, _, capacity) in enumerate(problem.packing_rows)
+            if c == cls.index
+        )
+        assert admitted == packs(groups, cls.size, cls.count)
+
+
+def test_memory_that_cannot_hold_the_round_trip_costs_period() -> None:
+    # Two stages of 3 ticks, hop 3: the rule wants 4 in flight; 2 fit and carry 12 ticks of trip.
+    classes = (island_class(0, 1, 2, memory=2 * 10 + 6),)
+    problem = build_problem(
+        (LayerTicks(1, 2, activations=(10, 10, 10)),) * 2,
+        topology(classes, even_routes(classes)),
+        slowness=(1,),
+        degrees=((1,),),
+        boundary=(0, 3),
+        global_batch=6,
+    )
+    setting = open_setting(problem, (1, 1))
+    space = build_space(problem, setting, 1, optimistic=False)
+    (column,) = make_columns(problem, space, [Stage(0, 0, 1), Stage(0, 1, 2)], 6)
+    assert _depths(column) == (2, 1)
+    assert column.period_ps == 6 * TICK_PS
+    assert column.fill_ps == 12 * TICK_PS
+
+
+def _columns(case: Case) -> Iterator[tuple[Column, int]]:
+    """The columns of every sequence of stages, with the micro-batches they were made for."""
+    layers = case.problem.tables.layers
+    for rows in case.problem.tables.boundary_bytes:
+        space: StageSpace = build_space(case.problem, case.setting, rows, optimistic=False)
+        for cuts in all_cuts(layers, case.problem.max_stages):
+            intervals = list(zip((0, *cuts), (*cuts, layers)))
+            for choice in product(range(len(space.options)), repeat=len(intervals)):
+                pipeline = [Stage(k, i, j) for k, (i, j) in zip(choice, intervals)]
+                for count in COUNTS:
+                    for column in make_columns(case.problem, space, pipeline, count):
+                        yield column, count
+
+
+def _best_runs(case: Case) -> dict[tuple[tuple[tuple[int, int, int], ...], int], Run]:
+    """The best run of every sequence of stages over all policies and depths."""
+    best: dict[tuple[tuple[tuple[int, int, int], ...], int], Run] = {}
+    for pipeline in all_pipelines(case.problem, case.setting):
+        stages = tuple((s.option, s.first, s.end) for s in pipeline.stages)
+        for run in runs_of(case.problem, pipeline, case.setting.replicas[0], max(COUNTS)):
+            key = (stages, run.micro_batches)
+            if run.micro_batches in COUNTS and (key not in best or run.time_ps < best[key].time_ps):
+                best[key] = run
+    return best
+
+
+def _depths(column: Column) -> tuple[int, ...]:
+    return tuple(s.in_flight for s in column.stages)
+
+
+def _intervals(layers: int) -> Iterator[tuple[int, int]]:
+    for first in range(layers):
+        for end in range(first + 1, layers + 1):
+            yield first, end

@@ -1,0 +1,256 @@
+"""The pricing dynamic program against all pipelines, one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise, product
+from math import inf, isclose
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from costmodels.units import PS_PER_S
+from planner.search.finish import least_finish_s
+from planner.search.pipelines import Pricer, Stage
+from planner.search.space import StageSpace, best_hop_ps, build_space
+from tests.oracle import BruteStage, all_cuts, most_in_flight, stage_ps
+from tests.strategies import (
+    AMPLE,
+    TICK_S,
+    Case,
+    LayerTicks,
+    build_problem,
+    cases,
+    even_routes,
+    island_class,
+    open_setting,
+    topology,
+)
+
+CI = settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=100,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Query:
+    """What the pricer is asked: a price per option of the space, τ, λ and a depth cap."""
+
+    prices: tuple[float, ...]
+    takt_s: float
+    weight: float
+    depth_cap: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A case, one of its spaces, and queries over it."""
+
+    case: Case
+    space: StageSpace
+    queries: tuple[Query, ...]
+
+
+@st.composite
+def asked(draw: st.DrawFn) -> Asked:
+    """Queries at takts that pipelines really have, and between them."""
+    case = draw(cases(max_pipelines=1500))
+    rows = draw(st.sampled_from(sorted(case.problem.tables.boundary_bytes)))
+    space = build_space(case.problem, case.setting, rows, optimistic=True)
+    points = [float(p) for p in Pricer(space, case.problem.max_stages).breakpoints()]
+    takts = st.sampled_from(points or [TICK_S]) | st.floats(TICK_S, 60 * TICK_S)
+    price = st.integers(0, 12).map(lambda n: n / 4)
+    queries = tuple(
+        Query(
+            tuple(draw(price) for _ in space.options),
+            draw(takts),
+            draw(st.sampled_from((0.0, 1.0, 0.2))) / TICK_S,
+            draw(st.integers(1, 4)),
+        )
+        for _ in range(3)
+    )
+    return Asked(case, space, queries)
+
+
+@CI
+@given(asked())
+def test_no_pipeline_is_cheaper_than_the_answer(given_: Asked) -> None:
+    for query in given_.queries:
+        cost, _ = _ask(given_, query)
+        assert cost <= _cheapest(given_, query) * (1 + TOLERANCE)
+
+
+@CI
+@given(asked())
+def test_the_pipeline_of_the_answer_costs_what_the_answer_says(given_: Asked) -> None:
+    for query in given_.queries:
+        cost, pipeline = _ask(given_, query)
+        if pipeline is not None:
+            assert isclose(cost, _cost(given_, query, pipeline), rel_tol=TOLERANCE, abs_tol=1e-15)
+
+
+@CI
+@given(asked())
+def test_answer_is_the_cheapest_pipeline_where_memory_is_ample(given_: Asked) -> None:
+    classes = given_.case.problem.topology.classes
+    if any(cls.usable_memory_bytes < AMPLE for cls in classes):
+        return
+    for query in given_.queries:
+        cost, pipeline = _ask(given_, query)
+        assert isclose(cost, _cheapest(given_, query), rel_tol=TOLERANCE, abs_tol=1e-15)
+        assert (pipeline is None) == (cost == inf)
+
+
+@CI
+@given(asked())
+def test_queries_answered_together_agree_with_queries_alone(given_: Asked) -> None:
+    same = [q for q in given_.queries if q.prices == given_.queries[0].prices]
+    same += [Query(same[0].prices, q.takt_s, q.weight, q.depth_cap) for q in given_.queries[1:]]
+    pricer = Pricer(given_.space, given_.case.problem.max_stages)
+    together = pricer.solve(
+        np.array(same[0].prices),
+        np.array([q.takt_s for q in same]),
+        np.array([q.weight for q in same]),
+        np.array([q.depth_cap for q in same]),
+    )
+    for k, query in enumerate(same):
+        assert isclose(together.cost[k], _ask(given_, query)[0], rel_tol=TOLERANCE)
+
+
+@CI
+@given(asked(), st.sampled_from((0.5, 0.99, 1.01, 2.0)))
+def test_cutoff_hides_exactly_what_is_not_below_it(given_: Asked, factor: float) -> None:
+    for query in given_.queries:
+        cost, _ = _ask(given_, query)
+        if cost in (0.0, inf):
+            continue
+        hidden, _ = _ask(given_, query, cutoff=cost * factor)
+        assert hidden == inf if factor < 1 else isclose(hidden, cost, rel_tol=TOLERANCE)
+
+
+@CI
+@given(asked())
+def test_answer_never_rises_with_a_longer_takt(given_: Asked) -> None:
+    for query in given_.queries:
+        longer = Query(query.prices, 1.5 * query.takt_s, query.weight, query.depth_cap)
+        assert _ask(given_, longer)[0] <= _ask(given_, query)[0] * (1 + TOLERANCE)
+
+
+@CI
+@given(asked())
+def test_breakpoints_hold_the_takt_of_every_pipeline(given_: Asked) -> None:
+    points = Pricer(given_.space, given_.case.problem.max_stages).breakpoints()
+    for query in given_.queries:
+        _, pipeline = _ask(given_, query)
+        if pipeline is not None:
+            times = _times(given_, query, pipeline)
+            hops = _hops(given_, pipeline)
+            takt = max(*times, *hops) if hops else max(times)
+            assert np.any(np.isclose(points, takt, rtol=TOLERANCE, atol=0.0))
+
+
+def test_price_of_a_class_moves_layers_to_the_other_one() -> None:
+    classes = (island_class(0, 1, 1), island_class(1, 1, 1))
+    problem = build_problem(
+        (LayerTicks(1, 1),) * 3,
+        topology(classes, even_routes(classes)),
+        slowness=(1, 1),
+        degrees=((1,), (1,)),
+    )
+    pricer = Pricer(build_space(problem, open_setting(problem), 1, optimistic=True), 3)
+    for prices, expected in (((1.0, 2.0), 0), ((2.0, 1.0), 1)):
+        answer = pricer.solve(np.array(prices), np.array([1.0]), np.zeros(1), 1)
+        assert answer.cost[0] == 1.0
+        assert answer.pipelines[0] == (Stage(expected, 0, 3),)
+
+
+def test_layers_that_fit_only_together_are_found() -> None:
+    # The fat tensor between the layers needs 2·6 bytes of buffers only where it is sent away.
+    classes = (island_class(0, 1, 1, memory=10),)
+    problem = build_problem(
+        (LayerTicks(1, 1, parameters=1),) * 2,
+        topology(classes, even_routes(classes)),
+        slowness=(1,),
+        degrees=((1,),),
+        boundary=(0, 6),
+    )
+    pricer = Pricer(build_space(problem, open_setting(problem), 1, optimistic=True), 2)
+    answer = pricer.solve(np.ones(1), np.array([1.0]), np.zeros(1), 1)
+    assert answer.pipelines[0] == (Stage(0, 0, 2),)
+
+
+def _ask(
+    given_: Asked, query: Query, cutoff: float | None = None
+) -> tuple[float, tuple[Stage, ...] | None]:
+    pricer = Pricer(given_.space, given_.case.problem.max_stages)
+    answer = pricer.solve(
+        np.array(query.prices),
+        np.array([query.takt_s]),
+        np.array([query.weight]),
+        query.depth_cap,
+        cutoffs=None if cutoff is None else np.array([cutoff]),
+    )
+    return float(answer.cost[0]), answer.pipelines[0]
+
+
+def _cheapest(given_: Asked, query: Query) -> float:
+    problem = given_.case.problem
+    best = inf
+    for cuts in all_cuts(problem.tables.layers, problem.max_stages):
+        intervals = list(zip((0, *cuts), (*cuts, problem.tables.layers)))
+        for choice in product(range(len(given_.space.options)), repeat=len(intervals)):
+            pipeline = tuple(Stage(k, i, j) for k, (i, j) in zip(choice, intervals))
+            best = min(best, _cost(given_, query, pipeline))
+    return best
+
+
+def _cost(given_: Asked, query: Query, pipeline: tuple[Stage, ...]) -> float:
+    """Σ price + λ·fill, infinite where a stage does not fit or a stage or hop exceeds τ."""
+    times, hops = _times(given_, query, pipeline), _hops(given_, pipeline)
+    if max((*times, *hops)) > query.takt_s * (1 + 1e-12):
+        return inf
+    head = pipeline[0]
+    table = given_.space.options[head.option]
+    least = least_finish_s(given_.case.problem, table, given_.case.setting.replicas)
+    fill = sum(times) + 2 * sum(hops) + float(least[head.end])
+    return sum(query.prices[s.option] for s in pipeline) + query.weight * fill
+
+
+def _times(given_: Asked, query: Query, pipeline: tuple[Stage, ...]) -> list[float]:
+    """Fastest policy of each stage that keeps min(position from the end, cap) in flight."""
+    problem, setting = given_.case.problem, given_.case.setting
+    found = []
+    for s, stage in enumerate(pipeline):
+        option = given_.space.options[stage.option].option
+        need = min(len(pipeline) - s, query.depth_cap)
+        low, high = setting.windows[option.class_index]
+        ways = [
+            stage_ps(problem, way)
+            for policy in problem.policies
+            for way in (BruteStage(option.index, policy, stage.first, stage.end),)
+            if most_in_flight(problem, way, setting.replicas[1], need) == need
+        ]
+        inside = low <= stage.first and stage.end <= high
+        found.append(min(ways) / PS_PER_S if ways and inside else inf)
+    return found
+
+
+def _hops(given_: Asked, pipeline: tuple[Stage, ...]) -> list[float]:
+    problem = given_.case.problem
+    crossing = problem.tables.boundary_bytes[given_.space.rows]
+    hops = [
+        best_hop_ps(
+            problem.topology,
+            given_.space.options[a.option],
+            given_.space.options[b.option],
+            int(crossing[b.first]),
+        )
+        for a, b in pairwise(pipeline)
+    ]
+    return [inf if ps is None else ps / PS_PER_S for ps in hops]
