@@ -162,6 +162,22 @@ def classify(priced: PricedLayout) -> PlanClass:
     return "rectangular" if len({tp for tp, _, _ in layout}) == 1 else "staged"
 
 
+CLASSES: tuple[PlanClass, ...] = ("rectangular", "staged", "asymmetric")
+"""Plan classes from the least to the most general one."""
+
+
+def most_general(job: ResolvedJob) -> PlanClass:
+    """The most general class of plan that the job allows."""
+    if job.plan_class in ("rectangular", "staged"):
+        return "rectangular" if job.plan_class == "rectangular" else "staged"
+    return "asymmetric" if job.unequal_pipelines else "staged"
+
+
+def allowed(priced: PricedLayout, job: ResolvedJob) -> bool:
+    """Whether a layout is of a class that the job allows."""
+    return CLASSES.index(classify(priced)) <= CLASSES.index(most_general(job))
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFlops:
     """FLOPs per token that count as useful, with and without the attention term."""

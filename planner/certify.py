@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from costmodels.memory import device_overhead
 from costmodels.price import POLICIES
 from costmodels.units import GIB, PS_PER_S
+from planner import assemble
 from planner.layout import PricedLayout
 from planner.plan import Certificate, SearchSpace, SolverInfo
 from planner.search.engine import SearchOutcome
@@ -71,7 +72,7 @@ def declared_space(context: Context) -> SearchSpace:
     allowed = [
         "pipelines of their own depth, layer split, chips, tensor-parallel degree per stage, "
         "recomputation per stage and number of micro-batches; chips may stay idle"
-        if job.unequal_pipelines
+        if assemble.most_general(job) == "asymmetric"
         else "identical pipelines",
         f"tensor parallel {{{', '.join(map(str, degrees))}}} inside an island",
         f"{{{', '.join(map(str, rows))}}} rows per micro-batch, one value per pipeline",

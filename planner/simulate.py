@@ -30,6 +30,7 @@ from functools import lru_cache
 
 from costmodels.schedules import Op, stage_order
 from costmodels.units import PS_PER_S
+from planner.callable_module import make_callable
 from planner.errors import InputError, Problem
 from planner.graphs.topology import Island
 from planner.plan import Pipeline, Plan, Replica, Stage
@@ -263,3 +264,6 @@ def _tracks(pipeline: Pipeline) -> tuple[StageTrack, ...]:
 
 def _picoseconds(seconds: float) -> int:
     return round(seconds * PS_PER_S)
+
+
+make_callable(__name__, simulate)

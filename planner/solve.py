@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from planner import assemble, beside, certify, remedies
+from planner.callable_module import make_callable
 from planner.checks import check_inputs
 from planner.costing import build_tables
 from planner.errors import InfeasibleError, InputError, NoPlanFound, PlannerError
@@ -135,7 +136,12 @@ def search(
     interrupted: Callable[[], bool],
 ) -> Found:
     """Find the best plan over the whole fleet and over its natural parts, then prove a bound."""
-    limits = SearchLimits(gap=params.gap, seed=params.seed, use_all=not context.job.idle_chips)
+    limits = SearchLimits(
+        gap=params.gap,
+        seed=params.seed,
+        use_all=not context.job.idle_chips,
+        uniform_tried=5 if assemble.most_general(context.job) == "asymmetric" else 200,
+    )
     engine = engine_for(context, limits, progress, interrupted)
     engine.find()
     parts: dict[tuple[int, ...], Solution | None] = {}
@@ -188,7 +194,7 @@ def fleet_parts(context: Context) -> list[tuple[tuple[int, ...], tuple[int, ...]
 def real_time_ps(context: Context, solution: Solution) -> int | None:
     """Formula time of a solution on named devices; None where the placement does not fit."""
     priced = place_solution(context, solution).priced
-    return priced.formula_ps if priced.fits else None
+    return priced.formula_ps if priced.fits and assemble.allowed(priced, context.job) else None
 
 
 def realise(context: Context, found: Found, params: SolveParams, hint: Plan | None) -> Placement:
@@ -204,6 +210,7 @@ def realise(context: Context, found: Found, params: SolveParams, hint: Plan | No
         if layouts is not None:
             priced = context.pricer.price(layouts, context.options.zero_level)
             candidates.append(Placement(layouts, priced, "replicas-together"))
+    candidates = [c for c in candidates if assemble.allowed(c.priced, context.job)]
     feasible = [c for c in candidates if c.priced.fits]
     if feasible:
         return min(feasible, key=lambda c: (c.priced.exact_ps, c.priced.formula_ps))
@@ -311,3 +318,5 @@ def input_records(context: Context) -> Inputs:
 
 
 __all__ = ["Context", "InfeasibleError", "Progress", "SolveParams", "prepare", "solve"]
+
+make_callable(__name__, solve)

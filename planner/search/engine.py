@@ -31,8 +31,6 @@ SAME_LEAGUE = 1.03
 """Settings whose relaxation is this much worse than the best one's are left to the proof."""
 ROOT_ROUNDS = 6
 FEW_PIPELINES = 12
-UNIFORM_TRIED = 5
-"""Plans of equal pipelines that are priced for real beside the integer master's."""
 WINDOWS_RELAXED = 12
 WINDOWS_SEARCHED = 3
 """Vendor cuts of which a rough relaxation, and then a search, is made before the proof."""
@@ -51,6 +49,8 @@ class SearchLimits:
     max_queries: int = 60_000
     only_classes: tuple[int, ...] | None = None
     use_all: bool = False
+    uniform_tried: int = 5
+    """Plans of equal pipelines priced for real beside the integer master's."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ class Engine:
         )
         improved = self._offer_all(found)
         if not self.limits.use_all:
-            improved |= self._offer_each(node.uniform_plans(UNIFORM_TRIED))
+            improved |= self._offer_each(node.uniform_plans(self.limits.uniform_tried))
         return improved
 
     def _offer_all(self, solutions: list[Solution]) -> bool:
@@ -279,7 +279,7 @@ class Engine:
         )
         improved = self._offer_all(found)
         if not self.limits.use_all:
-            improved |= self._offer_each(node.uniform_plans(UNIFORM_TRIED))
+            improved |= self._offer_each(node.uniform_plans(self.limits.uniform_tried))
         if improved:
             self.report("proving", None, "better plan from the proof")
 

@@ -58,16 +58,16 @@ def least_finish_s(
     low, high = replicas
     parameters = np.concatenate([[0], np.cumsum(table.parameters)]).astype(np.float64)
     traffic = parameters * sync_bytes_per_parameter(problem)
+    widest = max(c.size for c in topology.classes)
+    hosts = max(2, -(-low // widest))
+    port = max(_ports(topology, cls), default=np.inf)
+    sync = (hosts - 1) / hosts * traffic * tp / port
     if low <= 1:
         sync = np.zeros_like(traffic)
     elif low <= cls.size // tp:
+        # all in one island, or spread over two where the port is faster than the fabric
         rate = cls.fabric.total_bandwidth * cls.fabric.efficiency
-        sync = (low - 1) / low * traffic / rate
-    else:
-        widest = max(c.size for c in topology.classes)
-        hosts = max(2, -(-low // widest))
-        port = max(_ports(topology, cls), default=np.inf)
-        sync = (hosts - 1) / hosts * traffic * tp / port
+        sync = np.minimum(sync, (low - 1) / low * traffic / rate)
     shards = high if problem.tables.zero_level else 1
     update = np.array(
         [optimizer_update_s(p, problem.tables.state, cls.chip, shards) for p in parameters]

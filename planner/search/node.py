@@ -527,13 +527,22 @@ class Node:
                 )
                 if used
             )
-            copies = min(copies, high, self.problem.global_batch // column.rows)
-            if copies < low:
-                continue
-            count = -(-self.problem.global_batch // (copies * column.rows))
-            if column.max_micro_batches is not None and count > column.max_micro_batches:
-                continue
-            found.append((column.time_ps(count), column, copies))
+            most_copies = min(copies, high, self.problem.global_batch // column.rows)
+            even = next(
+                (
+                    r
+                    for r in range(most_copies, low - 1, -1)
+                    if self.problem.global_batch % (r * column.rows) == 0
+                ),
+                0,
+            )
+            for copies in sorted({most_copies, even}):
+                if copies < max(low, 1):
+                    continue
+                count = -(-self.problem.global_batch // (copies * column.rows))
+                if column.max_micro_batches is not None and count > column.max_micro_batches:
+                    continue
+                found.append((column.time_ps(count), column, copies))
         found.sort(key=lambda f: (f[0], f[2], f[1].rows, f[1].stages))
         return [
             Solution(self.setting, (column,), (copies,), time, time)

@@ -66,19 +66,15 @@ def chip_seconds(problem: Problem) -> Floats:
 def fluid_bound_s(problem: Problem, work: Floats, windows: Windows) -> float:
     """Work over capacity: a weak but immediate lower bound on the step time under windows.
 
-    Every vendor must do its layers for the whole batch. Within a vendor the work of a layer goes
-    wherever it is cheapest relative to its first layer's ratio, which can only be optimistic:
-    classes of one vendor are merged by their speed on the layer where each is relatively best.
+    The classes that share a window must do its layers for the whole batch; they are merged by
+    their speed on the layer where each is relatively best, which can only be optimistic.
+    Different windows belong to different vendors and do not overlap.
     """
     classes = problem.topology.classes
     worst = 0.0
-    for vendor in sorted({c.chip.vendor for c in classes}):
+    for window in sorted({w for w in windows if w[0] < w[1]}):
         members = [
-            c
-            for c in classes
-            if c.chip.vendor == vendor
-            and windows[c.index][0] < windows[c.index][1]
-            and np.isfinite(work[c.index]).any()
+            c for c in classes if windows[c.index] == window and np.isfinite(work[c.index]).any()
         ]
         if not members:
             continue

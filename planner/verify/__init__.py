@@ -7,6 +7,7 @@ bound, objective, gap and status are consistent.
 
 from __future__ import annotations
 
+from planner.callable_module import make_callable
 from planner.errors import InputError, Problem
 from planner.plan import InputRecord, Plan, digest
 from planner.restore import restore
@@ -59,3 +60,6 @@ def _hashes(plan: Plan) -> list[Problem]:
         if record is not None and record.digest != digest(record.resolved):
             problems.append(Problem(f"inputs.{name}.digest", "does not match what was resolved"))
     return problems
+
+
+make_callable(__name__, verify)
