@@ -54,7 +54,7 @@ def plan(
             min=0.0,
             max=1.0,
             metavar="FRACTION",
-            help="Stop when proven to be within this fraction of the best.",
+            help="Call the plan good when proven to be within this fraction of the best.",
         ),
     ] = 0.01,
     seed: Annotated[

@@ -98,7 +98,11 @@ def proof(certificate: Certificate) -> Text:
         )
     text = Text.assemble((head, "bold"))
     if certificate.status == "feasible":
-        text.append(" (a limit stopped the search: give it more time to narrow this)")
+        asked = certificate.solver.limits.get("gap")
+        if not certificate.deterministic:
+            text.append(" (a limit stopped the proof)")
+        elif isinstance(asked, float):
+            text.append(f" (more than the {percent(asked)} asked for with --gap)")
     text.append(
         f"\nformula time {duration(certificate.objective_s)}, "
         f"proven bound {duration(certificate.lower_bound_s)}"

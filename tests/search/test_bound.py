@@ -134,6 +134,23 @@ def test_more_pipelines_than_chips_are_refuted_at_any_time() -> None:
     assert _refutes(crowded, prices, 10**6 * TICK_PS)
 
 
+def test_layers_that_take_no_time_are_no_obstacle() -> None:
+    classes = (island_class(0, 1, 2),)
+    problem = build_problem(
+        (LayerTicks(0, 0), LayerTicks(2, 4)),
+        topology(classes, even_routes(classes)),
+        slowness=(1,),
+        degrees=((1,),),
+        global_batch=4,
+        max_stages=2,
+    )
+    case = Case(problem, open_setting(problem))
+    optimum = 2 * 6 * TICK_PS + UPDATE
+    assert brute_force(problem, case.setting).time_ps == optimum
+    assert _refutes(case, _fair(problem), int(optimum * (1 - FINE)))
+    assert not _refutes(case, _fair(problem), optimum)
+
+
 def test_stopping_early_proves_nothing() -> None:
     case = _chips(1, batch=5)
     pricers = _pricers(case.problem, case.setting)
