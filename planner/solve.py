@@ -211,6 +211,9 @@ def realise(context: Context, found: Found, params: SolveParams, hint: Plan | No
             priced = context.pricer.price(layouts, context.options.zero_level)
             candidates.append(Placement(layouts, priced, "replicas-together"))
     candidates = [c for c in candidates if assemble.allowed(c.priced, context.job)]
+    if not context.job.idle_chips:
+        every = context.topology.chips
+        candidates = [c for c in candidates if beside.chips_used(c) == every]
     feasible = [c for c in candidates if c.priced.fits]
     if feasible:
         return min(feasible, key=lambda c: (c.priced.exact_ps, c.priced.formula_ps))

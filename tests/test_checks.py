@@ -34,9 +34,7 @@ def test_an_ordinary_job_has_no_problems_and_no_warnings():
 def test_a_precision_that_a_chip_lacks_names_chip_and_remedy():
     (problem,), _ = check("s1-a100-v100", "job.precision=bf16")
     assert problem.message == "V100-SXM2-32GB has no bf16 matrix units (it has fp32, fp16)"
-    assert problem.remedy == (
-        "--set job.precision=fp16, which every chip of the cluster has"
-    )
+    assert problem.remedy == ("--set job.precision=fp16, which every chip of the cluster has")
 
 
 def test_fp8_is_refused_on_chips_of_before():

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from planner.plan import Certificate, Plan
 from planner.simulate import simulate
 from planner.verify import verify
-from tests.small_jobs import CHIPS, GAP, Node, SmallJob, feasible_jobs, planned
+from tests.small_jobs import CHIPS, Node, SmallJob, feasible_jobs, planned
 
 ROUNDING = 1e-9
 
@@ -125,10 +125,14 @@ Improve = Callable[[SmallJob], SmallJob]
 @better
 @given(job=feasible_jobs())
 @few
-def test_a_better_cluster_never_raises_the_bound(improve: Improve, job):
-    """Each bound is proven to the asked gap only, so it may fall short of its best by that."""
+def test_a_better_cluster_never_has_a_bound_above_the_old_plan(improve: Improve, job):
+    """The old plan exists on the better cluster, so no bound there may be above its time.
+
+    Two proofs of different clusters may stop at different distances from their optima; that the
+    bounds themselves are ordered is not promised.
+    """
     before, after = planned(job), planned(improve(job))
-    assert at_most(proof(after).lower_bound_s, proof(before).lower_bound_s / (1 - GAP))
+    assert at_most(proof(after).lower_bound_s, proof(before).objective_s)
 
 
 @better
@@ -181,9 +185,7 @@ def test_counted_hosts_are_the_same_as_hosts_written_one_by_one(job):
 def measured(job: SmallJob, factor: float) -> SmallJob:
     """All chips measured, ``factor`` times as slow; nothing to send, next to nothing to update."""
     layers = tuple(replace(s, million_weights=0, sent=1) for s in job.layers)
-    nodes = tuple(
-        replace(n, rows_per_s=(0.4 + 0.3 * k) / factor) for k, n in enumerate(job.nodes)
-    )
+    nodes = tuple(replace(n, rows_per_s=(0.4 + 0.3 * k) / factor) for k, n in enumerate(job.nodes))
     return replace(job, layers=layers, nodes=nodes)
 
 

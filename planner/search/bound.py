@@ -160,7 +160,8 @@ class _Task:
         self.queries = 0
         self._met: set[tuple[Stage, ...]] = set()
         points = pricer.breakpoints()
-        self.points = points[points <= target]
+        # a stage of layers that take no time is never the slowest one
+        self.points = points[(points > 0) & (points <= target)]
 
     def run(self, max_queries: int, interrupted: Callable[[], bool]) -> None:
         """Level by level: all intervals of one level share the passes of the shortest path."""

@@ -37,6 +37,8 @@ SEVERAL = 4
 """Numbers of stages per query that become columns of plans: the best may lack memory for depth."""
 REFUTE_STEPS = (0.001, 0.003, 0.007, 0.014, 0.025, 0.05, 0.1, 0.2, 0.4, 0.7)
 """How far below the relaxation's target a proof is tried, in turn."""
+LATE = 64
+"""Where nothing known reaches the batch, prices are taken at so many times the target."""
 REFUTE_ROUNDS = 60
 FEW_PIPELINES = 8
 PROBE_TILTS = (0.9, 0.97, 1.03, 1.1)
@@ -257,7 +259,12 @@ class Node:
             columns = list(side.columns.values())
             target = self.relaxation_target(columns, low, high)
             if target is None:
-                return best
+                # the columns known never reach the batch: go on at the prices of a late target
+                late = high * LATE
+                prices = solve_relaxation(self.problem, self.setting, columns, late)
+                if prices is None or not self._query_side(side, prices, columns, late):
+                    return best
+                continue
             prices = solve_relaxation(self.problem, self.setting, columns, target)
             if prices is None:
                 return best
@@ -328,7 +335,7 @@ class Node:
         rows = pricer.space.rows
         most = -(-self.problem.global_batch // rows)
         points = pricer.breakpoints()
-        points = points[points <= target]
+        points = points[(points > 0) & (points <= target)]
         if len(points) == 0:
             return 0
         low = max(float(points[0]), target / (most + self.problem.max_stages))
@@ -384,11 +391,9 @@ class Node:
         for turn in range(rounds):
             columns = self.columns
             target = self.relaxation_target(columns, low_ps, high_ps, stretch=limit_ps is None)
-            if target is None and limit_ps is None:
-                return None
             at = limit_ps if target is None else target
             if at is None:
-                return None
+                at = high_ps * LATE
             prices = solve_relaxation(self.problem, self.setting, columns, at)
             if target is not None:
                 stalled = stalled + 1 if best is not None and target > best * (1 - 2e-4) else 0

@@ -256,9 +256,7 @@ def test_without_declared_networks_a_misspelt_one_is_a_warning(load):
 def test_a_measurement_above_the_nominal_rate_is_an_error(problems):
     text = TWO_NODES.replace("100 Gb/s}", "100 Gb/s, measured_bandwidth_one_way: 20 GB/s}", 1)
     (problem,) = problems(text)
-    assert problem.message == (
-        "measured 160 Gb/s (20 GB/s) on a port of 100 Gb/s (12.5 GB/s)"
-    )
+    assert problem.message == ("measured 160 Gb/s (20 GB/s) on a port of 100 Gb/s (12.5 GB/s)")
 
 
 def test_uplinks_state_their_rate_or_the_ratio(problems):

@@ -54,9 +54,10 @@ def test_list_items_go_by_number_or_by_name(path):
 
 
 def test_fields_that_the_file_leaves_out_can_be_set():
-    assert changed("cluster.cross_vendor_collectives=cpu-staged")[
-        "cross_vendor_collectives"
-    ] == "cpu-staged"
+    assert (
+        changed("cluster.cross_vendor_collectives=cpu-staged")["cross_vendor_collectives"]
+        == "cpu-staged"
+    )
 
 
 def test_other_inputs_are_left_alone():

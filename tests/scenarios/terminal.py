@@ -81,8 +81,7 @@ def host(device: str) -> str:
 def rows_of(plan: Plan) -> int:
     """Rows that one step trains."""
     return sum(
-        (p.micro_batches - 1) * p.micro_batch_rows + p.last_micro_batch_rows
-        for p in plan.pipelines
+        (p.micro_batches - 1) * p.micro_batch_rows + p.last_micro_batch_rows for p in plan.pipelines
     )
 
 
@@ -116,6 +115,11 @@ def defects(plan: Plan, chips: int) -> list[str]:
     simulated = plan.estimate.simulated_step_time_s
     if simulated is None or abs(simulated / plan.estimate.step_time_s - 1) > 0.02:
         found.append(f"replayed in {simulated} s instead of {plan.estimate.step_time_s}")
+    step = plan.estimate.step_time_s
+    same = [a.step_time_s for a in plan.alternatives if a.global_batch == rows_of(plan)]
+    beside = [b.step_time_s for b in plan.baselines if b.step_time_s is not None]
+    if min([*same, *beside], default=step) < step * (1 - 1e-9):
+        found.append("something that stands beside the plan is faster")
     return found
 
 

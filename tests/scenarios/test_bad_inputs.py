@@ -261,9 +261,7 @@ def test_a_label_within_5_percent_is_noted_and_the_catalogue_planned_with(tmp_pa
 
 def test_memory_that_others_use_is_not_planned_with(tmp_path):
     cluster = tmp_path / "shared.yaml"
-    cluster.write_text(
-        "nodes: [{name: a, devices: [{chip: A100-SXM-80GB, reserved_gib: 20}]}]\n"
-    )
+    cluster.write_text("nodes: [{name: a, devices: [{chip: A100-SXM-80GB, reserved_gib: 20}]}]\n")
     found = planned("gpt2", str(cluster), "--global-batch", "8", "--seq-len", "1024")
     (stage,) = found.plan.pipelines[0].stages
     assert stage.replicas[0].memory_bytes.usable < 60 * 2**30

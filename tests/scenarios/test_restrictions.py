@@ -56,6 +56,7 @@ def test_a_rectangular_plan_where_nothing_else_is_allowed(images):
 
 def test_an_optimizer_of_the_user_is_what_is_planned_with():
     """8-bit Adam keeps two bytes per parameter instead of twelve."""
+
     def optimizer(plan: Plan) -> int:
         return sum(r.memory_bytes.optimizer * len(r.devices) for r in replicas(plan))
 

@@ -70,9 +70,9 @@ def test_four_chips_with_three_idle_are_among_the_alternatives(s3):
 
 
 def test_seven_uneven_replicas_are_among_the_alternatives(s3):
-    assert any(
-        "dp=7" in a.change and a.global_batch == 256 for a in s3.plan.alternatives
-    ), [a.change for a in s3.plan.alternatives]
+    assert any("dp=7" in a.change and a.global_batch == 256 for a in s3.plan.alternatives), [
+        a.change for a in s3.plan.alternatives
+    ]
 
 
 @pytest.mark.parametrize("batch", [252, 266])
