@@ -81,7 +81,8 @@ class Pricer:
         A stage no longer than τ costs at least price · time / τ, so every layer costs at least
         min over options of (price / τ + λ) · time. Hops and finish are left out.
         """
-        layer_time = self.stage_times(1, 1)[:, :, 1]
+        # without memory: layers that do not fit alone may fit together (no tensor between them)
+        layer_time = self.space.time[:, :, :, 1].min(axis=0)
         rate = prices[None, :] / takts[:, None] + weights[:, None]
         with np.errstate(invalid="ignore"):
             each = (rate[:, :, None] * layer_time[None]).min(axis=1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -58,7 +60,9 @@ def planner(*arguments: str | Path) -> Ended:
 @cache
 def planned(*arguments: str) -> Planned:
     """Runs ``planner plan … -o FILE`` once for all tests that look at the result."""
-    file = Path(tempfile.mkdtemp(prefix="planner-test-")) / "plan.json"
+    folder = tempfile.mkdtemp(prefix="planner-test-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    file = Path(folder) / "plan.json"
     ended = planner("plan", *arguments, "-o", file)
     if ended.code:
         raise AssertionError(f"exit code {ended.code}: {ended.err}")

@@ -74,7 +74,7 @@ def test_never_refutes_a_target_that_the_best_placement_reaches(
         assert not _refutes(case, prices, best.time_ps)
 
 
-@settings(CI, max_examples=50)
+@settings(CI, max_examples=30)
 @given(cases(max_pipelines=600))
 def test_bound_of_a_setting_is_never_above_its_optimum(case: Case) -> None:
     best = brute_force(case.problem, case.setting)

@@ -1,0 +1,64 @@
+"""Whole solves of tiny real inputs against the compact model: the optimum is known."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, given, settings
+
+import planner
+from costmodels.units import PS_PER_S
+from planner.search.compact import solve_compact
+from planner.search.problem import Setting
+from planner.search.settings import vendor_windows
+from tests.strategies import open_setting
+from tests.tiny_inputs import TinyInputs, tiny_inputs
+
+CI = settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=30,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+QUICK = planner.SolveParams(baselines=False, simulate=False)
+ROUNDING = 1e-9
+FAR = 1.15
+"""Worst ratio to the optimum that is put up with; the usual one is 1.000."""
+
+
+@CI
+@given(tiny_inputs())
+def test_certified_bound_is_never_above_the_optimum(inputs: TinyInputs) -> None:
+    plan, optimum = _plan(inputs), _optimum_s(inputs)
+    if plan is not None and plan.certificate is not None and optimum is not None:
+        assert plan.certificate.lower_bound_s <= optimum * (1 + ROUNDING)
+        assert plan.certificate.lower_bound_s <= plan.certificate.objective_s
+
+
+@CI
+@given(tiny_inputs())
+def test_plan_exists_where_one_fits_and_is_near_the_optimum(inputs: TinyInputs) -> None:
+    plan, optimum = _plan(inputs), _optimum_s(inputs)
+    assert (plan is None) == (optimum is None)
+    if plan is not None and plan.certificate is not None and optimum is not None:
+        assert plan.certificate.objective_s <= FAR * optimum
+
+
+def _plan(inputs: TinyInputs) -> planner.Plan | None:
+    """The plan; None where it is proven that nothing fits."""
+    try:
+        return planner.solve(inputs.model, inputs.cluster, inputs.job, params=QUICK)
+    except planner.InfeasibleError:
+        return None
+
+
+def _optimum_s(inputs: TinyInputs) -> float | None:
+    """Least formula time over all settings, from one integer program per choice of windows."""
+    problem = planner.prepare(inputs.model, inputs.cluster, inputs.job).problem
+    replicas = open_setting(problem).replicas
+    times = []
+    for windows in vendor_windows(problem):
+        found = solve_compact(problem, Setting(replicas, windows))
+        assert found.proven
+        if found.time_ps is not None:
+            times.append(found.time_ps)
+    return min(times) / PS_PER_S if times else None
