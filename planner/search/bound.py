@@ -38,7 +38,7 @@ from planner.search.space import Floats
 FIRST_RATIO = 1.06
 CAPPED_STAGES = 2
 FINEST_RATIO = 1.0 + 1e-5
-FINAL_WEIGHTS = (0.0, 0.4, 1.0, 2.0, 4.0)
+FINAL_WEIGHTS = (0.0, 0.4, 1.0, 2.0, 4.0, 16.0, 256.0)
 ROW_MARGIN = 1e-6
 
 
@@ -161,7 +161,7 @@ class _Task:
         self._met: set[tuple[Stage, ...]] = set()
         points = pricer.breakpoints()
         # a stage of layers that take no time is never the slowest one
-        self.points = points[(points > 0) & (points <= target)]
+        self.points = points[(points > 0) & (points <= target * (1 + 1e-12))]
 
     def run(self, max_queries: int, interrupted: Callable[[], bool]) -> None:
         """Level by level: all intervals of one level share the passes of the shortest path."""
@@ -187,7 +187,7 @@ class _Task:
             _Item(a, b, low, high)
             for low, high in self.groups
             for a, b in cuts
-            if points[a] * low <= self.target  # m micro-batches take at least m takts
+            if points[a] * low <= self.target * (1 + 1e-12)  # m micro-batches take at least m takts
         ]
 
     def _counts(self, item: _Item) -> Floats:
@@ -292,7 +292,8 @@ class _Task:
         fill = sum(times) + 2 * sum(hops) + float(space.finish[head.option, head.end - head.first])
         if fill > self.target:
             return
-        count = min(item.high, int((self.target - fill) / max(*times, *hops, 1e-12)) + 1)
+        slowest = max(*times, *hops, 1e-12)
+        count = min(item.high, int((self.target - fill) / slowest * (1 + 1e-12)) + 1)
         price = sum(float(self.option_prices[s.option]) for s in pipeline) + self.pipeline_price
         if count >= item.low and self.rows * count > price * (1 + 1e-9):
             self.candidates.append(Candidate(self.rows, pipeline, count))

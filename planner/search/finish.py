@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodels.compute import optimizer_update_s
+from costmodels.units import PS_PER_S
 from planner.costing import OptionTable
 from planner.graphs.topology import IslandClass, Topology
 from planner.search.problem import Problem
@@ -72,7 +73,9 @@ def least_finish_s(
     update = np.array(
         [optimizer_update_s(p, problem.tables.state, cls.chip, shards) for p in parameters]
     )
-    out: NDArray[np.float64] = sync + update
+    # plans round synchronisation and update to picoseconds: stay below either rounding
+    whole = np.maximum(np.floor((sync + update) * PS_PER_S) - 2, 0.0)
+    out: NDArray[np.float64] = whole / PS_PER_S
     return out
 
 
