@@ -139,6 +139,18 @@ def equal_splits(
     found: list[EqualSplit] = []
     reason = "no degrees divide the chips and the layers"
     sizes = [topology.classes[c].size for c in classes]
+    if not all_chips:
+        # parts of the fleet take the fastest chips first
+        precision = pricer.job.precision
+        classes = tuple(
+            sorted(
+                classes,
+                key=lambda c: (
+                    -topology.classes[c].chip.peak(precision) * topology.classes[c].derate,
+                    c,
+                ),
+            )
+        )
     for tp in tensor_parallel_degrees(min(sizes)):
         if any((c, tp) not in legal for c in classes):
             continue

@@ -124,7 +124,14 @@ def idle_reasons(
             )
         else:
             versus = "a plan that uses every chip is not faster by the formula"
-        if taken == 0:
+        joined = [
+            other
+            for other in used
+            if context.topology.class_routes.get((cls.index, other)) is not None
+        ]
+        if taken == 0 and not joined:
+            out[cls.index] = f"no network joins them with the chips in use; {versus}"
+        elif taken == 0:
             out[cls.index] = f"no plan found is faster with any of them; {versus}"
         else:
             out[cls.index] = (

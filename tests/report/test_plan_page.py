@@ -76,7 +76,7 @@ def test_a_limit_that_stopped_the_search_is_said():
     assert certificate is not None
     stopped = certificate.model_copy(update={"status": "feasible", "deterministic": False})
     text = proof(stopped).plain
-    assert "a limit stopped the search" in text
+    assert "a limit stopped the proof" in text
     assert "another run may give another plan" in text
 
 
