@@ -141,16 +141,7 @@ def equal_splits(
     sizes = [topology.classes[c].size for c in classes]
     if not all_chips:
         # parts of the fleet take the fastest chips first
-        precision = pricer.job.precision
-        classes = tuple(
-            sorted(
-                classes,
-                key=lambda c: (
-                    -topology.classes[c].chip.peak(precision) * topology.classes[c].derate,
-                    c,
-                ),
-            )
-        )
+        classes = tuple(sorted(classes, key=lambda c: (_row_ps(pricer, c), c)))
     for tp in tensor_parallel_degrees(min(sizes)):
         if any((c, tp) not in legal for c in classes):
             continue
@@ -176,6 +167,12 @@ def equal_splits(
                     reason = why
     found.sort(key=lambda e: (e.priced.exact_ps, e.tp, e.pp, e.dp, e.rows))
     return found, reason
+
+
+def _row_ps(pricer: LayoutPricer, class_index: int) -> int:
+    """Forward and backward of one row through the whole model on one chip of a class."""
+    costs = pricer.costs(class_index, 1, 1)
+    return sum(c.forward_total_ps + c.backward_total_ps(0) for c in costs)
 
 
 def _best_policy(
