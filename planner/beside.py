@@ -11,7 +11,7 @@ from planner.baselines import EqualSplit, equal_splits
 from planner.layout import LayoutPipeline
 from planner.place import Placement
 from planner.plan import Alternative, Baseline
-from planner.search.node import Solution
+from planner.search.planning import Solution
 
 if TYPE_CHECKING:
     from planner.solve import Context

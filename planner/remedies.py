@@ -15,7 +15,7 @@ from planner.options import legal_options
 from planner.search.engine import Engine, SearchLimits
 from planner.search.infeasible import nothing_fits
 from planner.search.problem import Problem
-from planner.search.settings import replica_intervals, vendor_windows
+from planner.search.regions import roots
 
 if TYPE_CHECKING:
     from planner.solve import Context
@@ -63,9 +63,7 @@ def shortfall_bytes(context: Context) -> int | None:
             topology=topology,
             tables=build_tables(context.model.graph, topology, context.job, context.options),
         )
-        return nothing_fits(
-            problem, [(0.0, w) for w in vendor_windows(problem)], replica_intervals(problem), _never
-        )
+        return nothing_fits(problem, roots(problem), None, _never)
 
     high = 16
     while refuted(high):

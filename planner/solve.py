@@ -31,7 +31,7 @@ from planner.search.engine import (
     SearchOutcome,
     assign_micro_batches,
 )
-from planner.search.node import Solution
+from planner.search.planning import Solution
 from planner.search.problem import Problem
 from planner.simulate import simulate
 from planner.verify import verify

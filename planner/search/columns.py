@@ -119,7 +119,7 @@ def make_columns(
 
 
 def _depth(space: StageSpace, stage: Stage, policy: int) -> int:
-    return int(space.depth[policy, stage.option, stage.first, stage.end - stage.first])
+    return space.stage_depth(stage.option, stage.first, stage.end, policy)
 
 
 def _stage_time(space: StageSpace, stage: Stage, policy: int) -> tuple[int, int]:
