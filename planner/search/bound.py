@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from costmodels.units import PS_PER_S
 from planner.costing import Ints
@@ -41,18 +42,22 @@ from planner.search.pipelines import Pricer, Stage
 from planner.search.problem import Problem, Setting
 from planner.search.space import Floats
 
-FIRST_RATIO = 1.08
+FIRST_RATIO = 1.03
 """Takts per box before anything is known."""
+PARTS = 4
+"""How many boxes a box is split into: wide passes cost little more than narrow ones."""
+COUNTS_ABOVE = 1.005
+"""Boxes narrower than this keep the counts that their parent left them."""
 FINEST = 1e-5
 """Relative width at which a box is not split further."""
 FINE = 0.002
 """Up to this width narrow boxes are priced with several weights."""
 LEAF_WEIGHTS = (0.0, 0.4, 0.7, 1.0, 1.5, 3.0, 12.0, 256.0)
 """Weights on the fill, in rows per takt, with which a narrow box is priced."""
-BATCH = 96
+BATCH = 256
 """Boxes that are split before the lowest ones are chosen anew."""
-EXACT_BELOW = 0.25
-"""Boxes narrower than this part of a unit ratio are priced with positions, wider ones without."""
+EXACT_BELOW = 1.004
+"""Boxes narrower than this are priced with positions, wider ones without."""
 ROW_MARGIN = 1e-6
 ROUNDING = 1e-12
 
@@ -117,6 +122,8 @@ def refute(
     ]
     queries = 0
     candidates: list[Candidate] = []
+    if max_queries <= 0 or interrupted():
+        return Refutation(target_ps, 0, (), 0)
     for search in searches:
         search.start(target)
     while True:
@@ -157,6 +164,18 @@ class _Boxes:
 
     def __len__(self) -> int:
         return len(self.a)
+
+
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    """Boxes, and which of them lost counts."""
+
+    boxes: _Boxes
+    raised: NDArray[np.bool_]
+
+    @property
+    def low(self) -> Ints:
+        return self.boxes.low
 
 
 def _join(one: _Boxes, two: _Boxes) -> _Boxes:
@@ -236,14 +255,24 @@ class _Search:
             self._settle(boxes.take(np.flatnonzero(narrow)), target)
         wide = boxes.take(np.flatnonzero(~narrow))
         if len(wide):
-            middle = np.sqrt(self.points[wide.a] * self.points[wide.b])
-            cut = np.searchsorted(self.points, middle, side="right") - 1
-            cut = np.clip(cut, wide.a, wide.b - 1)
-            children = _join(
-                _Boxes(wide.a, cut, wide.low, self._most(wide.a, target), wide.least),
-                _Boxes(cut + 1, wide.b, wide.low, self._most(cut + 1, target), wide.least),
-            )
-            self.open = _join(self.open, self._priced(children, target))
+            self.open = _join(self.open, self._priced(self._parts(wide, target), target))
+
+    def _parts(self, boxes: _Boxes, target: float) -> _Boxes:
+        """Every box cut into parts of equal ratio, as far as its takts allow."""
+        low, high = np.log(self.points[boxes.a]), np.log(self.points[boxes.b])
+        edges = [boxes.a]
+        for k in range(1, PARTS):
+            at = np.exp(low + (high - low) * k / PARTS)
+            cut = np.searchsorted(self.points, at, side="right")
+            edges.append(np.clip(cut, edges[-1], boxes.b + 1))
+        edges.append(boxes.b + 1)
+        a = np.concatenate(edges[:-1])
+        b = np.concatenate(edges[1:]) - 1
+        kept = np.flatnonzero(b >= a)
+        repeated = np.tile(np.arange(len(boxes)), PARTS)[kept]
+        a, b = a[kept], b[kept]
+        low_counts = boxes.low[repeated]
+        return _Boxes(a, b, low_counts, self._most(a, target), boxes.least[repeated])
 
     def _ask(
         self, boxes: _Boxes, weights: Floats, cutoffs: Floats, *, exact: bool, trace: bool = False
@@ -267,41 +296,58 @@ class _Search:
         if len(boxes) == 0:
             return boxes
         ratio = self.points[boxes.b] / self.points[boxes.a]
-        boxes = self._natural(boxes, target, exact=False)
-        boxes = self._cut_counts(boxes)
-        boxes = self._natural(boxes, target, exact=False)
-        ratio = self.points[boxes.b] / self.points[boxes.a]
-        near = ratio <= 1 + EXACT_BELOW * (FIRST_RATIO - 1)
-        fine = self._natural(boxes.take(np.flatnonzero(near)), target, exact=True)
-        return _join(boxes.take(np.flatnonzero(~near)), fine)
+        counted = np.flatnonzero(ratio > COUNTS_ABOVE)
+        both = _join(boxes, boxes.take(counted))
+        weights, cutoffs = self._natural(boxes, target)
+        cost, _ = self._ask(
+            both,
+            np.concatenate([weights, np.zeros(len(counted))]),
+            np.concatenate([cutoffs, self.rows * boxes.high[counted] - self.pipeline_price]),
+            exact=False,
+        )
+        boxes = self._without(boxes, counted, cost[len(boxes) :], cost[: len(boxes)], target)
+        # fewer counts mean more in flight: where that can matter the same question is asked again
+        raised = boxes.raised & (boxes.low <= 2 * self.pricer.max_stages)
+        left = boxes.boxes.take(np.flatnonzero(~raised))
+        again = self._least_of(boxes.boxes.take(np.flatnonzero(raised)), target, exact=False)
+        left = _join(left, again)
+        ratio = self.points[left.b] / self.points[left.a]
+        near = ratio <= EXACT_BELOW
+        fine = self._least_of(left.take(np.flatnonzero(near)), target, exact=True)
+        return _join(left.take(np.flatnonzero(~near)), fine)
 
-    def _natural(self, boxes: _Boxes, target: float, *, exact: bool) -> _Boxes:
-        """Equation (1) at the weight where the count does not matter."""
-        if len(boxes) == 0:
-            return boxes
+    def _natural(self, boxes: _Boxes, target: float) -> tuple[Floats, Floats]:
+        """The weight at which the count does not matter in (1), and the cost that reaches T."""
         shortest = self.points[boxes.a]
         weights = self.rows / shortest
-        cutoffs = weights * (target + shortest) - self.pipeline_price
-        cost, _ = self._ask(boxes, weights, cutoffs, exact=exact)
-        least = (cost + self.pipeline_price) / weights - shortest
-        open_ = np.flatnonzero(np.isfinite(cost) & (least < target))
-        kept = boxes.take(open_)
-        return _Boxes(
-            kept.a, kept.b, kept.low, kept.high, np.maximum(kept.least, least[open_])
-        )
+        return weights, weights * (target + shortest) - self.pipeline_price
 
-    def _cut_counts(self, boxes: _Boxes) -> _Boxes:
-        """Equation (2): counts that no pipeline of the takt is too dear for are left."""
+    def _least_of(self, boxes: _Boxes, target: float, *, exact: bool) -> _Boxes:
+        """Equation (1) at its natural weight; boxes that reach the target are left away."""
         if len(boxes) == 0:
             return boxes
-        cutoffs = self.rows * boxes.high - self.pipeline_price
-        cost, _ = self._ask(boxes, np.zeros(len(boxes)), cutoffs.astype(np.float64), exact=False)
-        open_ = np.flatnonzero(np.isfinite(cost))
-        kept = boxes.take(open_)
-        paid = np.floor((cost[open_] + self.pipeline_price) / self.rows - 1e-9).astype(np.int64)
-        low = np.maximum(kept.low, paid + 1)
-        boxes = _Boxes(kept.a, kept.b, low, kept.high, kept.least)
-        return boxes.take(np.flatnonzero(low <= kept.high))
+        weights, cutoffs = self._natural(boxes, target)
+        cost, _ = self._ask(boxes, weights, cutoffs, exact=exact)
+        least = (cost + self.pipeline_price) / weights - self.points[boxes.a]
+        kept = np.flatnonzero(np.isfinite(cost) & (least < target))
+        boxes, least = boxes.take(kept), least[kept]
+        return _Boxes(boxes.a, boxes.b, boxes.low, boxes.high, np.maximum(boxes.least, least))
+
+    def _without(
+        self, boxes: _Boxes, counted: Ints, free: Floats, cost: Floats, target: float
+    ) -> _Raised:
+        """Boxes that (1) leaves open, without the counts that (2) rules out."""
+        low = boxes.low.copy()
+        paid = np.where(np.isfinite(free), (free + self.pipeline_price) / self.rows - 1e-9, np.inf)
+        paid = np.minimum(np.floor(paid), 1 << 40).astype(np.int64)
+        low[counted] = np.maximum(low[counted], paid + 1)
+        least = (cost + self.pipeline_price) * self.points[boxes.a] / self.rows
+        least = np.maximum(boxes.least, least - self.points[boxes.a])
+        kept = np.flatnonzero(np.isfinite(cost) & (least < target) & (low <= boxes.high))
+        raised = low[kept] > boxes.low[kept]
+        return _Raised(
+            _Boxes(boxes.a[kept], boxes.b[kept], low[kept], boxes.high[kept], least[kept]), raised
+        )
 
     def _settle(self, boxes: _Boxes, target: float) -> None:
         """Boxes too narrow to split: what stays below the target is a leaf."""

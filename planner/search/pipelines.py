@@ -23,7 +23,10 @@ import numpy as np
 
 from planner.costing import Ints
 from planner.search.space import Floats, StageSpace
+from planner.search.uniform import Before, Items
 
+BEFORE_CELLS = 6_000
+"""Cells ``policy x option x query`` that advance together where layers are alike."""
 CELLS = 48_000
 """States ``query x option x layer`` of one pass: what stays in a core's cache."""
 STRETCHES = (1.04, 1.3, np.inf)
@@ -72,8 +75,7 @@ class Pricer:
         self.max_stages = max_stages
         self._points: Floats | None = None
         self._lengths: tuple[Floats, Ints] | None = None
-        # cuts with equal hops between all options share their tolls
-        self.cut_kind: Ints = np.unique(space.hop, axis=2, return_inverse=True)[1].ravel()
+        self._items = Items(space) if space.uniform and space.layers > 2 else None
 
     def breakpoints(self) -> Floats:
         """All distinct stage times and hop times: the takts that a pipeline can have."""
@@ -150,6 +152,15 @@ class Pricer:
         rest = self.fluid(prices, takts, weights)
         alive = np.flatnonzero(rest[:, -1] < limits)
         alive = alive[np.argsort(takts[alive], kind="stable")]
+        if self._items is not None:
+            least = np.full(queries, np.inf)
+            for part in _batches(alive, max(1, BEFORE_CELLS // self._items.seconds.size)):
+                before = Before(self._items, prices, takts[part], weights[part], caps[part])
+                least[part] = before.run()
+            alive = alive[least[alive] < limits[alive]]
+            if not exact:
+                cost[alive] = least[alive]
+                return Answer(cost, tuple(pipelines))
         size = max(1, CELLS // (len(self.space.options) * (self.space.layers + 1)))
         for start in range(0, len(alive), size):
             part = alive[start : start + size]
@@ -177,6 +188,11 @@ class Pricer:
                 if len(left) == 0:
                     break
         return Answer(cost, tuple(pipelines))
+
+
+def _batches(chosen: Ints, size: int) -> list[Ints]:
+    """Consecutive parts of at most the size."""
+    return [chosen[start : start + size] for start in range(0, len(chosen), size)]
 
 
 class _Come:
@@ -254,7 +270,7 @@ class _Come:
 
     def _enter(self, i: int, came: Floats) -> None:
         """Hop from a stage that ends at layer i to the next one's option."""
-        kind = int(self.pricer.cut_kind[i])
+        kind = int(self.space.cut_kind[i])
         if kind not in self._hop_tolls:
             legal = self.space.hop[None, :, :, i] <= self.takts[:, None, None]
             hop = np.where(legal, self.space.hop[None, :, :, i], 0.0)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +77,12 @@ class StageSpace:
     starts: NDArray[np.bool_]
     ends: NDArray[np.bool_]
     _times: dict[int, Times] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def cut_kind(self) -> Ints:
+        """Cuts with equal hops between all options have equal numbers."""
+        kinds: Ints = np.unique(self.hop, axis=2, return_inverse=True)[1].ravel()
+        return kinds
 
     @property
     def layers(self) -> int:
