@@ -105,10 +105,12 @@ class SyncPrice:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """Copies of some layers on one island: how many, bytes of the largest shard, of all shards."""
+    """Copies of some layers on one island: how many, on how many chips, bytes of the largest
+    shard and of all shards."""
 
     island: Island
     replicas: int
+    chips: int
     shard: int
     full: int
 
@@ -141,6 +143,7 @@ class LayoutPricer:
         self.job = job
         self._layers: dict[tuple[int, int, int], tuple[LayerCost, ...]] = {}
         self._pipelines: dict[object, PricedPipeline] = {}
+        self._host_chips = topology.host_chips
 
     def costs(self, class_index: int, tp: int, rows: int) -> tuple[LayerCost, ...]:
         """Costs of all layers under one way to run them."""
@@ -171,7 +174,10 @@ class LayoutPricer:
             start = max(ends[p][s] for p, s in sync.members)
             for member in sync.members:
                 synced[member] = max(synced.get(member, 0), start + sync.time_ps)
-                finish[member[0]] = max(finish[member[0]], sync.time_ps)
+                # earlier stages run their last backwards while this one synchronises
+                p, s = member
+                lead = sum(stage.backward_ps for stage in priced[p].stages[:s])
+                finish[p] = max(finish[p], sync.time_ps - lead)
         for p, pipe in enumerate(priced):
             for s in range(len(pipe.stages)):
                 exact = max(exact, synced.get((p, s), ends[p][s]))
@@ -368,7 +374,8 @@ class LayoutPricer:
         """Reductions per run of layers that every pipeline holds in a single stage, and of
         weights that two layers share where these lie on different stages.
 
-        All of them run at the same time: what a host exchanges over its port is the sum.
+        Every chip has an even share of its host's port, and exchanges over it all the layers
+        that it holds: each group of a stage ends with the last of them.
         """
         state = self.job.state_bytes
         # a ring carries 2(n-1)/n of this: gradients scattered, then parameters gathered (ZeRO-1),
@@ -380,13 +387,18 @@ class LayoutPricer:
             (first, end, kind, members, self._held(pipelines, first, end, members, per_parameter))
             for first, end, kind, members in self._groups(pipelines)
         ]
-        exchanged: dict[str, int] = {}
-        for _, _, _, _, held in groups:
-            if len(held) > 1:
-                for h in held:
-                    exchanged[h.island.host] = exchanged.get(h.island.host, 0) + h.full
+        loads: dict[tuple[int, int], int] = {}
+        for _, _, _, members, held in groups:
+            by_island = {h.island.name: h for h in held}
+            for p, s in members if len(held) > 1 else ():
+                own = by_island[pipelines[p].stages[s].island.name]
+                loads[p, s] = loads.get((p, s), 0) + self._exchanged(own)
         out = []
         for first, end, kind, members, held in groups:
+            busiest: dict[str, int] = {}
+            for p, s in members:
+                name = pipelines[p].stages[s].island.name
+                busiest[name] = max(busiest.get(name, 0), loads.get((p, s), 0))
             hosts = []
             latency = 0.0
             for at, h in enumerate(held):
@@ -407,7 +419,7 @@ class LayoutPricer:
                         replicas=h.replicas,
                         shard_bytes=h.shard,
                         fabric=self.topology.classes[h.island.class_index].fabric,
-                        exchanged_bytes=exchanged.get(h.island.host, 0),
+                        exchanged_bytes=busiest[h.island.name],
                         port_bytes_per_s=port,
                     )
                 )
@@ -436,6 +448,10 @@ class LayoutPricer:
                 out.append((first, first + 1, "tied", tuple(sorted({*one, *two}))))
         return out
 
+    def _exchanged(self, held: _Held) -> int:
+        """Bytes that the host would exchange if all its chips held as much: the group's share."""
+        return -(-held.full * self._host_chips[held.island.host] // held.chips)
+
     def _held(
         self,
         pipelines: Sequence[LayoutPipeline],
@@ -454,10 +470,11 @@ class LayoutPricer:
                 costs = self.costs(*key)[first:end]
                 sizes[key] = per_parameter * sum(c.price.parameters for c in costs)
             shard = sizes[key]
-            known = held.get(stage.island.name, _Held(stage.island, 0, 0, 0))
+            known = held.get(stage.island.name, _Held(stage.island, 0, 0, 0, 0))
             held[stage.island.name] = _Held(
                 stage.island,
                 known.replicas + 1,
+                known.chips + stage.tp,
                 max(known.shard, shard),
                 max(known.full, shard * stage.tp),
             )

@@ -97,6 +97,15 @@ class Topology:
     assumptions: tuple[str, ...] = field(default=())
 
     @property
+    def host_chips(self) -> dict[str, int]:
+        """Chips of every host, over all its islands; they share its network port evenly."""
+        out: dict[str, int] = {}
+        for cls in self.classes:
+            for island in cls.islands:
+                out[island.host] = out.get(island.host, 0) + len(island.devices)
+        return out
+
+    @property
     def chips(self) -> int:
         """All chips of the cluster."""
         return sum(c.chips for c in self.classes)

@@ -30,8 +30,10 @@ FULL_ROUNDS = 24
 PLAN_ROUNDS = 10
 SEARCHED = 6
 """Settings searched for plans before the proof begins."""
-LEAGUE = 1.03
-"""Regions whose relaxation is this much worse than the best one's are left to the proof."""
+PROBES = (1.0, 0.6, 1.6)
+"""Numbers of pipelines, relative to the relaxation's, at which a first plan is looked for."""
+WORTH_A_LOOK = 1e-3
+"""Regions whose relaxation is not this much better than the best plan are left to the proof."""
 HEADROOM = 0.9
 """Part of the gap that a proof aims to use up."""
 FINEST_SHARE = 0.1
@@ -89,11 +91,11 @@ class _Node:
         self.settled = False
 
     @property
-    def estimate_ps(self) -> int:
+    def outlook_ps(self) -> int:
         """Where the relaxation will end, as far as it is known: the target that it admits."""
-        if self.relaxation is not None and self.relaxation.target_ps is not None:
-            return max(self.bound_ps, self.relaxation.target_ps)
-        return self.bound_ps
+        known = self.relaxation or (self.parent.relaxation if self.parent is not None else None)
+        target = known.target_ps if known is not None else None
+        return self.bound_ps if target is None else max(self.bound_ps, target)
 
 
 class Engine:
@@ -118,7 +120,7 @@ class Engine:
         self._queries = 0
         self._count = 0
         self._open: list[_Node] = []
-        self._closed_ps: list[int] = []
+        self._searched: set[Region] = set()
         for region in roots(problem, limits.only_classes):
             setting = region.setting(problem, limits.only_classes)
             fluid = fluid_bound_s(problem, setting)
@@ -135,29 +137,56 @@ class Engine:
     def find(self) -> Solution | None:
         """The best plan of the promising settings, found by diving along the relaxations."""
         for node in sorted(self._open, key=lambda n: (n.bound_ps, n.region)):
-            self._look(node)
+            if self.best is None or node.bound_ps < self.best.real_ps:
+                self._look(node)
+                self._probe(node)
         searched = 0
         while searched < SEARCHED and not self.stop():
             node = self._promising()
             if node is None:
                 break
-            if not node.region.single:
+            if node.relaxation is None:
+                self._look(node)
+            elif node.relaxation.target_ps is None:
+                self._look(node)
+                node.searched = node.relaxation.target_ps is None
+            elif not node.region.single:
                 self._split(node)
-                continue
-            self._plan(node)
-            searched += 1
+            else:
+                self._plan(node)
+                searched += 1
         return self.best
 
+    def _probe(self, node: _Node) -> None:
+        """A first plan near the optimum of a region's relaxation, before anything is split."""
+        relaxation = self._relaxation(node)
+        if relaxation.target_ps is None or self.stop():
+            return
+        low, high = node.region.replicas
+        cuts = tuple(
+            (cut, cut)
+            for (a, b), at in zip(node.region.cuts, self._cuts(node), strict=True)
+            for cut in (min(max(round(at), a), b),)
+        )
+        if list(cuts) != sorted(set(cuts)):
+            return
+        for factor in PROBES:
+            count = min(max(round(relaxation.pipelines * factor), low), high)
+            single = _Node(replace(node.region, cuts=cuts, replicas=(count, count)), 0, node)
+            if single.region in self._searched:
+                continue
+            self._look(single)
+            if self.best is not None and single.outlook_ps >= self.best.real_ps:
+                continue
+            self._plan(single)
+
     def _promising(self) -> _Node | None:
-        """The unsearched region with the best relaxation, if it may still hold a better plan."""
-        left = [n for n in self._open if not n.searched and n.relaxation is not None]
-        left = [n for n in left if n.relaxation is not None and n.relaxation.target_ps is not None]
-        if not left:
-            return None
-        best = min(left, key=lambda n: (n.estimate_ps, n.region))
-        if self.best is not None and best.estimate_ps >= self.best.real_ps * (1 - 1e-3):
-            return None
-        return best
+        """The unsearched region with the best outlook, if it may still hold a better plan."""
+        left = [n for n in self._open if not n.searched]
+        best = min(left, key=lambda n: (n.outlook_ps, n.region), default=None)
+        if best is None or self.best is None:
+            return best
+        return best if best.outlook_ps < self.best.real_ps * (1 - WORTH_A_LOOK) else None
 
     def _relaxation(self, node: _Node) -> Relaxation:
         if node.relaxation is None:
@@ -168,7 +197,6 @@ class Engine:
             )
             if node.parent is not None and node.parent.relaxation is not None:
                 node.relaxation.inherit(node.parent.relaxation)
-            node.parent = None
         return node.relaxation
 
     def _improve(self, node: _Node, goal_ps: int | None, rounds: int, finest: float) -> bool:
@@ -197,9 +225,7 @@ class Engine:
         self._open.remove(node)
         relaxation = self._relaxation(node)
         for region in node.region.parts(relaxation.pipelines, self._cuts(node)):
-            child = _Node(region, node.bound_ps, node)
-            self._look(child)
-            self._open.append(child)
+            self._open.append(_Node(region, node.bound_ps, node))
             self._count += 1
 
     def _cuts(self, node: _Node) -> list[float]:
@@ -218,6 +244,9 @@ class Engine:
     def _plan(self, node: _Node) -> bool:
         """Search a single setting for plans; whether a better one was found."""
         node.searched = True
+        if node.region in self._searched:
+            return False
+        self._searched.add(node.region)
         relaxation = self._relaxation(node)
         planning = Planning(self.problem, relaxation.setting, relaxation)
         limit = self.best.real_ps if self.best is not None else None
@@ -226,6 +255,7 @@ class Engine:
         if target is not None:
             if relaxation.setting.replicas[0] == relaxation.setting.replicas[1]:
                 planning.probe_uniform()
+            planning.dive(self.stop)
             found = planning.whole(
                 limit,
                 seed=self.limits.seed,

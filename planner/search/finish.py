@@ -1,12 +1,13 @@
 """After the last backward: gradient synchronisation and optimizer update of one stage.
 
 Two prices of the same thing: the least that any plan of a setting can pay (for bounds) and what
-a placement that puts the replicas of a stage side by side will pay (for plans, before they are
-placed and priced for real).
+a placement will pay that puts either the replicas of a stage or the stages of a pipeline side by
+side (for plans, before they are placed and priced for real).
 
 A layer with P parameters per device moves w = P · (gradient + parameter bytes) under ZeRO-1
 (reduce-scatter, then all-gather) or 2 · P · gradient bytes (all-reduce); a ring over n members
-takes (n − 1)/n · w / bandwidth.
+takes (n − 1)/n · w / bandwidth. The chips of a host share its port evenly; k replicas of one host
+send what they sum only once, over the shares of all k.
 """
 
 from __future__ import annotations
@@ -62,10 +63,15 @@ def least_finish_s(
     widest = max(c.size for c in topology.classes)
     hosts = max(2, -(-low // widest))
     port = max(_ports(topology, cls), default=np.inf)
-    sync = (hosts - 1) / hosts * traffic * tp / port
+    degrees = [
+        t.option.tp for t in problem.tables.tables if t.option.class_index == cls.index
+    ]
+    # other replicas on the same island share what leaves it, however wide they are
+    chips = min(cls.size, tp + (high - 1) * max(degrees))
+    sync = (hosts - 1) / hosts * traffic * tp * cls.size / chips / port
     if low <= 1:
         sync = np.zeros_like(traffic)
-    elif low <= cls.size // tp:
+    elif tp + (low - 1) * min(degrees) <= cls.size:
         # all in one island, or spread over two where the port is faster than the fabric
         rate = cls.fabric.total_bandwidth * cls.fabric.efficiency
         sync = np.minimum(sync, (low - 1) / low * traffic / rate)
@@ -80,14 +86,23 @@ def least_finish_s(
 
 
 def expected_finish_s(
-    problem: Problem, table: OptionTable, first: int, end: int, replicas: int
+    problem: Problem,
+    table: OptionTable,
+    first: int,
+    end: int,
+    replicas: int,
+    *,
+    together: bool = False,
 ) -> float:
-    """Seconds that stage ``[first, end)`` will pay when its replicas fill islands together."""
+    """Seconds that stage ``[first, end)`` will pay when its replicas fill islands.
+
+    ``together``: when its islands are filled with other stages of the same pipeline instead.
+    """
     cls = problem.topology.classes[table.option.class_index]
     tp = table.option.tp
     parameters = int(table.parameters[first:end].sum())
     traffic = parameters * sync_bytes_per_parameter(problem)
-    local = max(1, min(replicas, cls.size // tp))
+    local = 1 if together else max(1, min(replicas, cls.size // tp))
     hosts = -(-replicas // local)
     sync = 0.0
     if local > 1:
@@ -95,5 +110,5 @@ def expected_finish_s(
         sync += (local - 1) / local * traffic / rate
     if hosts > 1:
         port = min(_ports(problem.topology, cls), default=np.inf)
-        sync += (hosts - 1) / hosts * traffic * tp / port
+        sync += (hosts - 1) / hosts * traffic * cls.size / local / port
     return sync + _update_s(problem, table, parameters, replicas)

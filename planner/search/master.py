@@ -14,7 +14,7 @@ solves it without scaling; GLOP gives the prices of its relaxation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,14 +58,24 @@ class Prices:
 class RelaxedMaster:
     """The linear relaxation over a growing set of columns, at any target."""
 
-    def __init__(self, problem: Problem, setting: Setting) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        setting: Setting,
+        *,
+        capacity: Sequence[int] | None = None,
+        granted: Callable[[int], int] = lambda _: 0,
+    ) -> None:
+        """``capacity`` of the packing rows, if not all of it is free; ``granted(T)``: rows that
+        pipelines already chosen finish by T."""
         self._goal = problem.global_batch * (1 - 1e-9)
+        self._granted = granted
+        free = [c for _, _, c in problem.packing_rows] if capacity is None else list(capacity)
         self._columns: list[Column] = []
         self._solver = pywraplp.Solver.CreateSolver("GLOP")
         low, high = setting.replicas
         self._packing = [
-            self._solver.Constraint(-self._solver.infinity(), float(capacity))
-            for _, _, capacity in problem.packing_rows
+            self._solver.Constraint(-self._solver.infinity(), float(chips)) for chips in free
         ]
         self._most = self._solver.Constraint(-self._solver.infinity(), float(high))
         self._least = self._solver.Constraint(float(low), self._solver.infinity())
@@ -74,7 +84,7 @@ class RelaxedMaster:
         self._least.SetCoefficient(missing, 1.0)
         self._objective = self._solver.Objective()
         self._objective.SetMaximization()
-        self._objective.SetCoefficient(missing, -ELASTIC * problem.global_batch / low)
+        self._objective.SetCoefficient(missing, -ELASTIC * problem.global_batch / max(low, 1))
         self._variables: list[pywraplp.Variable] = []
 
     def add(self, column: Column) -> None:
@@ -144,7 +154,8 @@ class RelaxedMaster:
 
     def _rows(self, target_ps: int) -> float:
         prices = self.solve(target_ps)
-        return 0.0 if prices is None else max(prices.rows, 0.0)
+        own = 0.0 if prices is None else max(prices.rows, 0.0)
+        return own + self._granted(target_ps)
 
 
 def solve_relaxation(

@@ -7,7 +7,7 @@ Starts from the pipelines that the relaxation met, asks for more at the prices o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,6 +40,8 @@ DEPTHS = (1, 2)
 STEPS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1, 2, 4, 8)
 """How far above the relaxation whole numbers are looked for, in turn."""
 HALVINGS = 7
+DIVES = 12
+"""Pipelines that are fixed one after the other, at most."""
 TILTS = (0.9, 0.97, 1.03, 1.1)
 TAKTS = 10
 DEEPEST = 16
@@ -119,7 +121,7 @@ class Planning:
                 self.target_ps = found
             at = found or guess
             prices = self._master.solve(at) or self._relaxation.prices
-            if prices is None or stalled >= len(DEPTHS):
+            if prices is None or stalled > len(DEPTHS):
                 break
             if not self._ask(prices, at, DEPTHS[turn % len(DEPTHS)]):
                 stalled += 1
@@ -222,6 +224,59 @@ class Planning:
                 count = min(most, max(1, int(target / takt) - len(pipeline) + 1))
                 new += self.add(pricer, pipeline, count)
         return new
+
+    def dive(self, interrupted: Callable[[], bool]) -> None:
+        """Columns that fill up what rounding leaves: fix whole pipelines, price for the rest.
+
+        The relaxation mixes templates that together use every chip; whole numbers of them leave
+        chips and rows over that other templates must take.
+        """
+        if self.target_ps is None:
+            return
+        fixed: list[tuple[Column, int]] = []
+        free = [c for _, _, c in self.problem.packing_rows]
+        target = self.target_ps
+
+        def granted(at: int) -> int:
+            return sum(c.rows * c.micro_batches(at) * n for c, n in fixed)
+
+        for _ in range(DIVES):
+            low, high = (max(0, r - sum(n for _, n in fixed)) for r in self.setting.replicas)
+            if high == 0 or interrupted():
+                return
+            rest = replace(self.setting, replicas=(low, high))
+            master = RelaxedMaster(self.problem, rest, capacity=free, granted=granted)
+            usable = [
+                c
+                for c in self.columns.values()
+                if all(u <= f for u, f in zip(c.usage, free, strict=True))
+            ]
+            for column in usable:
+                master.add(column)
+            found = master.least_target(target)
+            prices = master.solve(found or target)
+            if prices is None:
+                return
+            target = found or target
+            known = len(self.columns)
+            self._ask(prices, target, DEPTHS[0])
+            fresh = list(self.columns.values())[known:]
+            for column in fresh:
+                if all(u <= f for u, f in zip(column.usage, free, strict=True)):
+                    master.add(column)
+                    usable.append(column)
+            found = master.least_target(target)
+            if found is None or master.solve(found) is None:
+                return
+            target = found
+            amounts = master.amounts()
+            chosen = [(c, int(z + 1e-6)) for c, z in zip(usable, amounts, strict=True) if z >= 1]
+            if not chosen:
+                at = max(range(len(usable)), key=lambda k: (round(amounts[k], 6), -k))
+                chosen = [(usable[at], 1)]
+            for column, count in chosen:
+                fixed.append((column, count))
+                free = [f - count * u for f, u in zip(free, column.usage, strict=True)]
 
     def whole(
         self, limit_ps: int | None, *, seed: int, work_limit: float, use_all: bool = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import accumulate
 
 from costmodels.memory import boundary_buffer_bytes, device_overhead, stage_memory
 from costmodels.price import POLICIES, LayerPrice
@@ -32,6 +33,8 @@ class Costs:
     backward_ends: list[tuple[int, ...]] = field(default_factory=list)
     formula_ps: list[int] = field(default_factory=list)
     fill_ps: list[int] = field(default_factory=list)
+    leads_ps: list[tuple[int, ...]] = field(default_factory=list)
+    """Backward time of the stages before each stage: what its synchronisation hides behind."""
 
 
 def check_costs(plan: Plan, world: Restored, prices: Prices) -> Costs:
@@ -88,6 +91,7 @@ class _Audit:
         self.costs.backward_ends.append(ends)
         self.costs.formula_ps.append(raised)
         self.costs.fill_ps.append(sum(forward) + sum(backward) + 2 * sum(hops))
+        self.costs.leads_ps.append(tuple(accumulate(backward[:-1], initial=0)))
 
     def replica(
         self, pipeline: Pipeline, stage: Stage, replica: Replica, where: str

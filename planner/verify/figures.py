@@ -31,7 +31,8 @@ def _step(plan: Plan, costs: Costs) -> tuple[int, int]:
     """Step time and objective in picoseconds.
 
     A reduction starts when all its members have run their last backward; the update follows. The
-    objective charges every pipeline its formula time and its slowest reduction instead.
+    objective charges every pipeline its formula time instead, and of each reduction what the
+    last backwards of the stages before do not hide.
     """
     update = _picoseconds(plan.estimate.breakdown_s.update)
     end = max(max(ends) for ends in costs.backward_ends)
@@ -41,7 +42,8 @@ def _step(plan: Plan, costs: Costs) -> tuple[int, int]:
         start = max(costs.backward_ends[m.pipeline][m.stage] for m in group.members)
         end = max(end, start + time)
         for member in group.members:
-            finish[member.pipeline] = max(finish[member.pipeline], time)
+            lead = costs.leads_ps[member.pipeline][member.stage]
+            finish[member.pipeline] = max(finish[member.pipeline], time - lead)
     formula = max(f + sync for f, sync in zip(costs.formula_ps, finish, strict=True))
     return end + update, max(formula, end) + update
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from costmodels.compute import optimizer_update_s
 from costmodels.units import PS_PER_S
 from planner.errors import Problem
 from planner.graphs.topology import Island
-from planner.plan import Plan, Replica, SyncGroup
+from planner.plan import Plan, Replica, SyncGroup, SyncMember
 from planner.restore import Restored
 from planner.verify.prices import Prices
 
@@ -22,31 +23,41 @@ def check_sync(plan: Plan, world: Restored, prices: Prices) -> list[Problem]:
 
 @dataclass(slots=True)
 class _Share:
-    """What one island holds of a group: copies, bytes of the largest shard, bytes of all shards."""
+    """What one island holds of a group: copies, their chips, bytes of the largest shard and of
+    all shards, and the most that any of its chips exchanges, as if the whole host did."""
 
     island: Island
     copies: int = 0
+    chips: int = 0
+    busiest: int = 0
     shard: int = 0
     whole: int = 0
 
 
 def _groups(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
     shares = [_shares(plan, group, world, prices) for group in plan.sync_groups]
-    sent: dict[str, int] = {}  # all groups run at the same time and share each host's way out
-    for held in shares:
-        if len(held) > 1:
-            for share in held:
-                sent[share.island.host] = sent.get(share.island.host, 0) + share.whole
+    on_host = world.topology.host_chips
+    # a stage exchanges all its layers over its chips' even share of their host's port
+    loads: Counter[tuple[int, int]] = Counter()
+    for group, held in zip(plan.sync_groups, shares):
+        for member in group.members if len(held) > 1 else ():
+            share = next(h for h in held if h.island == _island(plan, member, world))
+            whole = -(-share.whole * on_host[share.island.host] // share.chips)
+            loads[member.pipeline, member.stage] += whole
+    for group, held in zip(plan.sync_groups, shares):
+        for member in group.members:
+            share = next(h for h in held if h.island == _island(plan, member, world))
+            share.busiest = max(share.busiest, loads[member.pipeline, member.stage])
     for k, (group, held) in enumerate(zip(plan.sync_groups, shares)):
         where = f"sync_groups[{k}].time_s"
-        time = _ring_s(held, sent, world)
+        time = _ring_s(held, world)
         if time is None:
             yield Problem(where, "no network joins the islands of the group")
         elif round(group.time_s * PS_PER_S) != round(time * PS_PER_S):
             yield Problem(where, f"says {group.time_s!r} s, re-derived {time!r} s")
 
 
-def _ring_s(held: Sequence[_Share], sent: dict[str, int], world: Restored) -> float | None:
+def _ring_s(held: Sequence[_Share], world: Restored) -> float | None:
     """Seconds of one group: inside every island, then a ring over the islands by name."""
     hosts, latency = [], 0.0
     for share, after in zip(held, [*held[1:], *held[:1]]):
@@ -62,11 +73,17 @@ def _ring_s(held: Sequence[_Share], sent: dict[str, int], world: Restored) -> fl
                 replicas=share.copies,
                 shard_bytes=share.shard,
                 fabric=world.topology.classes[share.island.class_index].fabric,
-                exchanged_bytes=sent.get(share.island.host, 0),
+                exchanged_bytes=share.busiest,
                 port_bytes_per_s=port,
             )
         )
     return gradient_sync_s(hosts, latency_s=latency)
+
+
+def _island(plan: Plan, member: SyncMember, world: Restored) -> Island:
+    """Where a member lies."""
+    replica = plan.pipelines[member.pipeline].stages[member.stage].replicas[0]
+    return world.island_of[replica.devices[0]]
 
 
 def _shares(plan: Plan, group: SyncGroup, world: Restored, prices: Prices) -> list[_Share]:
@@ -80,6 +97,7 @@ def _shares(plan: Plan, group: SyncGroup, world: Restored, prices: Prices) -> li
             share = held.setdefault(island.name, _Share(island))
             size = each * _parameters(replica, group.layers, world, prices)
             share.copies += 1
+            share.chips += replica.mesh.tensor_parallel
             share.shard = max(share.shard, size)
             share.whole = max(share.whole, size * replica.mesh.tensor_parallel)
     return [held[name] for name in sorted(held)]
