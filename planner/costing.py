@@ -60,9 +60,19 @@ class LayerCost:
 
 
 def layer_cost(
-    shape: LayerShape, cls: IslandClass, tp: int, rows: int, job: ResolvedJob, scale: float = 1.0
+    shape: LayerShape,
+    cls: IslandClass,
+    tp: int,
+    rows: int,
+    job: ResolvedJob,
+    scale: float = 1.0,
+    *,
+    layer: int | None = None,
 ) -> LayerCost:
-    """Price one layer on ``tp`` chips of a class; ``scale`` maps formulas to a measured rate."""
+    """Price one layer on ``tp`` chips of a class; ``scale`` maps formulas to a measured rate.
+
+    On a class with a profile, ``layer`` (its index in the model) finds what was measured.
+    """
     price = _priced(
         shape,
         cls.chip,
@@ -77,6 +87,8 @@ def layer_cost(
         ),
         cls.derate,
     )
+    if cls.profile is not None and layer is not None:
+        price = cls.profile.price(layer, tp, rows, price, cls.derate)
     return LayerCost(
         price=price,
         forward_ps=picoseconds(price.forward_s * scale),
@@ -156,14 +168,10 @@ def build_tables(
     tables = []
     for option in options.options:
         cls = topology.classes[option.class_index]
-        cache: dict[LayerShape, LayerCost] = {}
-        for layer in model.layers:
-            if layer.shape not in cache:
-                cache[layer.shape] = layer_cost(
-                    layer.shape, cls, option.tp, option.rows, job, scales[cls.index, option.rows]
-                )
-        costs = tuple(cache[layer.shape] for layer in model.layers)
-        tables.append(option_table(option, costs))
+        scale = scales[cls.index, option.rows]
+        tables.append(
+            option_table(option, model_costs(model, cls, option.tp, option.rows, job, scale))
+        )
     element = job.element_bytes
     boundaries = {
         rows: np.array(
@@ -180,6 +188,20 @@ def build_tables(
         zero_level=options.zero_level,
         sequence_parallel=job.sequence_parallel,
     )
+
+
+def model_costs(
+    model: ModelGraph, cls: IslandClass, tp: int, rows: int, job: ResolvedJob, scale: float
+) -> tuple[LayerCost, ...]:
+    """Every layer of the model, equal ones priced once. LookupError where a profile has a gap."""
+    cache: dict[tuple[LayerShape, int | None], LayerCost] = {}
+    out = []
+    for index, layer in enumerate(model.layers):
+        key = (layer.shape, None if cls.profile is None else index)
+        if key not in cache:
+            cache[key] = layer_cost(layer.shape, cls, tp, rows, job, scale, layer=index)
+        out.append(cache[key])
+    return tuple(out)
 
 
 def option_table(option: StageOption, costs: tuple[LayerCost, ...]) -> OptionTable:
@@ -216,7 +238,7 @@ def route_hop_ps(bytes_: int, route: Route, share: float) -> int:
     """A micro-batch over a network: the stage's fair share of its host's port."""
     if bytes_ == 0:
         return 0
-    return picoseconds(bytes_ / (route.bandwidth * share) + route.latency_s)
+    return picoseconds(route.seconds(bytes_, share))
 
 
 def fair_share(cls_from: IslandClass, tp_from: int, cls_to: IslandClass, tp_to: int) -> float:

@@ -25,11 +25,12 @@ from costmodels.schedules import (
 from costmodels.units import GIB
 from planner.costing import (
     LayerCost,
-    layer_cost,
     measured_scale,
+    model_costs,
     picoseconds,
     pipeline_hops_ps,
 )
+from planner.errors import InputError, Problem
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Island, Topology
 from planner.inputs.job import ResolvedJob
@@ -148,10 +149,11 @@ class LayoutPricer:
         if key not in self._layers:
             cls = self.topology.classes[class_index]
             scale = measured_scale(self.model, cls, self.job, rows)
-            self._layers[key] = tuple(
-                layer_cost(layer.shape, cls, tp, rows, self.job, scale)
-                for layer in self.model.layers
-            )
+            try:
+                self._layers[key] = model_costs(self.model, cls, tp, rows, self.job, scale)
+            except LookupError as gap:
+                remedy = "measure this way too, or choose one that was measured"
+                raise InputError([Problem("profile", str(gap.args[0]), remedy)]) from None
         return self._layers[key]
 
     def price(self, pipelines: Sequence[LayoutPipeline], zero_level: int) -> PricedLayout:
@@ -359,7 +361,7 @@ class LayoutPricer:
                 update = optimizer_update_s(
                     parameters, self.job.state_bytes, cls.chip, shards, derate=cls.derate
                 )
-                worst = max(worst, update)
+                worst = max(worst, update * cls.update_scale)
         return picoseconds(worst)
 
     def _syncs(
@@ -400,7 +402,7 @@ class LayoutPricer:
                             f"{other.name}, whose gradients must be summed"
                         )
                         continue
-                    port = route.bandwidth
+                    port = route.rate(exchanged.get(h.island.host, 0) / len(held))
                     latency = max(latency, route.latency_s)
                 hosts.append(
                     SyncHost(

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from costmodels.catalog import Chip, Fabric
+from costmodels.link_points import LinkPoints
+from costmodels.profiles import LayerProfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class IslandClass:
     ``usable_memory_bytes`` per device is what the framework can allocate after the driver's own
     share and the user's reservation. ``measured_rows_per_s`` replaces the layer formulas by the
     measured rate of the whole model on one device (rows per second, forward and backward).
+    ``profile`` holds measured layer times, which replace both; ``update_scale`` is the measured
+    optimizer step over the formula's.
     """
 
     index: int
@@ -43,6 +47,8 @@ class IslandClass:
     usable_memory_bytes: int
     host_memory_bytes: int | None
     measured_rows_per_s: float | None = None
+    profile: LayerProfile | None = None
+    update_scale: float = 1.0
 
     @property
     def count(self) -> int:
@@ -62,12 +68,33 @@ class Route:
     ``bandwidth`` in bytes/s is already multiplied by the achievable fraction of its kind.
     ``resources`` names the shared things on the way (a host's network port in its direction, a
     switch uplink); all traffic on a resource shares ``Topology.capacity[resource]`` bytes/s.
+    ``points`` are measured messages, whose times replace ``bandwidth`` and ``latency_s``; these
+    two are then their best rate and the latency of the smallest.
     """
 
     bandwidth: float
     latency_s: float
     kind: str
     resources: tuple[str, ...] = ()
+    points: LinkPoints | None = None
+
+    def seconds(self, bytes_: float, share: float = 1.0) -> float:
+        """Seconds of a message that may count on ``share`` of the way; no bytes take no time.
+
+        Whoever has a share of a measured way takes as long as a message that much larger would
+        take alone: the others send the like of it meanwhile.
+        """
+        if bytes_ <= 0:
+            return 0.0
+        if self.points is not None:
+            return self.points.seconds(bytes_ / share)
+        return bytes_ / (self.bandwidth * share) + self.latency_s
+
+    def rate(self, bytes_: float) -> float:
+        """Bytes/s of a stream cut into messages of ``bytes_``, each started in time."""
+        if self.points is None or bytes_ <= 0:
+            return self.bandwidth
+        return self.points.rate(bytes_)
 
 
 class RouteFinder(Protocol):

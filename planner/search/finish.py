@@ -42,7 +42,8 @@ def _ports(topology: Topology, cls: IslandClass) -> list[float]:
 def _update_s(problem: Problem, table: OptionTable, parameters: int, replicas: int) -> float:
     cls = problem.topology.classes[table.option.class_index]
     shards = replicas if problem.tables.zero_level else 1
-    return optimizer_update_s(parameters, problem.tables.state, cls.chip, shards)
+    update = optimizer_update_s(parameters, problem.tables.state, cls.chip, shards)
+    return update * cls.update_scale
 
 
 def least_finish_s(
@@ -73,6 +74,7 @@ def least_finish_s(
     update = np.array(
         [optimizer_update_s(p, problem.tables.state, cls.chip, shards) for p in parameters]
     )
+    update *= cls.update_scale
     # plans round synchronisation and update to picoseconds: stay below either rounding
     whole = np.maximum(np.floor((sync + update) * PS_PER_S) - 2, 0.0)
     out: NDArray[np.float64] = whole / PS_PER_S

@@ -179,7 +179,7 @@ class _Audit:
         if route is None:
             return None
         share = min(senders / source.size / out, receivers / target.size / into)
-        return _picoseconds(size / (route.bandwidth * share) + route.latency_s)
+        return _picoseconds(route.seconds(size, share))
 
     def _place(self, replica: Replica) -> Island:
         return self.world.island_of[replica.devices[0]]

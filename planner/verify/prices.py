@@ -30,10 +30,16 @@ class Prices:
                 sequence_parallel=job.sequence_parallel and tp > 1,
                 flash=cls.chip.flash_attention,
             )
-            self._layers[key] = tuple(
+            prices = [
                 price_layer(layer.shape, cls.chip, cls.fabric, config, derate=cls.derate)
                 for layer in self.world.model.layers
-            )
+            ]
+            if cls.profile is not None:
+                prices = [
+                    cls.profile.price(index, tp, rows, formula, cls.derate)
+                    for index, formula in enumerate(prices)
+                ]
+            self._layers[key] = tuple(prices)
         return self._layers[key]
 
     def scale(self, cls: IslandClass, rows: int) -> float:

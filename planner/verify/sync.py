@@ -55,7 +55,7 @@ def _ring_s(held: Sequence[_Share], sent: dict[str, int], world: Restored) -> fl
             route = world.topology.route(share.island, after.island)
             if route is None:
                 return None
-            port = route.bandwidth
+            port = route.rate(sent.get(share.island.host, 0) / len(held))
             latency = max(latency, route.latency_s)
         hosts.append(
             SyncHost(
@@ -99,16 +99,15 @@ def _update(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
             copies = len(plan.pipelines) * len(stage.replicas)
             for replica in stage.replicas:
                 island = world.island_of[replica.devices[0]]
-                slowest = max(
-                    slowest,
-                    optimizer_update_s(
-                        _parameters(replica, stage.layers, world, prices),
-                        world.job.state_bytes,
-                        world.topology.classes[island.class_index].chip,
-                        copies if stage.zero.level else 1,
-                        derate=world.topology.classes[island.class_index].derate,
-                    ),
+                cls = world.topology.classes[island.class_index]
+                update = optimizer_update_s(
+                    _parameters(replica, stage.layers, world, prices),
+                    world.job.state_bytes,
+                    cls.chip,
+                    copies if stage.zero.level else 1,
+                    derate=cls.derate,
                 )
+                slowest = max(slowest, update * cls.update_scale)
     stated = plan.estimate.breakdown_s.update
     if round(stated * PS_PER_S) != round(slowest * PS_PER_S):
         message = f"says {stated!r} s, re-derived {slowest!r} s"
