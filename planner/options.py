@@ -97,7 +97,7 @@ def legal_options(model: ModelGraph, topology: Topology, job: ResolvedJob) -> Op
                 problem = tensor_parallel_problem(model, tp, job.seq_len, job.sequence_parallel)
                 gap = cls.profile.problem(tp, rows) if cls.profile is not None else None
                 if problem is None and gap is not None:
-                    rejected.append(Rejected(f"tp={tp}, {rows} rows on {cls.name}", gap))
+                    rejected.append(Rejected(f"{rows} rows at tp={tp} on {cls.name}", gap))
                 elif problem is None:
                     options.append(StageOption(len(options), cls.index, tp, rows))
                 elif rows == job.micro_batch_rows[0]:

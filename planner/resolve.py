@@ -42,34 +42,41 @@ def resolve_inputs(
     model: ModelInput, cluster: ClusterInput, job: JobInput, profile: ProfileInput | None = None
 ) -> ResolvedInputs:
     """Topology and job, with what was measured in place. Raises InputError with all problems."""
-    notes: tuple[str, ...] = ()
-    if profile is not None:
-        if problems := check_layers(profile, model.graph):
-            raise InputError(problems)
-        job, notes = job_for_profile(job, profile)
     topology = build_topology(cluster.spec, cluster.catalog)
+    if profile is None:
+        resolved = resolve_job(job, model.graph, topology)
+        return ResolvedInputs(
+            topology, resolved, _checked(model, cluster, resolved, topology), None
+        )
+    if problems := check_layers(profile, model.graph):
+        raise InputError(problems)
+    part = _part(profile, topology, cluster)
+    job, notes = job_for_profile(job, profile.name, part)
     resolved = resolve_job(job, model.graph, topology)
     resolved = replace(resolved, notes=(*notes, *resolved.notes))
-    found, warnings = check_inputs(model, cluster, resolved, topology)
-    if found:
-        raise InputError(found)
-    if profile is None:
-        return ResolvedInputs(topology, resolved, tuple(warnings), None)
-    part = _part(profile, topology, cluster)
     measured = with_profile(topology, part, model.graph, resolved.state_bytes)
     without = [c.chip.name for c in measured.classes if c.profile is None]
-    warnings += [
-        str(
-            Problem(
-                "profile",
-                f"{name} was not measured; it is priced by the formulas",
-                "measure it too, or leave it out of the cluster",
-            )
-        )
-        for name in dict.fromkeys(without)
+    warnings = [
+        *_checked(model, cluster, resolved, measured),
+        *map(_unmeasured, dict.fromkeys(without)),
     ]
     record = ResolvedProfile(profile.name, part.model_dump(mode="json"))
     return ResolvedInputs(measured, resolved, tuple(warnings), record)
+
+
+def _checked(
+    model: ModelInput, cluster: ClusterInput, job: ResolvedJob, topology: Topology
+) -> tuple[str, ...]:
+    """What a person should know. Raises InputError with what cannot be planned with."""
+    found, warnings = check_inputs(model, cluster, job, topology)
+    if found:
+        raise InputError(found)
+    return tuple(warnings)
+
+
+def _unmeasured(name: str) -> str:
+    message = f"{name} was not measured; it is priced by the formulas"
+    return str(Problem("profile", message, "measure it too, or leave it out of the cluster"))
 
 
 def _part(profile: ProfileInput, topology: Topology, cluster: ClusterInput) -> ProfileSpec:

@@ -127,12 +127,14 @@ def check_layers(profile: ProfileInput, model: ModelGraph) -> list[Problem]:
     return problems
 
 
-def job_for_profile(job: JobInput, profile: ProfileInput) -> tuple[JobInput, tuple[str, ...]]:
-    """The job with what it leaves open taken from the profile, and notes of what was taken.
+def job_for_profile(
+    job: JobInput, name: str, measured: ProfileSpec
+) -> tuple[JobInput, tuple[str, ...]]:
+    """The job with what it leaves open taken from a profile, and notes of what was taken.
 
     Raises InputError where the job asks for what was not measured.
     """
-    spec, measured = job.spec, profile.spec
+    spec = job.spec
     given: dict[str, Any] = spec.model_dump(mode="json", exclude_unset=True)
     notes: list[str] = []
     problems: list[Problem] = []
@@ -144,9 +146,9 @@ def job_for_profile(job: JobInput, profile: ProfileInput) -> tuple[JobInput, tup
         asked = getattr(spec, field)
         if asked is None:
             given[field] = value
-            notes.append(f"{_WORDS[field]} {value}: that of the profile {profile.name}")
+            notes.append(f"{_WORDS[field]} {value}: that of the profile {name}")
         elif asked != value:
-            message = f"is {asked}, but the profile {profile.name} was measured at {value}"
+            message = f"is {asked}, but the profile {name} was measured at {value}"
             remedy = f"--set job.{field}={value}, or measure at {asked}"
             problems.append(Problem(f"job: {field}", message, remedy))
     if problems:

@@ -104,11 +104,12 @@ def _layers(times: Entry, info: Entry, rows: int, tp: int, file: Path) -> Iterat
         )
 
 
-def _links(
-    folder: Path, names: Sequence[str], wanted: Wanted
-) -> tuple[str, list[LinkProfileSpec]]:
+def _links(folder: Path, names: Sequence[str], wanted: Wanted) -> tuple[str, list[LinkProfileSpec]]:
     out: list[LinkProfileSpec] = []
-    between, inside = folder / "multizone_bandwidths_het.json", folder / "intra_node_bandwidths.json"
+    between, inside = (
+        folder / "multizone_bandwidths_het.json",
+        folder / "intra_node_bandwidths.json",
+    )
     if inside.is_file():
         rates = _json(inside)
         for name in names:
@@ -120,7 +121,9 @@ def _links(
     zones = _json(between)
     zone = wanted.zone or next(iter(zones))
     if zone not in zones:
-        raise InputError([Problem(str(between), f"has no zone {zone!r}", f"has {', '.join(zones)}")])
+        raise InputError(
+            [Problem(str(between), f"has no zone {zone!r}", f"has {', '.join(zones)}")]
+        )
     for source in names:
         for count, targets in sorted(zones[zone].get(source, {}).items()):
             for target in names:
