@@ -252,8 +252,10 @@ def pipeline_hops_ps(
     """The real hops of a pipeline whose stages lie on ``(island, tp)``; None without a route.
 
     A stage in the middle sends activations to one neighbour and gradients to the other; where
-    both leave by the same port, each gets half of the stage's fair share.
+    both leave by the same port, each gets half of the stage's fair share, unless transfers block:
+    then a stage makes one at a time.
     """
+    at_once = not topology.blocking_transfers
     routes = [
         None if a.name == b.name else topology.route(a, b) for (a, _), (b, _) in pairwise(places)
     ]
@@ -270,14 +272,19 @@ def pipeline_hops_ps(
         if route is None:
             out.append(None)
             continue
-        out_twice = s > 0 and shares_port(route, back[s - 1])
-        in_twice = s + 1 < len(routes) and shares_port(back[s], routes[s + 1])
+        out_twice = at_once and s > 0 and shares_port(route, back[s - 1])
+        in_twice = at_once and s + 1 < len(routes) and shares_port(back[s], routes[s + 1])
         share = min(
             tp_a / source.size / (2 if out_twice else 1),
             tp_b / target.size / (2 if in_twice else 1),
         )
         out.append(route_hop_ps(bytes_[s], route, share))
     return out
+
+
+def blocked_ps(hops: Sequence[int]) -> list[int]:
+    """What each stage spends on the transfers of one pass over its two cuts, if they block."""
+    return [a + b for a, b in zip([0, *hops], [*hops, 0])]
 
 
 def shares_port(one: Route | None, other: Route | None) -> bool:

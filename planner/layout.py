@@ -25,6 +25,7 @@ from costmodels.schedules import (
 from costmodels.units import GIB
 from planner.costing import (
     LayerCost,
+    blocked_ps,
     measured_scale,
     model_costs,
     picoseconds,
@@ -70,7 +71,10 @@ class LayoutPipeline:
 
 @dataclass(frozen=True)
 class PricedStage:
-    """A stage with its costs: picoseconds per micro-batch and itemised bytes."""
+    """A stage with its costs: picoseconds per micro-batch and itemised bytes.
+
+    ``forward_ps`` and ``backward_ps`` include ``transfer_ps`` each, where transfers block.
+    """
 
     stage: LayoutStage
     costs: tuple[LayerCost, ...]
@@ -80,6 +84,7 @@ class PricedStage:
     memory: MemoryItems
     usable_bytes: int
     hop_to_next_ps: int | None
+    transfer_ps: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,12 +111,14 @@ class SyncPrice:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """Copies of some layers on one island: how many, bytes of the largest shard, of all shards."""
+    """Copies of some layers on one island: how many, bytes of the largest shard, of all shards,
+    and the tensor-parallel ranks of the widest copy."""
 
     island: Island
     replicas: int
     shard: int
     full: int
+    lanes: int
 
 
 @dataclass(frozen=True)
@@ -242,6 +249,11 @@ class LayoutPricer:
             sum(c.backward_total_ps(p) for c, p in zip(own, s.policies, strict=True))
             for own, s in zip(costs, pipe.stages, strict=True)
         ]
+        blocked = [0] * len(forward)
+        if self.topology.blocking_transfers:
+            blocked, hops = blocked_ps(hops), (0,) * len(hops)
+            forward = [f + b for f, b in zip(forward, blocked)]
+            backward = [f + b for f, b in zip(backward, blocked)]
         depths = self._depths(pipe, costs, forward, backward, hops, zero_level, replicas)
         m = pipe.micro_batches
         formula = formula_time(forward, backward, hops, m, depths, pipe.schedule)
@@ -256,6 +268,7 @@ class LayoutPricer:
                 memory=self._memory(pipe, s, costs[s], depths[s], zero_level, replicas),
                 usable_bytes=self.topology.classes[stage.island.class_index].usable_memory_bytes,
                 hop_to_next_ps=hops[s] if s < len(hops) else None,
+                transfer_ps=blocked[s],
             )
             for s, stage in enumerate(pipe.stages)
         )
@@ -383,10 +396,12 @@ class LayoutPricer:
             for first, end, kind, members in self._groups(pipelines)
         ]
         exchanged: dict[str, int] = {}
+        senders: dict[str, int] = {}
         for _, _, _, _, held in groups:
             if len(held) > 1:
                 for h in held:
                     exchanged[h.island.host] = exchanged.get(h.island.host, 0) + h.full
+                    senders[h.island.host] = senders.get(h.island.host, 0) + h.lanes
         out = []
         for first, end, kind, members, held in groups:
             hosts = []
@@ -402,7 +417,9 @@ class LayoutPricer:
                             f"{other.name}, whose gradients must be summed"
                         )
                         continue
-                    port = route.rate(exchanged.get(h.island.host, 0) / len(held))
+                    # every ring leaves a host by one chip of each tensor-parallel rank
+                    host = h.island.host
+                    port = route.rate(exchanged.get(host, 0) / len(held), senders.get(host, 1))
                     latency = max(latency, route.latency_s)
                 hosts.append(
                     SyncHost(
@@ -456,12 +473,13 @@ class LayoutPricer:
                 costs = self.costs(*key)[first:end]
                 sizes[key] = per_parameter * sum(c.price.parameters for c in costs)
             shard = sizes[key]
-            known = held.get(stage.island.name, _Held(stage.island, 0, 0, 0))
+            known = held.get(stage.island.name, _Held(stage.island, 0, 0, 0, 0))
             held[stage.island.name] = _Held(
                 stage.island,
                 known.replicas + 1,
                 max(known.shard, shard),
                 max(known.full, shard * stage.tp),
+                max(known.lanes, stage.tp),
             )
         return [held[name] for name in sorted(held)]
 

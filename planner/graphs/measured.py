@@ -63,22 +63,24 @@ def with_profile(
         (a.index, b.index): points
         for a in classes
         for b in classes
-        if (points := _points(links, a, b, "between_nodes")) is not None
+        if (points := _points(links, a, b, "between_nodes"))
     }
     best: dict[int, float] = {}
     for (a, b), points in network.items():
-        best[a] = max(best.get(a, 0.0), points.bandwidth)
-        best[b] = max(best.get(b, 0.0), points.bandwidth)
+        rate = max(p.bandwidth for p in points)
+        best[a] = max(best.get(a, 0.0), rate)
+        best[b] = max(best.get(b, 0.0), rate)
     return replace(
         topology,
         classes=classes,
         class_routes={
-            pair: None if route is None else _route(route, network.get(pair))
+            pair: None if route is None else _route(route, network.get(pair, ()))
             for pair, route in topology.class_routes.items()
         },
         route=MeasuredRoutes(topology.route, network),
         capacity=_capacity(topology, best),
         assumptions=(*topology.assumptions, *_assumptions(classes, network, spec)),
+        blocking_transfers=spec.transfers == "blocking",
     )
 
 
@@ -87,53 +89,50 @@ class MeasuredRoutes:
     """Answers ``Topology.route``: the way of the topology in the measured time."""
 
     base: RouteFinder
-    network: Mapping[tuple[int, int], LinkPoints]
+    network: Mapping[tuple[int, int], tuple[LinkPoints, ...]]
 
     def __call__(self, source: Island, target: Island) -> Route | None:
         """The way between two islands; inside a host it is not a network's."""
         route = self.base(source, target)
         if route is None or source.host == target.host:
             return route
-        return _route(route, self.network.get((source.class_index, target.class_index)))
+        return _route(route, self.network.get((source.class_index, target.class_index), ()))
 
 
-def _route(route: Route, points: LinkPoints | None) -> Route:
-    if points is None:
+def _route(route: Route, points: tuple[LinkPoints, ...]) -> Route:
+    if not points:
         return route
     return replace(
         route,
-        bandwidth=points.bandwidth,
-        latency_s=points.latency_s,
+        bandwidth=max(p.bandwidth for p in points),
+        latency_s=points[-1].latency_s,
         kind=MEASURED,
         points=points,
     )
 
 
-def _points(links: Links, a: IslandClass, b: IslandClass, where: str) -> LinkPoints | None:
-    """The link with the most chips that both sides have, else the one with the fewest."""
+def _points(links: Links, a: IslandClass, b: IslandClass, where: str) -> tuple[LinkPoints, ...]:
+    """The links with no more chips than both sides have, fewest first; else the smallest one."""
     counts = sorted(
         chips
         for source, target, scope, chips in links
         if (source, target, scope) == (a.chip.id, b.chip.id, where)
     )
-    if not counts:
-        return None
-    fitting = [n for n in counts if n <= min(a.size, b.size)]
-    chips = fitting[-1] if fitting else counts[0]
-    return LinkPoints(chips, links[a.chip.id, b.chip.id, where, chips].points)
+    fitting = [n for n in counts if n <= min(a.size, b.size)] or counts[:1]
+    return tuple(LinkPoints(n, links[a.chip.id, b.chip.id, where, n].points) for n in fitting)
 
 
 def _measured_class(
     cls: IslandClass, profiles: Mapping[str, LayerProfile], links: Links, state: StateBytes
 ) -> IslandClass:
     profile = profiles.get(cls.chip.id)
-    inside = _points(links, cls, cls, "in_node") if cls.size > 1 else None
+    inside = _points(links, cls, cls, "in_node") if cls.size > 1 else ()
     return replace(
         cls,
         profile=profile,
         measured_rows_per_s=None if profile is not None else cls.measured_rows_per_s,
         update_scale=1.0 if profile is None else _update_scale(cls, profile, state),
-        fabric=cls.fabric if inside is None else _fabric(inside),
+        fabric=_fabric(inside[-1]) if inside else cls.fabric,
     )
 
 
@@ -187,7 +186,7 @@ def _capacity(topology: Topology, best: Mapping[int, float]) -> dict[str, float]
 
 def _assumptions(
     classes: Sequence[IslandClass],
-    network: Mapping[tuple[int, int], LinkPoints],
+    network: Mapping[tuple[int, int], tuple[LinkPoints, ...]],
     spec: ProfileSpec,
 ) -> Iterator[str]:
     seen: set[str] = set()
@@ -198,15 +197,21 @@ def _assumptions(
         yield from _chip_assumptions(cls, spec)
     for (a, b), points in network.items():
         one, other = classes[a], classes[b]
-        if points.chips < min(one.size, other.size):
+        if points[-1].chips < min(one.size, other.size):
             yield (
-                f"{one.chip.name} to {other.chip.name}: measured with {points.chips} of "
+                f"{one.chip.name} to {other.chip.name}: measured with {points[-1].chips} of "
                 f"{min(one.size, other.size)} chips sending; taken for what the whole node reaches"
             )
+    if spec.transfers == "blocking":
+        yield (
+            "transfers between stages block: both stages compute nothing meanwhile (the profile "
+            "says so of its runtime)"
+        )
     if spec.links:
         yield (
             "measured links: times between two measured sizes are linear; beyond the largest, the "
-            "rate is that of the largest"
+            "rate is that of the largest; a ring sends with one chip per host and tensor-parallel "
+            "rank"
         )
 
 
@@ -223,6 +228,13 @@ def _chip_assumptions(cls: IslandClass, spec: ProfileSpec) -> Iterator[str]:
         "tensor-parallel communication included; rows between measured ones are interpolated "
         "linearly, nothing is extrapolated"
     )
+    faster = _over_peak(profile, cls.chip.peak(spec.precision), spec.seq_len)
+    if faster > 1:
+        yield (
+            f"{name}: weights alone were multiplied at {faster:.1f} times the catalogue's "
+            f"{spec.precision} peak, so the products ran in another precision (TF32?); the model "
+            "FLOPs utilisation is over 100 % of the stated peak"
+        )
     if profile.lowered:
         ways = ", ".join(f"tp={tp} at {rows} rows" for tp, rows in profile.lowered)
         yield (
@@ -231,6 +243,17 @@ def _chip_assumptions(cls: IslandClass, spec: ProfileSpec) -> Iterator[str]:
         )
     if cls.update_scale == 1.0:
         yield f"{name}: the profile has no optimizer step; the formula's is used"
+
+
+def _over_peak(profile: LayerProfile, peak: float, seq_len: int) -> float:
+    """The largest rate of any layer's weight products over the peak: 6 FLOPs per weight, token."""
+    return max(
+        6.0 * layer.parameter_bytes / profile.element_bytes * rows * seq_len / seconds / peak
+        for points in profile.points.values()
+        for rows, layers in points.items()
+        for layer in layers[1:] or layers  # an embedding looks its weights up
+        if (seconds := layer.forward_s + layer.backward_s) > 0
+    )
 
 
 def _names(spec: ProfileSpec) -> list[str]:

@@ -68,15 +68,16 @@ class Route:
     ``bandwidth`` in bytes/s is already multiplied by the achievable fraction of its kind.
     ``resources`` names the shared things on the way (a host's network port in its direction, a
     switch uplink); all traffic on a resource shares ``Topology.capacity[resource]`` bytes/s.
-    ``points`` are measured messages, whose times replace ``bandwidth`` and ``latency_s``; these
-    two are then their best rate and the latency of the smallest.
+    ``points`` are measured messages by the number of chips that sent at once, fewest first; their
+    times replace ``bandwidth`` and ``latency_s``, which are then their best rate and the latency of
+    the smallest message.
     """
 
     bandwidth: float
     latency_s: float
     kind: str
     resources: tuple[str, ...] = ()
-    points: LinkPoints | None = None
+    points: tuple[LinkPoints, ...] = ()
 
     def seconds(self, bytes_: float, share: float = 1.0) -> float:
         """Seconds of a message that may count on ``share`` of the way; no bytes take no time.
@@ -86,15 +87,19 @@ class Route:
         """
         if bytes_ <= 0:
             return 0.0
-        if self.points is not None:
-            return self.points.seconds(bytes_ / share)
+        if self.points:
+            return self.points[-1].seconds(bytes_ / share)
         return bytes_ / (self.bandwidth * share) + self.latency_s
 
-    def rate(self, bytes_: float) -> float:
-        """Bytes/s of a stream cut into messages of ``bytes_``, each started in time."""
-        if self.points is None or bytes_ <= 0:
+    def rate(self, bytes_: float, senders: int) -> float:
+        """Bytes/s of ``senders`` chips together that send messages of ``bytes_`` one by one.
+
+        A way that was measured with other numbers of chips has the rate of the next fewer.
+        """
+        if not self.points or bytes_ <= 0:
             return self.bandwidth
-        return self.points.rate(bytes_)
+        fitting = [p for p in self.points if p.chips <= senders]
+        return (fitting[-1] if fitting else self.points[0]).rate(bytes_)
 
 
 class RouteFinder(Protocol):
@@ -112,6 +117,8 @@ class Topology:
     classes a and b, None where no network joins them or the class has a single island.
     ``route(i, j)`` is the real one between two named islands.
     ``capacity`` in bytes/s is achievable, not nominal.
+    ``blocking_transfers``: a stage computes nothing while it sends or receives activations and
+    gradients, as in runtimes without asynchronous transfers.
     ``cross_vendor_collectives``: "none", "cpu-staged" or the name of a library.
     """
 
@@ -122,6 +129,7 @@ class Topology:
     capacity: dict[str, float]
     cross_vendor_collectives: str
     assumptions: tuple[str, ...] = field(default=())
+    blocking_transfers: bool = False
 
     @property
     def chips(self) -> int:

@@ -106,8 +106,10 @@ class LinkProfileSpec(_Strict):
 class ProfileSpec(_Strict):
     """Measurements of one model at one sequence length and precision.
 
-    ``sequence_parallel`` says how tensor-parallel degrees above 1 were measured. ``model`` and
-    ``source`` (where the figures come from, their licence) are for people.
+    ``sequence_parallel`` says how tensor-parallel degrees above 1 were measured. ``transfers`` is
+    what the runtime does between pipeline stages: "overlapped" computes meanwhile, "blocking" keeps
+    both stages waiting, as engines do that send and receive in the order of computation. ``model``
+    and ``source`` (where the figures come from, their licence) are for people.
     """
 
     profile_version: Literal[1] = 1
@@ -116,5 +118,6 @@ class ProfileSpec(_Strict):
     seq_len: Annotated[int, Field(strict=True, ge=1, le=MAX_SEQ_LEN)]
     precision: Precision
     sequence_parallel: Annotated[bool, Field(strict=True)] = False
+    transfers: Literal["overlapped", "blocking"] = "overlapped"
     chips: Annotated[tuple[ChipProfileSpec, ...], Field(min_length=1)]
     links: tuple[LinkProfileSpec, ...] = ()

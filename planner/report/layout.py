@@ -45,6 +45,8 @@ TIME_ITEMS = (
     ("backward_weight", "bwd weight"),
     ("recompute", "recompute"),
     ("tp_comm_backward", "tp bwd"),
+    ("transfer_forward", "send fwd"),
+    ("transfer_backward", "send bwd"),
 )
 
 

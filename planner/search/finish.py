@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from costmodels.compute import optimizer_update_s
 from costmodels.units import PS_PER_S
 from planner.costing import OptionTable
-from planner.graphs.topology import IslandClass, Topology
+from planner.graphs.topology import IslandClass, Route, Topology
 from planner.search.problem import Problem
 
 
@@ -29,14 +29,19 @@ def sync_bytes_per_parameter(problem: Problem) -> int:
     return 2 * state.gradient
 
 
-def _ports(topology: Topology, cls: IslandClass) -> list[float]:
-    """Achievable bytes/s of a host of the class towards every class it may reduce with."""
+def _routes(topology: Topology, cls: IslandClass) -> list[Route]:
+    """The ways of a host of the class towards every class it may reduce with."""
     routes = (
         topology.class_routes.get((cls.index, other.index))
         for other in topology.classes
         if other.chip.vendor == cls.chip.vendor or topology.cross_vendor_collectives != "none"
     )
-    return [r.bandwidth for r in routes if r is not None]
+    return [r for r in routes if r is not None]
+
+
+def _ports(topology: Topology, cls: IslandClass) -> list[float]:
+    """Achievable bytes/s of a host of the class towards every class it may reduce with."""
+    return [route.bandwidth for route in _routes(topology, cls)]
 
 
 def _update_s(problem: Problem, table: OptionTable, parameters: int, replicas: int) -> float:
@@ -96,6 +101,8 @@ def expected_finish_s(
         rate = cls.fabric.total_bandwidth * cls.fabric.efficiency
         sync += (local - 1) / local * traffic / rate
     if hosts > 1:
-        port = min(_ports(problem.topology, cls), default=np.inf)
-        sync += (hosts - 1) / hosts * traffic * tp / port
+        # where the way was measured, a ring sends with one chip of each rank: slower than a port
+        message = traffic * tp / 2 / hosts
+        rates = (route.rate(message, tp) for route in _routes(problem.topology, cls))
+        sync += (hosts - 1) / hosts * traffic * tp / min(rates, default=np.inf)
     return sync + _update_s(problem, table, parameters, replicas)

@@ -22,31 +22,38 @@ def check_sync(plan: Plan, world: Restored, prices: Prices) -> list[Problem]:
 
 @dataclass(slots=True)
 class _Share:
-    """What one island holds of a group: copies, bytes of the largest shard, bytes of all shards."""
+    """What one island holds of a group: copies, bytes of the largest shard, bytes of all shards,
+    and how many chips send in its ring (one of each tensor-parallel rank)."""
 
     island: Island
     copies: int = 0
     shard: int = 0
     whole: int = 0
+    ranks: int = 0
 
 
 def _groups(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
     shares = [_shares(plan, group, world, prices) for group in plan.sync_groups]
     sent: dict[str, int] = {}  # all groups run at the same time and share each host's way out
+    sending: dict[str, int] = {}
     for held in shares:
         if len(held) > 1:
             for share in held:
-                sent[share.island.host] = sent.get(share.island.host, 0) + share.whole
+                host = share.island.host
+                sent[host] = sent.get(host, 0) + share.whole
+                sending[host] = sending.get(host, 0) + share.ranks
     for k, (group, held) in enumerate(zip(plan.sync_groups, shares)):
         where = f"sync_groups[{k}].time_s"
-        time = _ring_s(held, sent, world)
+        time = _ring_s(held, sent, sending, world)
         if time is None:
             yield Problem(where, "no network joins the islands of the group")
         elif round(group.time_s * PS_PER_S) != round(time * PS_PER_S):
             yield Problem(where, f"says {group.time_s!r} s, re-derived {time!r} s")
 
 
-def _ring_s(held: Sequence[_Share], sent: dict[str, int], world: Restored) -> float | None:
+def _ring_s(
+    held: Sequence[_Share], sent: dict[str, int], sending: dict[str, int], world: Restored
+) -> float | None:
     """Seconds of one group: inside every island, then a ring over the islands by name."""
     hosts, latency = [], 0.0
     for share, after in zip(held, [*held[1:], *held[:1]]):
@@ -55,7 +62,8 @@ def _ring_s(held: Sequence[_Share], sent: dict[str, int], world: Restored) -> fl
             route = world.topology.route(share.island, after.island)
             if route is None:
                 return None
-            port = route.rate(sent.get(share.island.host, 0) / len(held))
+            host = share.island.host
+            port = route.rate(sent.get(host, 0) / len(held), sending.get(host, 1))
             latency = max(latency, route.latency_s)
         hosts.append(
             SyncHost(
@@ -82,6 +90,7 @@ def _shares(plan: Plan, group: SyncGroup, world: Restored, prices: Prices) -> li
             share.copies += 1
             share.shard = max(share.shard, size)
             share.whole = max(share.whole, size * replica.mesh.tensor_parallel)
+            share.ranks = max(share.ranks, replica.mesh.tensor_parallel)
     return [held[name] for name in sorted(held)]
 
 

@@ -60,10 +60,12 @@ def read_sailor(root: Path, wanted: Wanted) -> Imported:
         source=_source(root),
         seq_len=seq_len,
         precision=wanted.precision or _precision(info),
+        transfers="blocking",
         chips=tuple(chips),
         links=tuple(links),
     )
     notes = [
+        "transfers between stages block, as in the DeepSpeed engine that this tool measures for",
         "tensor parallel without sequence parallelism: the layout cannot say otherwise",
         "activations and weights: bytes per row of llm_info.json times the rows",
     ]
