@@ -283,8 +283,13 @@ def pipeline_hops_ps(
 
 
 def blocked_ps(hops: Sequence[int]) -> list[int]:
-    """What each stage spends on the transfers of one pass over its two cuts, if they block."""
-    return [a + b for a, b in zip([0, *hops], [*hops, 0])]
+    """What each stage waits in one pass if transfers block: one hop from the stage before it.
+
+    An engine that works off its exchanges in order sends an activation only after it received the
+    gradient for its next backward, so the later stage waits for the way there and back; the
+    earlier one finds its gradient delivered while it computed.
+    """
+    return [0, *hops]
 
 
 def shares_port(one: Route | None, other: Route | None) -> bool:

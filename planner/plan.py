@@ -67,8 +67,8 @@ class Mesh(_Frozen):
 class StageTime(_Frozen):
     """Seconds per micro-batch, by cause; ``forward_total`` is the sum of the forward ones.
 
-    ``transfer_*`` are exchanges with the neighbouring stages that keep the stage busy; they are 0
-    where transfers overlap computation and only delay (``hop_to_next_s``).
+    ``transfer_*`` are exchanges with the stage before that keep this one waiting; they are 0 where
+    transfers overlap computation and only delay (``hop_to_next_s``).
     """
 
     forward: float
@@ -119,8 +119,8 @@ class Stage(_Frozen):
     offload: Literal["none"] = "none"
     replicas: tuple[Replica, ...]
     hop_to_next_s: float | None
-    """Seconds for one micro-batch of activations to the next stage; null for the last, 0 where both
-    stages count them as their own time."""
+    """Seconds for one micro-batch of activations to the next stage; null for the last, 0 where
+    the next stage counts it as its own time."""
 
 
 class Pipeline(_Frozen):

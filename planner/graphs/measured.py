@@ -204,8 +204,8 @@ def _assumptions(
             )
     if spec.transfers == "blocking":
         yield (
-            "transfers between stages block: both stages compute nothing meanwhile (the profile "
-            "says so of its runtime)"
+            "transfers between stages block: a stage waits for what it exchanges with the stage "
+            "before it (the profile says so of its runtime)"
         )
     if spec.links:
         yield (

@@ -117,8 +117,8 @@ class Topology:
     classes a and b, None where no network joins them or the class has a single island.
     ``route(i, j)`` is the real one between two named islands.
     ``capacity`` in bytes/s is achievable, not nominal.
-    ``blocking_transfers``: a stage computes nothing while it sends or receives activations and
-    gradients, as in runtimes without asynchronous transfers.
+    ``blocking_transfers``: a stage computes nothing while it exchanges activations and gradients
+    with the stage before it, as in engines that work off transfers and computation in one order.
     ``cross_vendor_collectives``: "none", "cpu-staged" or the name of a library.
     """
 

@@ -107,9 +107,10 @@ class ProfileSpec(_Strict):
     """Measurements of one model at one sequence length and precision.
 
     ``sequence_parallel`` says how tensor-parallel degrees above 1 were measured. ``transfers`` is
-    what the runtime does between pipeline stages: "overlapped" computes meanwhile, "blocking" keeps
-    both stages waiting, as engines do that send and receive in the order of computation. ``model``
-    and ``source`` (where the figures come from, their licence) are for people.
+    what the runtime does between pipeline stages: "overlapped" computes meanwhile; "blocking" keeps
+    the later stage waiting both ways, as engines do that send an activation only after they received
+    the gradient for their next backward. ``model`` and ``source`` (where the figures come from, their
+    licence) are for people.
     """
 
     profile_version: Literal[1] = 1

@@ -71,9 +71,8 @@ class _Audit:
         ]
         busy = [0] * len(pipeline.stages)
         if self.world.topology.blocking_transfers:
-            for s, hop in enumerate(hops):
-                busy[s] += hop
-                busy[s + 1] += hop
+            # the later stage of every cut waits for the way there and for the way back
+            busy[1:] = hops
             hops = [0] * len(hops)
         for s, hop in enumerate(hops):
             stated = pipeline.stages[s].hop_to_next_s or 0.0
