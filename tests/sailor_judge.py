@@ -2,182 +2,166 @@
 
 Sailor (SOSP'25) compares planners by this formula, on layer times and fitted network rates:
 
-    step      = max over pipelines of (Σ_s c_s + Σ_s h_s + (m − 1) · max_s (c_s + h_s) + update)
-                + synchronisation
+    step      = max over groups of (Σ_s c_s + Σ_s h_s + (m − 1) · max_s (c_s + h_s) + update) + sync
     c_s       = forward and backward of the slowest replica of stage s, layer by layer
-    h_s       = exchanges of stage s: sends to the next and to the previous stage, as listed in
-                `_exchanges` (the first stage of at most three counts one transfer, not two)
-    transfer  = bytes / rate(bytes) of n processes on each side, n the tensor-parallel degree,
-                bytes the whole boundary tensor in fp32
-    sync      = slowest ring over the replicas of some layers, 2(n − 1) · time(bytes / n) in pieces
-                of at most 500 MB, bytes the weights over the least degree (at most 4)
+    h_s       = exchanges of stage s over the slowest pair of replicas: a middle stage sends down
+                and up, the last one up twice, the first one down twice (once in at most 3 stages)
+    transfer  = bytes / rate(bytes) of n processes on each side, n the tensor-parallel degree;
+                bytes are the whole boundary tensor in fp32
+    sync      = the slowest ring, 2(n − 1) · time(bytes / n) in pieces of at most 500 MB, with
+                bytes the stage's weights over the least degree in it (counted up to 4)
 
-Restated from eth-easl/sailor @cf2c8e3 (MIT, ETH Zurich), runtime_simulator.py. There every
-pipeline runs equally many micro-batches of one size; here each runs its own, which is the same
-where they are equal. Where pipelines cut the layers differently, the ring of a stage is the sum
-over the runs of layers that all its partners hold whole.
+Restated from eth-easl/sailor @cf2c8e3 (MIT, ETH Zurich), runtime_simulator.py. A group is what
+Sailor calls a pipeline: replicas of equal cuts and equal micro-batches. There all groups run
+equally many micro-batches; here each runs its own, the same where there is one group. Rings run
+over all replicas of some layers, whichever group they are in; a stage that others cut further
+waits for the rings of all its parts, one after the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 from planner.inputs.profile_spec import ProfileSpec
 from planner.plan import Plan
 
 BUCKET = 500_000_000
-FLOAT = 4
+RUNS = Path(__file__).parents[1] / "fixtures" / "measured" / "sailor-runs.json"
+BOUNDARY_BYTES_PER_ROW = 2048 * 1024 * 4
 
-Coefficients = Sequence[float]
-
-
-@dataclass(frozen=True)
-class JudgedReplica:
-    chip: str
-    tp: int
-    first: int
-    end: int
+Holder = tuple[str, int]
+"""A chip and the tensor-parallel degree of a replica."""
 
 
 @dataclass(frozen=True)
-class JudgedPipeline:
-    """One chain of replicas; ``peers[s]`` are the chips and degrees that share stage s's layers."""
+class JudgedGroup:
+    """Replicas of equal cuts; ``replicas[d][s]`` holds stage s of the d-th."""
 
-    stages: tuple[JudgedReplica, ...]
+    cuts: tuple[tuple[int, int], ...]
+    replicas: tuple[tuple[Holder, ...], ...]
     rows: int
     micro_batches: int
 
 
 class Judge:
-    """Layer times by chip, degree, rows; rates in GB/s as polynomials in log2 of the MB."""
+    """Layer times of a profile whose chips are catalogue ids, and the fitted rates."""
 
-    def __init__(self, spec: ProfileSpec, rates: Mapping[str, Coefficients]) -> None:
+    def __init__(self, spec: ProfileSpec) -> None:
+        self.rates: dict[str, list[float]] = measured_runs()["rates"]
         self.times: dict[tuple[str, int, int, int], tuple[float, float]] = {}
-        self.updates: dict[tuple[str, int, int], float] = {}
         self.weights: dict[int, float] = {}
-        self.activations: dict[int, float] = {}
         for chip in spec.chips:
             for row in chip.rows:
                 layers = range(*row.layer) if isinstance(row.layer, tuple) else [int(row.layer)]
-                key = (chip.chip.lower(), row.tensor_parallel, row.micro_batch_rows)
-                total = self.updates.get(key, 0.0)
-                self.updates[key] = total + row.update_s * len(layers)
                 for layer in layers:
-                    self.times[(*key, layer)] = (row.forward_s, row.backward_s)
+                    key = (chip.chip, row.tensor_parallel, row.micro_batch_rows, layer)
+                    self.times[key] = (row.forward_s, row.backward_s)
                     if row.tensor_parallel == 1:
                         self.weights[layer] = float(row.parameter_bytes)
-        self.rates = rates
 
-    def transfer_s(self, bytes_: float, source: str, target: str, count: int) -> float:
-        rate = self.rates[f"{source}>{target}@{count}"]
-        x = _log2(bytes_ / 1e6)
-        value = 0.0
-        for c in rate:
-            value = value * x + c
-        return bytes_ / 1e9 / value
+    def step_s(self, groups: Sequence[JudgedGroup]) -> float:
+        return max(map(self.group_s, groups)) + self.sync_s(groups)
 
-    def ring_s(self, bytes_: float, members: Sequence[str]) -> float:
-        """The slowest link between neighbours in the order given paces the whole ring."""
-        n, worst = len(members), 0.0
-        if n < 2:
-            return 0.0
-        for a, b in zip(members, members[1:]):
-            total, left = 0.0, bytes_
-            while left > 0:
-                piece = min(left, BUCKET)
-                total += 2 * (n - 1) * self.transfer_s(piece / n, a, b, 1)
-                left -= piece
-            worst = max(worst, total)
-        return worst
+    def group_s(self, group: JudgedGroup) -> float:
+        """Without the optimizer step: it is under 10 ms of seconds."""
+        busy = [
+            max(self.compute_s(*r[s], group.rows, cut) for r in group.replicas)
+            for s, cut in enumerate(group.cuts)
+        ]
+        wait = self.exchanges_s(group)
+        pace = max(c + h for c, h in zip(busy, wait))
+        return sum(busy) + sum(wait) + (group.micro_batches - 1) * pace
 
-    def compute_s(self, replica: JudgedReplica, rows: int) -> float:
-        key = (replica.chip, replica.tp, rows)
-        return sum(sum(self.times[(*key, k)]) for k in range(replica.first, replica.end))
+    def compute_s(self, chip: str, tp: int, rows: int, cut: tuple[int, int]) -> float:
+        return sum(sum(self.times[chip, tp, rows, layer]) for layer in range(*cut))
 
-    def exchanges_s(self, stages: Sequence[JudgedReplica], rows: int, width: int) -> list[float]:
-        size, count = float(width * rows * FLOAT), len(stages)
+    def exchanges_s(self, group: JudgedGroup) -> list[float]:
+        size, last = float(BOUNDARY_BYTES_PER_ROW * group.rows), len(group.cuts) - 1
         out = []
-        for s, stage in enumerate(stages):
+        for s in range(last + 1):
             down = up = 0.0
-            if s + 1 < count:
-                other = stages[s + 1]
-                down = self.transfer_s(size, stage.chip, other.chip, min(stage.tp, other.tp))
-            if s > 0:
-                other = stages[s - 1]
-                up = self.transfer_s(size, stage.chip, other.chip, min(stage.tp, other.tp))
-            if 0 < s < count - 1:
+            for replica in group.replicas:
+                if s < last:
+                    down = max(down, self.transfer_s(size, replica[s], replica[s + 1]))
+                if s > 0:
+                    up = max(up, self.transfer_s(size, replica[s], replica[s - 1]))
+            if 0 < s < last:
                 out.append(down + up)
-            elif s == count - 1:
+            elif s == last:
                 out.append(2 * up)
             else:
-                out.append(down if count <= 3 else 2 * down)
+                out.append(down if last < 3 else 2 * down)
         return out
 
-    def step_s(self, pipelines: Sequence[JudgedPipeline], width: int) -> float:
-        """``width``: elements of a boundary tensor per row."""
-        slowest = 0.0
-        for pipe in pipelines:
-            busy = [self.compute_s(stage, pipe.rows) for stage in pipe.stages]
-            wait = self.exchanges_s(pipe.stages, pipe.rows, width)
-            pace = max(c + h for c, h in zip(busy, wait))
-            update = max(self.updates[s.chip, s.tp, pipe.rows] for s in pipe.stages)
-            total = sum(busy) + sum(wait) + (pipe.micro_batches - 1) * pace + update
-            slowest = max(slowest, total)
-        return slowest + self.sync_s(pipelines)
+    def transfer_s(self, bytes_: float, source: Holder, target: Holder) -> float:
+        (a, n), (b, k) = source, target
+        x, rate = math.log2(bytes_ / 1e6), 0.0
+        for c in self.rates[f"{a}@{n}>{b}@{k}"]:
+            rate = rate * x + c
+        return bytes_ / 1e9 / rate
 
-    def sync_s(self, pipelines: Sequence[JudgedPipeline]) -> float:
-        cuts = sorted({s.first for p in pipelines for s in p.stages} | {len(self.weights)})
-        runs: dict[tuple[int, int], float] = {}
-        for first, end in zip(cuts, cuts[1:]):
-            holders = [s for p in pipelines for s in p.stages if s.first <= first and s.end >= end]
-            degree = min([4, *(h.tp for h in holders)])
-            size = sum(self.weights[k] for k in range(first, end)) / degree
-            runs[first, end] = self.ring_s(size, [h.chip for h in holders])
+    def sync_s(self, groups: Sequence[JudgedGroup]) -> float:
+        stages = [(cut, r[s]) for g in groups for r in g.replicas for s, cut in enumerate(g.cuts)]
+        edges = sorted({first for (first, _), _ in stages} | {len(self.weights)})
+        rings = {}
+        for first, end in pairwise(edges):
+            holders = [h for cut, h in stages if cut[0] <= first and end <= cut[1]]
+            size = sum(self.weights[k] for k in range(first, end))
+            rings[first, end] = self.ring_s(size / min([4, *(tp for _, tp in holders)]), holders)
         return max(
-            sum(t for (a, b), t in runs.items() if stage.first <= a and b <= stage.end)
-            for p in pipelines
-            for stage in p.stages
+            sum(t for (first, end), t in rings.items() if cut[0] <= first and end <= cut[1])
+            for cut, _ in stages
         )
 
-
-def pipelines_of(plan: Plan) -> list[JudgedPipeline]:
-    """A plan's pipelines as the formula takes them; a short last micro-batch counts as whole."""
-    return [
-        JudgedPipeline(
-            tuple(
-                JudgedReplica(r.chip, r.mesh.tensor_parallel, *s.layers)
-                for s in p.stages
-                for r in s.replicas[:1]
+    def ring_s(self, bytes_: float, holders: Sequence[Holder]) -> float:
+        """Neighbours talk with one process on each side; the slowest pair paces the ring."""
+        chips = sorted(chip for chip, _ in holders)
+        n, pairs = len(chips), dict.fromkeys(pairwise(chips))
+        pieces = [BUCKET] * int(bytes_ // BUCKET) + [bytes_ % BUCKET]
+        return max(
+            (
+                sum(2 * (n - 1) * self.transfer_s(p / n, (a, 1), (b, 1)) for p in pieces if p)
+                for a, b in pairs
             ),
-            p.micro_batch_rows,
-            p.micro_batches,
+            default=0.0,
         )
-        for p in plan.pipelines
+
+
+def groups_of(plan: Plan) -> list[JudgedGroup]:
+    """A plan's pipelines by equal cuts and micro-batches; a short last micro-batch counts whole."""
+    found: dict[tuple[Any, ...], list[tuple[Holder, ...]]] = {}
+    for p in plan.pipelines:
+        key = (tuple(s.layers for s in p.stages), p.micro_batch_rows, p.micro_batches)
+        holders = tuple((r.chip, r.mesh.tensor_parallel) for s in p.stages for r in s.replicas)
+        found.setdefault(key, []).append(holders)
+    return [
+        JudgedGroup(cuts, tuple(replicas), rows, m) for (cuts, rows, m), replicas in found.items()
     ]
 
 
-def pipelines_of_sailor(plan: Mapping[str, object], names: Mapping[str, str]) -> list[JudgedPipeline]:
-    """A plan in Sailor's own format: its replicas as pipelines with equal micro-batches."""
-    (pipe,) = plan["pipeline_list"]  # type: ignore[misc]
-    dp, rows = pipe["dp"][0], plan["mbs"]
-    micro_batches = -(-plan["gbs"] // (rows * dp))  # type: ignore[operator]
-    return [
-        JudgedPipeline(
-            tuple(
-                JudgedReplica(
-                    names[replicas[d][0][0][0]], replicas[d][1], layers[0], layers[-1] + 1
-                )
-                for layers, replicas in zip(pipe["layers_per_stage"], pipe["tmp_per_stage"])
-            ),
-            rows,  # type: ignore[arg-type]
-            micro_batches,
-        )
-        for d in range(dp)
-    ]
+def group_of_run(run: dict[str, Any]) -> JudgedGroup:
+    """A measured run of ``fixtures/measured/sailor-runs.json``."""
+    stages = run["stages"]
+    dp = len(stages[0]["replicas"])
+    return JudgedGroup(
+        tuple((s["layers"][0], s["layers"][1]) for s in stages),
+        tuple(tuple((s["replicas"][d][0], s["replicas"][d][1]) for s in stages) for d in range(dp)),
+        run["micro_batch_rows"],
+        -(-run["global_batch"] // (run["micro_batch_rows"] * dp)),
+    )
 
 
-def _log2(x: float) -> float:
-    import math
+def measured_runs() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(RUNS.read_text(encoding="utf-8"))
+    return found
 
-    return math.log2(x)
+
+def judge(plan: Plan, spec: ProfileSpec) -> float:
+    """Iterations per second of a plan, by Sailor's simulator."""
+    return 1 / Judge(spec).step_s(groups_of(plan))

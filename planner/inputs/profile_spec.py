@@ -10,9 +10,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from planner.inputs.job_spec import MAX_SEQ_LEN, Precision
 from planner.inputs.reading import field_error
@@ -26,6 +26,15 @@ LayerIndex = Annotated[int, Field(strict=True, ge=0, lt=MAX_LAYERS)]
 LayerEnd = Annotated[int, Field(strict=True, ge=1, le=MAX_LAYERS)]
 LayerRange = tuple[LayerIndex, LayerEnd]
 LayerName = Annotated[str, Field(strict=True, min_length=1)]
+
+
+T = TypeVar("T")
+
+
+def _some(values: tuple[T, ...]) -> tuple[T, ...]:
+    if not values:
+        raise field_error("the list is empty", "give at least one measurement")
+    return values
 
 
 class _Strict(BaseModel):
@@ -68,7 +77,7 @@ class ChipProfileSpec(_Strict):
     """All rows of one chip: its catalogue name, or the id that the cluster file gives it."""
 
     chip: Annotated[str, Field(strict=True, min_length=1)]
-    rows: Annotated[tuple[RowSpec, ...], Field(min_length=1)]
+    rows: Annotated[tuple[RowSpec, ...], AfterValidator(_some)]
 
 
 Point = tuple[
@@ -89,7 +98,7 @@ class LinkProfileSpec(_Strict):
     target: Annotated[str, Field(strict=True, min_length=1)]
     where: Literal["in_node", "between_nodes"] = "between_nodes"
     chips: Count = 1
-    points: Annotated[tuple[Point, ...], Field(min_length=1)]
+    points: Annotated[tuple[Point, ...], AfterValidator(_some)]
 
     @model_validator(mode="after")
     def _increasing(self) -> LinkProfileSpec:
@@ -120,5 +129,5 @@ class ProfileSpec(_Strict):
     precision: Precision
     sequence_parallel: Annotated[bool, Field(strict=True)] = False
     transfers: Literal["overlapped", "blocking"] = "overlapped"
-    chips: Annotated[tuple[ChipProfileSpec, ...], Field(min_length=1)]
+    chips: Annotated[tuple[ChipProfileSpec, ...], AfterValidator(_some)]
     links: tuple[LinkProfileSpec, ...] = ()
