@@ -18,10 +18,12 @@ from costmodels.catalog import Chip, Fabric
 from costmodels.memory import DeviceOverhead, StateBytes, device_overhead
 from costmodels.price import POLICIES, LayerConfig, LayerPrice, price_layer
 from costmodels.shapes import LayerShape
+from costmodels.training import FULL, Training
 from costmodels.units import PS_PER_S
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Island, IslandClass, Route, Topology
 from planner.inputs.job import ResolvedJob
+from planner.inputs.training import layer_training
 from planner.options import OptionSet, StageOption
 
 Ints = NDArray[np.int64]
@@ -68,10 +70,12 @@ def layer_cost(
     scale: float = 1.0,
     *,
     layer: int | None = None,
+    training: Training = FULL,
 ) -> LayerCost:
     """Price one layer on ``tp`` chips of a class; ``scale`` maps formulas to a measured rate.
 
     On a class with a profile, ``layer`` (its index in the model) finds what was measured.
+    ``training`` says what of the layer has gradients.
     """
     price = _priced(
         shape,
@@ -84,6 +88,7 @@ def layer_cost(
             precision=job.precision,
             sequence_parallel=job.sequence_parallel and tp > 1,
             flash=cls.chip.flash_attention,
+            training=training,
         ),
         cls.derate,
     )
@@ -116,15 +121,19 @@ def measured_scale(model: ModelGraph, cls: IslandClass, job: ResolvedJob, rows: 
     if cls.measured_rows_per_s is None:
         return 1.0
     formula = 0.0
-    for layer in model.layers:
-        cost = layer_cost(layer.shape, cls, 1, rows, job).price
+    for layer, training in zip(model.layers, layer_training(model, job)):
+        cost = layer_cost(layer.shape, cls, 1, rows, job, training=training).price
         formula += cost.forward_s + cost.backward_input_s + cost.backward_weight_s
     return rows / cls.measured_rows_per_s / formula
 
 
 @dataclass(frozen=True)
 class OptionTable:
-    """All layers under one option: arrays of length L; policy arrays are (policies, L)."""
+    """All layers under one option: arrays of length L; policy arrays are (policies, L).
+
+    ``parameters`` are those with gradients; frozen weights lie beside the logits in
+    ``logits_bytes``, the bytes that a layer holds whatever the plan.
+    """
 
     option: StageOption
     costs: tuple[LayerCost, ...]
@@ -170,7 +179,11 @@ def build_tables(
         cls = topology.classes[option.class_index]
         scale = scales[cls.index, option.rows]
         tables.append(
-            option_table(option, model_costs(model, cls, option.tp, option.rows, job, scale))
+            option_table(
+                option,
+                model_costs(model, cls, option.tp, option.rows, job, scale),
+                job.state_bytes.parameter,
+            )
         )
     element = job.element_bytes
     boundaries = {
@@ -194,21 +207,28 @@ def model_costs(
     model: ModelGraph, cls: IslandClass, tp: int, rows: int, job: ResolvedJob, scale: float
 ) -> tuple[LayerCost, ...]:
     """Every layer of the model, equal ones priced once. LookupError where a profile has a gap."""
-    cache: dict[tuple[LayerShape, int | None], LayerCost] = {}
+    cache: dict[tuple[LayerShape, Training, int | None], LayerCost] = {}
     out = []
-    for index, layer in enumerate(model.layers):
-        key = (layer.shape, None if cls.profile is None else index)
+    for index, (layer, training) in enumerate(zip(model.layers, layer_training(model, job))):
+        key = (layer.shape, training, None if cls.profile is None else index)
         if key not in cache:
-            cache[key] = layer_cost(layer.shape, cls, tp, rows, job, scale, layer=index)
+            cache[key] = layer_cost(
+                layer.shape, cls, tp, rows, job, scale, layer=index, training=training
+            )
         out.append(cache[key])
     return tuple(out)
 
 
-def option_table(option: StageOption, costs: tuple[LayerCost, ...]) -> OptionTable:
-    """Arrays over the layers of one option."""
+def option_table(
+    option: StageOption, costs: tuple[LayerCost, ...], weight_bytes: int = 0
+) -> OptionTable:
+    """Arrays over the layers of one option; a frozen weight takes ``weight_bytes``."""
 
     def row(values: list[int]) -> Ints:
         return np.array(values, dtype=np.int64)
+
+    def frozen(price: LayerPrice) -> int:
+        return weight_bytes * (price.parameters - price.trained_parameters)
 
     policies = range(len(POLICIES))
     return OptionTable(
@@ -216,12 +236,12 @@ def option_table(option: StageOption, costs: tuple[LayerCost, ...]) -> OptionTab
         costs=costs,
         forward_ps=row([c.forward_total_ps for c in costs]),
         backward_ps=np.stack([row([c.backward_total_ps(p) for c in costs]) for p in policies]),
-        parameters=row([c.price.parameters for c in costs]),
+        parameters=row([c.price.trained_parameters for c in costs]),
         activation_bytes=np.stack(
             [row([c.price.activation_bytes[p] for c in costs]) for p in policies]
         ),
         working_bytes=np.stack([row([c.price.working_bytes[p] for c in costs]) for p in policies]),
-        logits_bytes=row([c.price.logits_bytes for c in costs]),
+        logits_bytes=row([c.price.logits_bytes + frozen(c.price) for c in costs]),
     )
 
 

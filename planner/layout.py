@@ -369,7 +369,8 @@ class LayoutPricer:
                     continue
                 seen.add(key)
                 costs = self.costs(stage.island.class_index, stage.tp, pipe.rows)
-                parameters = sum(c.price.parameters for c in costs[stage.first : stage.end])
+                own = costs[stage.first : stage.end]
+                parameters = sum(c.price.trained_parameters for c in own)
                 cls = self.topology.classes[stage.island.class_index]
                 update = optimizer_update_s(
                     parameters, self.job.state_bytes, cls.chip, shards, derate=cls.derate
@@ -471,7 +472,7 @@ class LayoutPricer:
             key = (stage.island.class_index, stage.tp, pipelines[p].rows)
             if key not in sizes:
                 costs = self.costs(*key)[first:end]
-                sizes[key] = per_parameter * sum(c.price.parameters for c in costs)
+                sizes[key] = per_parameter * sum(c.price.trained_parameters for c in costs)
             shard = sizes[key]
             known = held.get(stage.island.name, _Held(stage.island, 0, 0, 0, 0))
             held[stage.island.name] = _Held(

@@ -151,6 +151,11 @@ def job_for_profile(
             message = f"is {asked}, but the profile {name} was measured at {value}"
             remedy = f"--set job.{field}={value}, or measure at {asked}"
             problems.append(Problem(f"job: {field}", message, remedy))
+    for field in ("lora", "frozen_layers"):
+        if getattr(spec, field):
+            message = f"the profile {name} was measured with all weights trained"
+            remedy = "leave the profile out, or train all weights"
+            problems.append(Problem(f"job: {field}", message, remedy))
     if problems:
         raise InputError(problems)
     sizes = sorted({row.micro_batch_rows for chip in measured.chips for row in chip.rows})

@@ -117,9 +117,9 @@ class ProfileSpec(_Strict):
 
     ``sequence_parallel`` says how tensor-parallel degrees above 1 were measured. ``transfers`` is
     what the runtime does between pipeline stages: "overlapped" computes meanwhile; "blocking" keeps
-    the later stage waiting both ways, as engines do that send an activation only after they received
-    the gradient for their next backward. ``model`` and ``source`` (where the figures come from, their
-    licence) are for people.
+    the later stage waiting both ways, as engines do that send an activation only after they have
+    the gradient for their next backward. ``model`` and ``source`` (where the figures come from,
+    their licence) are for people.
     """
 
     profile_version: Literal[1] = 1

@@ -95,10 +95,10 @@ def _shares(plan: Plan, group: SyncGroup, world: Restored, prices: Prices) -> li
 
 
 def _parameters(replica: Replica, layers: tuple[int, int], world: Restored, prices: Prices) -> int:
-    """Parameters of these layers on one device of a replica."""
+    """Trained parameters of these layers on one device of a replica."""
     cls = world.topology.classes[world.island_of[replica.devices[0]].class_index]
     priced = prices.layers(cls, replica.mesh.tensor_parallel, replica.rows)
-    return sum(layer.parameters for layer in priced[slice(*layers)])
+    return sum(layer.trained_parameters for layer in priced[slice(*layers)])
 
 
 def _update(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
