@@ -232,8 +232,8 @@ def _chip_assumptions(cls: IslandClass, spec: ProfileSpec) -> Iterator[str]:
     if faster > 1:
         yield (
             f"{name}: weights alone were multiplied at {faster:.1f} times the catalogue's "
-            f"{spec.precision} peak, so the products ran in another precision (TF32?); the model "
-            "FLOPs utilisation is over 100 % of the stated peak"
+            f"{spec.precision} peak, so the products ran in another precision (TF32?); utilisation "
+            "refers to the stated peak all the same"
         )
     if profile.lowered:
         ways = ", ".join(f"tp={tp} at {rows} rows" for tp, rows in profile.lowered)
