@@ -12,6 +12,7 @@ first row-parallel matrix), then the MLP or the experts. Memory is in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -191,6 +192,21 @@ def layer_work(
         tp_forward=exchange[0],
         tp_backward=exchange[1],
         parameters=parameters_per_device(shape, tp),
+    )
+
+
+def products(
+    matmuls: Sequence[Matmul], tokens: int, tp: int, sequence_parallel: bool
+) -> list[Gemm]:
+    """The forward products of some matrices on one device."""
+    local = divide(tokens, tp) if sequence_parallel else tokens
+    return [_gemm(m, tokens, local, tp) for m in matmuls]
+
+
+def held(matmuls: Sequence[Matmul], tp: int) -> int:
+    """Parameters of some matrices on one device: slices are rounded up."""
+    return sum(
+        m.parameters if m.split == "replicated" else divide(m.parameters, tp) for m in matmuls
     )
 
 

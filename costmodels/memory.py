@@ -117,12 +117,14 @@ def stage_memory(
     :data:`costmodels.price.POLICIES`. ``in_flight`` micro-batches hold their activations at once,
     never more than there are. ``replicas`` is how many replicas hold each layer (one number, or
     one per layer) and divides the optimizer's state at ZeRO level 1. ``boundary_bytes`` comes from
-    :func:`boundary_buffer_bytes` and is added as it is.
+    :func:`boundary_buffer_bytes` and is added as it is. Frozen weights have no gradient and no
+    optimizer state.
     """
     holders = [replicas] * len(layers) if isinstance(replicas, int) else list(replicas)
     total = sum(layer.parameters for layer in layers)
+    trained = sum(layer.trained_parameters for layer in layers)
     optimizer = sum(
-        -(-layer.parameters * state.optimizer // (r if zero_level else 1))
+        -(-layer.trained_parameters * state.optimizer // (r if zero_level else 1))
         for layer, r in zip(layers, holders, strict=True)
     )
     kept = sum(layer.activation_bytes[p] for layer, p in zip(layers, policy_of, strict=True))
@@ -131,7 +133,7 @@ def stage_memory(
     )
     items = (
         total * state.parameter,
-        total * state.gradient,
+        trained * state.gradient,
         optimizer,
         min(in_flight, micro_batches) * kept + working,
         sum(layer.logits_bytes for layer in layers),

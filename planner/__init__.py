@@ -30,6 +30,7 @@ _PUBLIC = {
     "load_cluster": "planner.inputs.cluster",
     "load_job": "planner.inputs.job",
     "load_model": "planner.inputs.model",
+    "load_profile": "planner.inputs.profile",
     "prepare": "planner.solve",
     "read_plan": "planner.plan_file",
     "simulate": "planner.simulate",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from planner.inputs.cluster import load_cluster
     from planner.inputs.job import load_job
     from planner.inputs.model import load_model
+    from planner.inputs.profile import load_profile
     from planner.plan import Plan
     from planner.plan_file import read_plan
     from planner.search.engine import Progress
@@ -74,6 +76,7 @@ __all__ = [
     "load_cluster",
     "load_job",
     "load_model",
+    "load_profile",
     "prepare",
     "read_plan",
     "simulate",

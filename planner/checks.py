@@ -15,6 +15,7 @@ from planner.graphs.topology import IslandClass, Topology
 from planner.inputs.cluster import ClusterInput
 from planner.inputs.job import ResolvedJob
 from planner.inputs.model import ModelInput
+from planner.inputs.training import check_training
 
 PRECISIONS = ("bf16", "fp16", "fp32")
 """Proposed in this order when a stated precision cannot run everywhere."""
@@ -24,7 +25,11 @@ def check_inputs(
     model: ModelInput, cluster: ClusterInput, job: ResolvedJob, topology: Topology
 ) -> tuple[list[Problem], list[str]]:
     """All problems of the inputs together, and all warnings, those of the cluster file first."""
-    problems = [*check_precision(job, topology), *check_micro_batches(job)]
+    problems = [
+        *check_precision(job, topology),
+        *check_micro_batches(job),
+        *check_training(model.graph, job),
+    ]
     warnings = [
         *warn_seq_len(job, model.graph),
         *warn_micro_batches(job),

@@ -25,6 +25,7 @@ from planner.commands.failure import (
 )
 from planner.commands.output import STDOUT, ReaderGone, write_text
 from planner.commands.plan import plan
+from planner.commands.profiles import profiles
 from planner.commands.schema import schema
 from planner.commands.show import show
 from planner.commands.simulate import simulate
@@ -55,6 +56,7 @@ app = typer.Typer(
 for command in (plan, check, show, estimate, simulate, schema):
     app.command()(command)
 app.add_typer(chips, name="chips")
+app.add_typer(profiles, name="profiles")
 
 
 def _version(wanted: bool) -> None:

@@ -25,11 +25,13 @@ from costmodels.schedules import (
 from costmodels.units import GIB
 from planner.costing import (
     LayerCost,
-    layer_cost,
+    blocked_ps,
     measured_scale,
+    model_costs,
     picoseconds,
     pipeline_hops_ps,
 )
+from planner.errors import InputError, Problem
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Island, Topology
 from planner.inputs.job import ResolvedJob
@@ -69,7 +71,10 @@ class LayoutPipeline:
 
 @dataclass(frozen=True)
 class PricedStage:
-    """A stage with its costs: picoseconds per micro-batch and itemised bytes."""
+    """A stage with its costs: picoseconds per micro-batch and itemised bytes.
+
+    ``forward_ps`` and ``backward_ps`` include ``transfer_ps`` each, where transfers block.
+    """
 
     stage: LayoutStage
     costs: tuple[LayerCost, ...]
@@ -79,6 +84,7 @@ class PricedStage:
     memory: MemoryItems
     usable_bytes: int
     hop_to_next_ps: int | None
+    transfer_ps: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,13 +112,14 @@ class SyncPrice:
 @dataclass(frozen=True, slots=True)
 class _Held:
     """Copies of some layers on one island: how many, on how many chips, bytes of the largest
-    shard and of all shards."""
+    shard and of all shards, and the tensor-parallel ranks of the widest copy."""
 
     island: Island
     replicas: int
     chips: int
     shard: int
     full: int
+    lanes: int
 
 
 @dataclass(frozen=True)
@@ -151,10 +158,11 @@ class LayoutPricer:
         if key not in self._layers:
             cls = self.topology.classes[class_index]
             scale = measured_scale(self.model, cls, self.job, rows)
-            self._layers[key] = tuple(
-                layer_cost(layer.shape, cls, tp, rows, self.job, scale)
-                for layer in self.model.layers
-            )
+            try:
+                self._layers[key] = model_costs(self.model, cls, tp, rows, self.job, scale)
+            except LookupError as gap:
+                remedy = "measure this way too, or choose one that was measured"
+                raise InputError([Problem("profile", str(gap.args[0]), remedy)]) from None
         return self._layers[key]
 
     def price(self, pipelines: Sequence[LayoutPipeline], zero_level: int) -> PricedLayout:
@@ -246,6 +254,11 @@ class LayoutPricer:
             sum(c.backward_total_ps(p) for c, p in zip(own, s.policies, strict=True))
             for own, s in zip(costs, pipe.stages, strict=True)
         ]
+        blocked = [0] * len(forward)
+        if self.topology.blocking_transfers:
+            blocked, hops = blocked_ps(hops), (0,) * len(hops)
+            forward = [f + b for f, b in zip(forward, blocked)]
+            backward = [f + b for f, b in zip(backward, blocked)]
         depths = self._depths(pipe, costs, forward, backward, hops, zero_level, replicas)
         m = pipe.micro_batches
         formula = formula_time(forward, backward, hops, m, depths, pipe.schedule)
@@ -260,6 +273,7 @@ class LayoutPricer:
                 memory=self._memory(pipe, s, costs[s], depths[s], zero_level, replicas),
                 usable_bytes=self.topology.classes[stage.island.class_index].usable_memory_bytes,
                 hop_to_next_ps=hops[s] if s < len(hops) else None,
+                transfer_ps=blocked[s],
             )
             for s, stage in enumerate(pipe.stages)
         )
@@ -360,12 +374,13 @@ class LayoutPricer:
                     continue
                 seen.add(key)
                 costs = self.costs(stage.island.class_index, stage.tp, pipe.rows)
-                parameters = sum(c.price.parameters for c in costs[stage.first : stage.end])
+                own = costs[stage.first : stage.end]
+                parameters = sum(c.price.trained_parameters for c in own)
                 cls = self.topology.classes[stage.island.class_index]
                 update = optimizer_update_s(
                     parameters, self.job.state_bytes, cls.chip, shards, derate=cls.derate
                 )
-                worst = max(worst, update)
+                worst = max(worst, update * cls.update_scale)
         return picoseconds(worst)
 
     def _syncs(
@@ -412,7 +427,10 @@ class LayoutPricer:
                             f"{other.name}, whose gradients must be summed"
                         )
                         continue
-                    port = route.bandwidth
+                    # every ring leaves a host by one chip of each tensor-parallel rank
+                    host = h.island.host
+                    senders = max(1, h.lanes * self._host_chips[host] // h.chips)
+                    port = route.rate(busiest[h.island.name] / len(held), senders)
                     latency = max(latency, route.latency_s)
                 hosts.append(
                     SyncHost(
@@ -468,15 +486,16 @@ class LayoutPricer:
             key = (stage.island.class_index, stage.tp, pipelines[p].rows)
             if key not in sizes:
                 costs = self.costs(*key)[first:end]
-                sizes[key] = per_parameter * sum(c.price.parameters for c in costs)
+                sizes[key] = per_parameter * sum(c.price.trained_parameters for c in costs)
             shard = sizes[key]
-            known = held.get(stage.island.name, _Held(stage.island, 0, 0, 0, 0))
+            known = held.get(stage.island.name, _Held(stage.island, 0, 0, 0, 0, 0))
             held[stage.island.name] = _Held(
                 stage.island,
                 known.replicas + 1,
                 known.chips + stage.tp,
                 max(known.shard, shard),
                 max(known.full, shard * stage.tp),
+                max(known.lanes, stage.tp),
             )
         return [held[name] for name in sorted(held)]
 

@@ -65,7 +65,11 @@ class Mesh(_Frozen):
 
 
 class StageTime(_Frozen):
-    """Seconds per micro-batch, by cause; forward is ``forward + tp_comm_forward``."""
+    """Seconds per micro-batch, by cause; ``forward_total`` is the sum of the forward ones.
+
+    ``transfer_*`` are exchanges with the stage before that keep this one waiting; they are 0 where
+    transfers overlap computation and only delay (``hop_to_next_s``).
+    """
 
     forward: float
     backward_input: float
@@ -73,6 +77,8 @@ class StageTime(_Frozen):
     recompute: float
     tp_comm_forward: float
     tp_comm_backward: float
+    transfer_forward: float = 0.0
+    transfer_backward: float = 0.0
     forward_total: float
     backward_total: float
 
@@ -113,7 +119,8 @@ class Stage(_Frozen):
     offload: Literal["none"] = "none"
     replicas: tuple[Replica, ...]
     hop_to_next_s: float | None
-    """Seconds for one micro-batch of activations to the next stage; null for the last."""
+    """Seconds for one micro-batch of activations to the next stage; null for the last, 0 where
+    the next stage counts it as its own time."""
 
 
 class Pipeline(_Frozen):

@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 
 from planner import assemble, beside, certify, remedies
 from planner.callable_module import make_callable
-from planner.checks import check_inputs
 from planner.costing import build_tables
-from planner.errors import InfeasibleError, InputError, NoPlanFound, PlannerError
-from planner.graphs.build_topology import build_topology
+from planner.errors import InfeasibleError, NoPlanFound, PlannerError
 from planner.graphs.topology import Topology
 from planner.inputs.cluster import ClusterInput
-from planner.inputs.job import JobInput, ResolvedJob, resolve_job
+from planner.inputs.job import JobInput, ResolvedJob
 from planner.inputs.model import ModelInput
+from planner.inputs.profile import ProfileInput
 from planner.layout import LayoutPricer
 from planner.options import OptionSet, legal_options
 from planner.place import Load, Placement, place
 from planner.plan import Alternative, Baseline, InputRecord, Inputs, Plan, digest, seal
+from planner.resolve import ResolvedProfile, resolve_inputs
 from planner.reuse import layouts_of
 from planner.search.engine import (
     Engine,
@@ -67,15 +67,15 @@ class Context:
     problem: Problem
     pricer: LayoutPricer
     warnings: tuple[str, ...]
+    profile: ResolvedProfile | None = None
 
 
-def prepare(model: ModelInput, cluster: ClusterInput, job: JobInput) -> Context:
+def prepare(
+    model: ModelInput, cluster: ClusterInput, job: JobInput, profile: ProfileInput | None = None
+) -> Context:
     """Check the inputs and tabulate the problem. Raises ``InputError`` with all problems."""
-    topology = build_topology(cluster.spec, cluster.catalog)
-    resolved = resolve_job(job, model.graph, topology)
-    problems, warnings = check_inputs(model, cluster, resolved, topology)
-    if problems:
-        raise InputError(problems)
+    world = resolve_inputs(model, cluster, job, profile)
+    topology, resolved, warnings = world.topology, world.job, world.warnings
     options = legal_options(model.graph, topology, resolved)
     tables = build_tables(model.graph, topology, resolved, options)
     problem = Problem(
@@ -95,6 +95,7 @@ def prepare(model: ModelInput, cluster: ClusterInput, job: JobInput) -> Context:
         problem,
         LayoutPricer(model.graph, topology, resolved),
         tuple(warnings),
+        world.profile,
     )
 
 
@@ -103,6 +104,7 @@ def solve(
     cluster: ClusterInput,
     job: JobInput,
     *,
+    profile: ProfileInput | None = None,
     params: SolveParams | None = None,
     hint: Plan | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
@@ -110,10 +112,11 @@ def solve(
 ) -> Plan:
     """The best plan that the declared space holds, with its certificate.
 
+    With a ``profile``, measured layer times, memory and links take the place of the formulas.
     Raises ``InputError`` (exit 2), ``InfeasibleError`` (3, proven) or ``NoPlanFound`` (4).
     """
     params = params or SolveParams()
-    context = prepare(model, cluster, job)
+    context = prepare(model, cluster, job, profile)
     stop = certify.stopwatch(params.time_limit_s, interrupted)
     found = search(context, params, progress, stop)
     placement = realise(context, found, params, hint)
@@ -316,6 +319,11 @@ def input_records(context: Context) -> Inputs:
         model=record(context.model.name, context.model.resolved),
         cluster=record(context.cluster.name, context.cluster.resolved),
         job=record(context.job_input.name, context.job.as_json()),
+        profile=(
+            None
+            if context.profile is None
+            else record(context.profile.name, context.profile.resolved)
+        ),
         catalogue=record("catalogue", catalogue),
     )
 

@@ -257,7 +257,7 @@ def runs_of(problem: Problem, pipeline: BrutePipeline, replicas: int, most: int)
 
 
 def finish_ps(problem: Problem, pipeline: BrutePipeline, replicas: int) -> int:
-    """Synchronisation and update in picoseconds, as far as no earlier stage's backward hides them."""
+    """Synchronisation and update that no earlier stage's backward hides, in picoseconds."""
     tables = [problem.tables.tables[s.option] for s in pipeline.stages]
     latest = 0
     for s, (table, stage) in enumerate(zip(tables, pipeline.stages)):

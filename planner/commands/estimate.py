@@ -18,6 +18,7 @@ from planner.commands.options import (
     ModelArgument,
     OutputOption,
     PrecisionOption,
+    ProfileOption,
     SeqLenOption,
     SetOption,
     complete_file,
@@ -59,6 +60,7 @@ def estimate(
     seq_len: SeqLenOption = None,
     precision: PrecisionOption = None,
     set_: SetOption = None,
+    profile: ProfileOption = None,
     must_fit: Annotated[
         bool,
         typer.Option("--must-fit", help="Exit 3, and write nothing, if a chip is too small."),
@@ -76,10 +78,10 @@ def estimate(
     """
     overrides = job_overrides(set_, global_batch=global_batch, seq_len=seq_len, precision=precision)
     check_writable(output)
-    loaded, given = _load(model, cluster, layout, job, overrides)
+    loaded, given = _load(model, cluster, layout, job, overrides, profile)
     from planner.estimate import estimate as price
 
-    found = price(loaded.model, loaded.cluster, loaded.job, given)
+    found = price(loaded.model, loaded.cluster, loaded.job, given, profile=loaded.profile)
     misfit = _misfit(found, given.name) if must_fit else None
     if misfit is not None and format_ is Format.json:
         raise misfit
@@ -95,15 +97,20 @@ def estimate(
 
 
 def _load(
-    model: str, cluster: str, layout: str, job: str | None, overrides: Sequence[Override]
+    model: str,
+    cluster: str,
+    layout: str,
+    job: str | None,
+    overrides: Sequence[Override],
+    profile: str | None,
 ) -> tuple[Loaded, LayoutInput | PlanLayout]:
-    """All four inputs, or InputError with the problems of all of them."""
+    """All inputs, or InputError with the problems of all of them."""
     from planner.estimate import read_layout  # late: it loads the solver's modules
 
     problems: list[Problem] = []
     loaded, given = None, None
     try:
-        loaded = load_inputs(model, cluster, job, overrides)
+        loaded = load_inputs(model, cluster, job, overrides, profile)
     except InputError as error:
         problems += error.problems
     try:

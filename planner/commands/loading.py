@@ -13,28 +13,39 @@ from planner.inputs.job import TECHNIQUES, JobInput, load_job
 from planner.inputs.model import ModelInput, load_model
 from planner.inputs.overrides import Override, parse_overrides
 from planner.inputs.problems import nearest
+from planner.inputs.profile import ProfileInput, load_profile
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The three inputs of a plan."""
+    """The inputs of a plan."""
 
     model: ModelInput
     cluster: ClusterInput
     job: JobInput
+    profile: ProfileInput | None = None
 
 
-def load_inputs(model: str, cluster: str, job: str | None, overrides: Sequence[Override]) -> Loaded:
-    """Read all three. Raises InputError with the problems of all of them."""
+def load_inputs(
+    model: str,
+    cluster: str,
+    job: str | None,
+    overrides: Sequence[Override],
+    profile: str | None = None,
+) -> Loaded:
+    """Read all of them. Raises InputError with the problems of all."""
     problems: list[Problem] = []
     found_model = _attempt(lambda: load_model(model, overrides), problems)
     found_cluster = _attempt(lambda: load_cluster(cluster, load_catalog(), overrides), problems)
     found_job = _attempt(lambda: load_job(job, overrides), problems)
-    if found_model is None or found_cluster is None or found_job is None:
+    measured = None
+    if profile is not None:
+        measured = _attempt(lambda: load_profile(profile), problems)
+    if problems or found_model is None or found_cluster is None or found_job is None:
         raise InputError(problems)
-    return Loaded(found_model, found_cluster, found_job)
+    return Loaded(found_model, found_cluster, found_job, measured)
 
 
 def job_overrides(

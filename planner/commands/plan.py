@@ -25,6 +25,7 @@ from planner.commands.options import (
     ObjectiveOption,
     OutputOption,
     PrecisionOption,
+    ProfileOption,
     SeqLenOption,
     SetOption,
     complete_file,
@@ -46,6 +47,7 @@ def plan(
     seq_len: SeqLenOption = None,
     precision: PrecisionOption = None,
     set_: SetOption = None,
+    profile: ProfileOption = None,
     forbid: ForbidOption = None,
     objective: ObjectiveOption = None,
     gap: Annotated[
@@ -112,7 +114,7 @@ def plan(
         precision=precision,
     )
     check_writable(output)
-    loaded = load_inputs(model, cluster, job, overrides)
+    loaded = load_inputs(model, cluster, job, overrides, profile)
     old = read_plan(hint) if hint is not None else None
     talk = not quiet and format_ is Format.text
     beside = output == STDOUT
@@ -129,6 +131,7 @@ def plan(
             loaded.model,
             loaded.cluster,
             loaded.job,
+            profile=loaded.profile,
             params=SolveParams(gap=gap, seed=seed, time_limit_s=time_limit),
             hint=old,
             progress=display.update,

@@ -166,27 +166,14 @@ class _Boxes:
         return len(self.a)
 
 
-@dataclass(frozen=True, slots=True)
-class _Raised:
-    """Boxes, and which of them lost counts."""
-
-    boxes: _Boxes
-    raised: NDArray[np.bool_]
-
-    @property
-    def low(self) -> Ints:
-        return self.boxes.low
-
-
 def _join(one: _Boxes, two: _Boxes) -> _Boxes:
-    pairs = (
-        (one.a, two.a),
-        (one.b, two.b),
-        (one.low, two.low),
-        (one.high, two.high),
-        (one.least, two.least),
+    return _Boxes(
+        np.concatenate([one.a, two.a]),
+        np.concatenate([one.b, two.b]),
+        np.concatenate([one.low, two.low]),
+        np.concatenate([one.high, two.high]),
+        np.concatenate([one.least, two.least]),
     )
-    return _Boxes(*(np.concatenate(pair) for pair in pairs))
 
 
 class _Search:
@@ -305,11 +292,11 @@ class _Search:
             np.concatenate([cutoffs, self.rows * boxes.high[counted] - self.pipeline_price]),
             exact=False,
         )
-        boxes = self._without(boxes, counted, cost[len(boxes) :], cost[: len(boxes)], target)
+        kept, raised = self._without(boxes, counted, cost[len(boxes) :], cost[: len(boxes)], target)
         # fewer counts mean more in flight: where that can matter the same question is asked again
-        raised = boxes.raised & (boxes.low <= 2 * self.pricer.max_stages)
-        left = boxes.boxes.take(np.flatnonzero(~raised))
-        again = self._least_of(boxes.boxes.take(np.flatnonzero(raised)), target, exact=False)
+        raised &= kept.low <= 2 * self.pricer.max_stages
+        left = kept.take(np.flatnonzero(~raised))
+        again = self._least_of(kept.take(np.flatnonzero(raised)), target, exact=False)
         left = _join(left, again)
         ratio = self.points[left.b] / self.points[left.a]
         near = ratio <= EXACT_BELOW
@@ -335,8 +322,8 @@ class _Search:
 
     def _without(
         self, boxes: _Boxes, counted: Ints, free: Floats, cost: Floats, target: float
-    ) -> _Raised:
-        """Boxes that (1) leaves open, without the counts that (2) rules out."""
+    ) -> tuple[_Boxes, NDArray[np.bool_]]:
+        """Boxes that (1) leaves open without the counts that (2) rules out; which lost some."""
         low = boxes.low.copy()
         paid = np.where(np.isfinite(free), (free + self.pipeline_price) / self.rows - 1e-9, np.inf)
         paid = np.minimum(np.floor(paid), 1 << 40).astype(np.int64)
@@ -345,9 +332,8 @@ class _Search:
         least = np.maximum(boxes.least, least - self.points[boxes.a])
         kept = np.flatnonzero(np.isfinite(cost) & (least < target) & (low <= boxes.high))
         raised = low[kept] > boxes.low[kept]
-        return _Raised(
-            _Boxes(boxes.a[kept], boxes.b[kept], low[kept], boxes.high[kept], least[kept]), raised
-        )
+        left = _Boxes(boxes.a[kept], boxes.b[kept], low[kept], boxes.high[kept], least[kept])
+        return left, raised
 
     def _settle(self, boxes: _Boxes, target: float) -> None:
         """Boxes too narrow to split: what stays below the target is a leaf."""
@@ -403,9 +389,7 @@ class _Search:
         at[weights == 0] = np.where(missing[weights == 0] >= 0, np.inf, -np.inf)
         return float(at.max(axis=0).min())
 
-    def _meet(
-        self, pipeline: tuple[Stage, ...] | None, low: int, high: int, target: float
-    ) -> None:
+    def _meet(self, pipeline: tuple[Stage, ...] | None, low: int, high: int, target: float) -> None:
         """Keep a pipeline as a candidate if it is really worth more than its price."""
         if pipeline is None or pipeline in self._met:
             return

@@ -59,6 +59,8 @@ class Column:
     finish_ps: int
     usage: tuple[int, ...]
     max_micro_batches: int | None
+    together: bool = False
+    """Whether hops and finish are those of stages side by side (else of replicas)."""
 
     def micro_batches(self, target_ps: int) -> int:
         """Most micro-batches that finish within ``target_ps`` (0 if none)."""
@@ -75,7 +77,7 @@ class Column:
     @property
     def key(self) -> tuple[object, ...]:
         """Identity of the template: what it is made of, whatever it costs."""
-        return (self.rows, self.stages, self.max_micro_batches, self.hop_ps)
+        return (self.rows, self.stages, self.max_micro_batches, self.together)
 
 
 def make_columns(
@@ -310,6 +312,7 @@ def _column(
             ),
             usage=tuple(usage),
             max_micro_batches=cap if limited else None,
+            together=together,
         ),
         wanted,
     )

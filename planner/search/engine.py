@@ -83,7 +83,7 @@ class _Node:
 
     def __init__(self, region: Region, fluid_ps: int, parent: _Node | None) -> None:
         self.region = region
-        self.bound_ps = max(fluid_ps, parent.bound_ps if parent is not None else 0)
+        self.bound_ps: int = max(fluid_ps, parent.bound_ps if parent is not None else 0)
         self.parent = parent
         self.relaxation: Relaxation | None = None
         self.planning: Planning | None = None
@@ -142,18 +142,18 @@ class Engine:
                 self._probe(node)
         searched = 0
         while searched < SEARCHED and not self.stop():
-            node = self._promising()
-            if node is None:
+            chosen = self._promising()
+            if chosen is None:
                 break
-            if node.relaxation is None:
-                self._look(node)
-            elif node.relaxation.target_ps is None:
-                self._look(node)
-                node.searched = node.relaxation.target_ps is None
-            elif not node.region.single:
-                self._split(node)
+            if chosen.relaxation is None:
+                self._look(chosen)
+            elif chosen.relaxation.target_ps is None:
+                self._look(chosen)
+                chosen.searched = chosen.relaxation.target_ps is None
+            elif not chosen.region.single:
+                self._split(chosen)
             else:
-                self._plan(node)
+                self._plan(chosen)
                 searched += 1
         return self.best
 
@@ -321,10 +321,9 @@ class Engine:
             self._split(node)
             return
         limit = self.best.real_ps if self.best is not None else None
-        if not node.searched and target is not None and (limit is None or target < limit):
-            if self._plan(node):
-                return
-        node.settled = True
+        hopeful = target is not None and (limit is None or target < limit)
+        if not (hopeful and not node.searched and self._plan(node)):
+            node.settled = True
 
     def stop(self) -> bool:
         """Whether the user or the clock asked to stop; remembered."""

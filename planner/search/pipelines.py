@@ -348,9 +348,7 @@ class _Sweep:
         value[value + self.come[:, :, :length] >= best[:, None, None]] = np.inf
         return value
 
-    def _middles(
-        self, entry: _Entry, depths: Ints, of: Ints, best: Floats, value: Floats
-    ) -> None:
+    def _middles(self, entry: _Entry, depths: Ints, of: Ints, best: Floats, value: Floats) -> None:
         """Inner stages that end at the entry's cuts, by length; written where they improve."""
         going = np.where(self.space.ends[:, entry.cut].T, entry.going, np.inf) + self.prices
         takts = self.takts[entry.query] * SLACK

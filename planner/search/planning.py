@@ -370,11 +370,7 @@ class Planning:
             )
             most_copies = min(copies, high, batch // column.rows)
             even = next(
-                (
-                    r
-                    for r in range(most_copies, low - 1, -1)
-                    if batch % (r * column.rows) == 0
-                ),
+                (r for r in range(most_copies, low - 1, -1) if batch % (r * column.rows) == 0),
                 0,
             )
             for copies in sorted({most_copies, even}):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import permutations
 
 import numpy as np
-from ortools.linear_solver import pywraplp
+from ortools.linear_solver import pywraplp  # type: ignore[attr-defined]
 
 from costmodels.units import PS_PER_S
 from planner.search.problem import Problem, Setting
@@ -26,7 +26,7 @@ NARROW = 1.12
 
 @dataclass(frozen=True, slots=True, order=True)
 class Region:
-    """``vendors`` in order along the pipelines (empty: any chip anywhere), ``cuts`` between them."""
+    """``vendors`` in order along the pipelines, ``cuts`` between them; none: any chip anywhere."""
 
     vendors: tuple[str, ...]
     cuts: tuple[tuple[int, int], ...]
@@ -152,10 +152,10 @@ def fluid_bound_s(problem: Problem, setting: Setting) -> float:
     for price, count in zip(prices, chips, strict=True):
         budget.SetCoefficient(price, float(count))
     for k, column in enumerate(kinds.T):
-        for c in np.flatnonzero(np.isfinite(column)):
+        for member in np.flatnonzero(np.isfinite(column)):
             row = solver.Constraint(-solver.infinity(), 0.0)
             row.SetCoefficient(least[k], 1.0)
-            row.SetCoefficient(prices[int(c)], -float(column[c]))
+            row.SetCoefficient(prices[int(member)], -float(column[member]))
     objective = solver.Objective()
     for value, count in zip(least, counts, strict=True):
         objective.SetCoefficient(value, float(count) * problem.global_batch)
@@ -165,5 +165,7 @@ def fluid_bound_s(problem: Problem, setting: Setting) -> float:
     worth = float(found @ chips)
     if worth <= 0:
         return 0.0
-    paid = np.where(np.isfinite(kinds), found[:, None] * np.where(np.isfinite(kinds), kinds, 0), np.inf)
+    paid = np.where(
+        np.isfinite(kinds), found[:, None] * np.where(np.isfinite(kinds), kinds, 0), np.inf
+    )
     return float((paid.min(axis=0) * counts).sum()) * problem.global_batch / worth

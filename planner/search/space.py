@@ -141,16 +141,14 @@ def build_space(problem: Problem, setting: Setting, rows: int, *, optimistic: bo
         [_stages(problem, table, policy, replicas, uniform) for table in chosen]
         for policy in problem.policies
     ]
-    stacked = [
-        tuple(
-            np.stack([np.stack([own[kind][part] for own in row]) for row in pieces])
-            for part in range(3)
-        )
-        for kind in range(2)
-    ]
+
+    def stack(kind: int, part: int) -> NDArray:  # type: ignore[type-arg]
+        rows_of = [np.stack([own[kind][part] for own in row]) for row in pieces]
+        return np.stack(rows_of)
+
     # middle: [policy, n, option, i]
-    time = (np.moveaxis(stacked[0][0], 1, 2), stacked[0][1], stacked[0][2])
-    depth = (np.moveaxis(stacked[1][0], 1, 2), stacked[1][1], stacked[1][2])
+    time = (np.moveaxis(stack(0, 0), 1, 2), stack(0, 1), stack(0, 2))
+    depth = (np.moveaxis(stack(1, 0), 1, 2), stack(1, 1), stack(1, 2))
     packing = np.zeros((len(chosen), len(problem.packing_rows)))
     starts = np.zeros((len(chosen), length), dtype=np.bool_)
     ends = np.zeros((len(chosen), length + 1), dtype=np.bool_)
@@ -317,6 +315,8 @@ def _finish(problem: Problem, chosen: tuple[OptionTable, ...], setting: Setting)
     for k, table in enumerate(chosen):
         out[k] = least_finish_s(problem, table, setting.replicas)
     return out
+
+
 def best_hop_ps(
     topology: Topology, source: OptionTable, target: OptionTable, bytes_: int
 ) -> int | None:

@@ -160,7 +160,7 @@ class Before:
         changes = np.flatnonzero((of[:, 1:] != of[:, :-1]).any(axis=0)) + 1
         changed = set(changes.tolist()) | {1}
         bases = None
-        least = first[length].min(axis=0)
+        least: Floats = first[length].min(axis=0)
         for i in range(1, length):
             if i in changed:
                 window = np.take_along_axis(lengths, of[None, None, None, :, i], axis=0)[0]

@@ -24,7 +24,8 @@ def check_sync(plan: Plan, world: Restored, prices: Prices) -> list[Problem]:
 @dataclass(slots=True)
 class _Share:
     """What one island holds of a group: copies, their chips, bytes of the largest shard and of
-    all shards, and the most that any of its chips exchanges, as if the whole host did."""
+    all shards, how many chips send in its ring (one of each tensor-parallel rank), and the most
+    that any of its chips exchanges, as if the whole host did."""
 
     island: Island
     copies: int = 0
@@ -32,6 +33,7 @@ class _Share:
     busiest: int = 0
     shard: int = 0
     whole: int = 0
+    ranks: int = 0
 
 
 def _groups(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
@@ -66,7 +68,9 @@ def _ring_s(held: Sequence[_Share], world: Restored) -> float | None:
             route = world.topology.route(share.island, after.island)
             if route is None:
                 return None
-            port = route.bandwidth
+            host = share.island.host
+            senders = max(1, share.ranks * world.topology.host_chips[host] // share.chips)
+            port = route.rate(share.busiest / len(held), senders)
             latency = max(latency, route.latency_s)
         hosts.append(
             SyncHost(
@@ -100,14 +104,15 @@ def _shares(plan: Plan, group: SyncGroup, world: Restored, prices: Prices) -> li
             share.chips += replica.mesh.tensor_parallel
             share.shard = max(share.shard, size)
             share.whole = max(share.whole, size * replica.mesh.tensor_parallel)
+            share.ranks = max(share.ranks, replica.mesh.tensor_parallel)
     return [held[name] for name in sorted(held)]
 
 
 def _parameters(replica: Replica, layers: tuple[int, int], world: Restored, prices: Prices) -> int:
-    """Parameters of these layers on one device of a replica."""
+    """Trained parameters of these layers on one device of a replica."""
     cls = world.topology.classes[world.island_of[replica.devices[0]].class_index]
     priced = prices.layers(cls, replica.mesh.tensor_parallel, replica.rows)
-    return sum(layer.parameters for layer in priced[slice(*layers)])
+    return sum(layer.trained_parameters for layer in priced[slice(*layers)])
 
 
 def _update(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
@@ -117,16 +122,15 @@ def _update(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
             copies = len(plan.pipelines) * len(stage.replicas)
             for replica in stage.replicas:
                 island = world.island_of[replica.devices[0]]
-                slowest = max(
-                    slowest,
-                    optimizer_update_s(
-                        _parameters(replica, stage.layers, world, prices),
-                        world.job.state_bytes,
-                        world.topology.classes[island.class_index].chip,
-                        copies if stage.zero.level else 1,
-                        derate=world.topology.classes[island.class_index].derate,
-                    ),
+                cls = world.topology.classes[island.class_index]
+                update = optimizer_update_s(
+                    _parameters(replica, stage.layers, world, prices),
+                    world.job.state_bytes,
+                    cls.chip,
+                    copies if stage.zero.level else 1,
+                    derate=cls.derate,
                 )
+                slowest = max(slowest, update * cls.update_scale)
     stated = plan.estimate.breakdown_s.update
     if round(stated * PS_PER_S) != round(slowest * PS_PER_S):
         message = f"says {stated!r} s, re-derived {slowest!r} s"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from planner.search.bound import depth_groups, refute
 from planner.search.master import Prices
 from planner.search.pipelines import Pricer
-from planner.search.relaxation import Relaxation
 from planner.search.problem import Problem, Setting
+from planner.search.relaxation import Relaxation
 from planner.search.space import build_space
 from tests.oracle import bound_hops, brute_force
 from tests.strategies import (
