@@ -25,6 +25,7 @@ from planner.commands.failure import (
 )
 from planner.commands.output import STDOUT, ReaderGone, write_text
 from planner.commands.plan import plan
+from planner.commands.report import report
 from planner.commands.schema import schema
 from planner.commands.show import show
 from planner.commands.simulate import simulate
@@ -52,7 +53,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (plan, check, show, estimate, simulate, schema):
+for command in (plan, check, show, estimate, simulate, report, schema):
     app.command()(command)
 app.add_typer(chips, name="chips")
 

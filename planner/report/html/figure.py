@@ -1,0 +1,121 @@
+"""What all charts have in common, and the plotting library behind them.
+
+A chart is rows of horizontal bars; the words of a row stand above its bar and not beside it, so
+that they fit on a phone as well as on a wide screen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from planner.errors import InputError, Problem
+from planner.report.html.palette import GRID, INK, MUTED
+
+ROW = 46
+"""Pixels of a row: its words and its bar."""
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', Helvetica, Arial, sans-serif"
+
+HALF = 0.24
+"""Half the height of a bar, in rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Zoom:
+    """A button that shows a part of the time axis."""
+
+    name: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A figure as the JSON of the plotting library, its height in pixels, and its buttons."""
+
+    identity: str
+    json: str
+    height: int
+    about: str
+    zooms: tuple[Zoom, ...] = ()
+
+
+def plotting() -> Any:  # noqa: ANN401 - the library ships no types
+    """The module of the library's figures. Raises InputError where it is not installed."""
+    try:
+        return import_module("plotly.graph_objects")
+    except ImportError:
+        raise _missing() from None
+
+
+def library_code() -> str:
+    """The library's JavaScript, whole, so that the page needs no network."""
+    try:
+        found: str = import_module("plotly.offline").get_plotlyjs()
+    except ImportError:
+        raise _missing() from None
+    return found
+
+
+def _missing() -> InputError:
+    message = "the charts of a report need plotly, which is not installed"
+    remedy = "pip install 'planner[report]' (planner show draws the plan without it)"
+    return InputError([Problem("planner report", message, remedy)])
+
+
+def layout(rows: int, *, legend: bool = True, row: int = ROW) -> dict[str, Any]:
+    """The layout of ``rows`` rows, the first one on top."""
+    top = 40 if legend else 8
+    return {
+        "template": "none",
+        "height": top + rows * row + 52,
+        "margin": {"l": 4, "r": 12, "t": top, "b": 52},
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "barmode": "overlay",
+        "bargap": 0,
+        "dragmode": False,
+        "hovermode": "closest",
+        "hoverlabel": {"font": {"family": FONT, "size": 13}, "align": "left"},
+        "showlegend": legend,
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "bottom",
+            "font": {"size": 12, "color": MUTED},
+            "itemclick": False,
+            "itemdoubleclick": False,
+        },
+        "uniformtext": {"mode": "hide", "minsize": 10},
+        "xaxis": {
+            "showgrid": True,
+            "gridcolor": GRID,
+            "zeroline": False,
+            "ticks": "outside",
+            "tickcolor": GRID,
+            "tickfont": {"color": MUTED, "size": 12},
+            "title": {"font": {"size": 12, "color": MUTED}, "standoff": 8},
+            "nticks": 8,
+        },
+        "yaxis": {"visible": False, "range": [rows - 0.5 + 0.18, -0.5], "fixedrange": True},
+    }
+
+
+def words(row: int, text: str, *, right: bool = False, colour: str = INK) -> dict[str, Any]:
+    """The words above a bar, at the left or the right end."""
+    return {
+        "xref": "paper",
+        "yref": "y",
+        "x": 1 if right else 0,
+        "xanchor": "right" if right else "left",
+        "y": row - HALF - 0.02,
+        "yanchor": "bottom",
+        "text": text.replace("<", "&lt;"),
+        "showarrow": False,
+        "font": {"size": 12, "color": colour},
+    }
