@@ -102,9 +102,7 @@ def placement(
     )
 
 
-def _seats(
-    plan: Plan, groups: tuple[PipelineGroup, ...]
-) -> Mapping[str, tuple[int, int, int]]:
+def _seats(plan: Plan, groups: tuple[PipelineGroup, ...]) -> Mapping[str, tuple[int, int, int]]:
     """Group, stage (from 0) and number of the pipeline, by device."""
     group_of = {p: g for g, group in enumerate(groups) for p in group.numbers}
     return {

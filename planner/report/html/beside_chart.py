@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from planner.plan import Plan
 from planner.report.format import duration, ratio
-from planner.report.html.figure import HALF, Chart, layout, plotting, words
+from planner.report.html.figure import HALF, Chart, layout, plain, plotting, words
 from planner.report.html.tags import Html, tag
-from planner.report.html.view import shortened
 
-LABEL = 40
 OWN, OTHER = "#2f7d32", "#9fb3c8"
 
 
@@ -22,14 +20,14 @@ def beside_chart(plan: Plan) -> Chart | None:
     rows = [("this plan", own), *known]
     longest = max(time for _, time in rows)
     scale, unit = (1.0, "s") if longest >= 1 else (1e3, "ms")
-    found = layout(len(rows), legend=False)
+    found = layout(len(rows))
     found["annotations"] = [
         a
         for n, (name, time) in enumerate(rows)
-        for a in (words(n, shortened(name, LABEL)), words(n, _figure(own, time), right=True))
+        for a in (words(n, name), words(n, _figure(own, time), right=True))
     ]
     found["xaxis"] |= {
-        "range": [0, longest * scale * 1.02],
+        "range": [0, longest * scale * 1.002],
         "ticksuffix": f" {unit}",
         "fixedrange": True,
     }
@@ -40,7 +38,7 @@ def beside_chart(plan: Plan) -> Chart | None:
         x=[time * scale for _, time in rows],
         width=2 * HALF,
         marker={"color": [OWN, *(OTHER for _ in known)], "line": {"width": 0}},
-        hovertext=[f"<b>{name}</b><br>{duration(time)}" for name, time in rows],
+        hovertext=[f"<b>{plain(name)}</b><br>{duration(time)}" for name, time in rows],
         hovertemplate="%{hovertext}<extra></extra>",
     )
     figure = go.Figure(data=[bar], layout=found)

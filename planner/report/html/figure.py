@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 from planner.errors import InputError, Problem
 from planner.report.html.palette import GRID, INK, MUTED
 
-ROW = 46
+ROW = 48
 """Pixels of a row: its words and its bar."""
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', Helvetica, Arial, sans-serif"
 
-HALF = 0.24
+HALF = 0.23
 """Half the height of a bar, in rows."""
+
+PIXELS = round(2 * HALF * ROW)
+"""The height of a bar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +35,23 @@ class Zoom:
 
 
 @dataclass(frozen=True, slots=True)
+class Key:
+    """An entry of a legend; ``form`` is how it is drawn."""
+
+    word: str
+    colour: str
+    form: Literal["box", "line", "mark"] = "box"
+
+
+@dataclass(frozen=True, slots=True)
 class Chart:
-    """A figure as the JSON of the plotting library, its height in pixels, and its buttons."""
+    """A figure as the JSON of the plotting library, its height in pixels, legend and buttons."""
 
     identity: str
     json: str
     height: int
     about: str
+    legend: tuple[Key, ...] = ()
     zooms: tuple[Zoom, ...] = ()
 
 
@@ -65,13 +78,12 @@ def _missing() -> InputError:
     return InputError([Problem("planner report", message, remedy)])
 
 
-def layout(rows: int, *, legend: bool = True, row: int = ROW) -> dict[str, Any]:
+def layout(rows: int) -> dict[str, Any]:
     """The layout of ``rows`` rows, the first one on top."""
-    top = 40 if legend else 8
     return {
         "template": "none",
-        "height": top + rows * row + 52,
-        "margin": {"l": 4, "r": 12, "t": top, "b": 52},
+        "height": rows * ROW + 56,
+        "margin": {"l": 12, "r": 12, "t": 0, "b": 56},
         "font": {"family": FONT, "size": 13, "color": INK},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
@@ -80,17 +92,7 @@ def layout(rows: int, *, legend: bool = True, row: int = ROW) -> dict[str, Any]:
         "dragmode": False,
         "hovermode": "closest",
         "hoverlabel": {"font": {"family": FONT, "size": 13}, "align": "left"},
-        "showlegend": legend,
-        "legend": {
-            "orientation": "h",
-            "x": 0,
-            "xanchor": "left",
-            "y": 1,
-            "yanchor": "bottom",
-            "font": {"size": 12, "color": MUTED},
-            "itemclick": False,
-            "itemdoubleclick": False,
-        },
+        "showlegend": False,
         "uniformtext": {"mode": "hide", "minsize": 10},
         "xaxis": {
             "showgrid": True,
@@ -102,20 +104,30 @@ def layout(rows: int, *, legend: bool = True, row: int = ROW) -> dict[str, Any]:
             "title": {"font": {"size": 12, "color": MUTED}, "standoff": 8},
             "nticks": 8,
         },
-        "yaxis": {"visible": False, "range": [rows - 0.5 + 0.18, -0.5], "fixedrange": True},
+        "yaxis": {"visible": False, "range": [rows - 0.6, -0.6], "fixedrange": True},
     }
 
 
 def words(row: int, text: str, *, right: bool = False, colour: str = INK) -> dict[str, Any]:
-    """The words above a bar, at the left or the right end."""
+    """The words above a bar, at the left or the right end.
+
+    The script of the page shortens those at the left where the screen is too narrow for both.
+    """
     return {
         "xref": "paper",
         "yref": "y",
         "x": 1 if right else 0,
         "xanchor": "right" if right else "left",
-        "y": row - HALF - 0.02,
+        "y": row - HALF,
         "yanchor": "bottom",
-        "text": text.replace("<", "&lt;"),
+        "text": plain(text),
         "showarrow": False,
         "font": {"size": 12, "color": colour},
+        "bgcolor": "rgba(255,255,255,0.88)",
+        "borderpad": 1,
     }
+
+
+def plain(text: str) -> str:
+    """Text that the library does not read as its own small HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")

@@ -8,12 +8,21 @@ from costmodels.catalog.names import short_name
 from costmodels.units import GIB
 from planner.report.format import device_list, gib, memory
 from planner.report.groups import StageGroup
-from planner.report.html.figure import HALF, Chart, layout, plotting, words
-from planner.report.html.palette import INK, MEMORY
+from planner.report.html.figure import (
+    HALF,
+    PIXELS,
+    Chart,
+    Key,
+    layout,
+    plain,
+    plotting,
+    words,
+)
+from planner.report.html.palette import IDLE, INK, MEMORY
 from planner.report.html.view import View, shortened
 
-LABEL = 34
-"""Letters of a row's words: with the figure at the right end they fit on a phone."""
+DEVICES = 90
+"""Letters of a device list in a chart."""
 
 BAD = "#b3261e"
 
@@ -24,16 +33,38 @@ def memory_chart(view: View) -> Chart:
     rows = [(g, stage) for g, group in enumerate(view.groups) for stage in group.stages]
     found = layout(len(rows))
     found["annotations"] = [a for n, row in enumerate(rows) for a in _words(view, n, *row)]
-    found["xaxis"]["title"]["text"] = "GiB on the stage's fullest chip; the black line is usable"
+    found["xaxis"]["title"]["text"] = "GiB on the stage's fullest chip"
     most = max(s.tightest.memory_bytes.usable for _, s in rows)
     peak = max(s.tightest.memory_bytes.peak for _, s in rows)
-    found["xaxis"]["range"] = [0, max(most, peak) / GIB * 1.02]
+    found["xaxis"]["range"] = [0, max(most, peak) / GIB * 1.002]
+    found["shapes"] = [_track(n, stage) for n, (_, stage) in enumerate(rows)]
     found["xaxis"]["fixedrange"] = True
     traces = [_item(go, view, rows, *item) for item in MEMORY]
     traces.append(_usable(go, rows))
     figure = go.Figure(data=traces, layout=found)
     about = f"Memory of {len(rows)} kinds of stages by item."
-    return Chart("memory", figure.to_json(), found["height"], about)
+    return Chart("memory", figure.to_json(), found["height"], about, _legend(rows))
+
+
+def _legend(rows: list[tuple[int, StageGroup]]) -> tuple[Key, ...]:
+    """Items that are anywhere, and what is free."""
+    memories = [stage.tightest.memory_bytes for _, stage in rows]
+    items = [Key(w, c) for field, w, c in MEMORY if any(getattr(m, field) for m in memories)]
+    return (*items, Key("free", IDLE), Key("usable", INK, "mark"))
+
+
+def _track(row: int, stage: StageGroup) -> dict[str, Any]:
+    """The background of a row: where it shows, memory is free."""
+    return {
+        "type": "rect",
+        "layer": "below",
+        "x0": 0,
+        "x1": stage.tightest.memory_bytes.usable / GIB,
+        "y0": row - HALF,
+        "y1": row + HALF,
+        "fillcolor": IDLE,
+        "line": {"width": 0},
+    }
 
 
 def _words(view: View, n: int, g: int, stage: StageGroup) -> list[dict[str, Any]]:
@@ -41,8 +72,8 @@ def _words(view: View, n: int, g: int, stage: StageGroup) -> list[dict[str, Any]
     left = figures.usable - figures.peak
     says = f"{gib(left)} GiB left" if left >= 0 else f"{gib(-left)} GiB short"
     label = view.label(g, stage.number - 1)
-    where = device_list(stage.devices)
-    text = shortened(f"{label} · {view.chips(stage.first)} · {where}", LABEL)
+    where = shortened(device_list(stage.devices), DEVICES)
+    text = f"{label} · {view.chips(stage.first)} · {where}"
     colour = BAD if left < 0 else INK
     return [words(n, text), words(n, says, right=True, colour=colour)]
 
@@ -71,13 +102,13 @@ def _item(
             [memory(size), _place(view, g, stage)] for size, (g, stage) in zip(sizes, rows)
         ],
         hovertemplate=f"<b>{name}</b> %{{customdata[0]}}<br>%{{customdata[1]}}<extra></extra>",
-        showlegend=any(sizes),
     )
 
 
 def _place(view: View, g: int, stage: StageGroup) -> str:
     chip = short_name(stage.tightest.chip)
-    return f"{view.stage_name(g, stage)}<br>{shortened(device_list(stage.devices), 60)} ({chip})"
+    where = shortened(device_list(stage.devices), DEVICES)
+    return f"{plain(view.stage_name(g, stage))}<br>{plain(where)} ({plain(chip)})"
 
 
 def _usable(go: Any, rows: list[tuple[int, StageGroup]]) -> Any:  # noqa: ANN401
@@ -87,7 +118,7 @@ def _usable(go: Any, rows: list[tuple[int, StageGroup]]) -> Any:  # noqa: ANN401
         name="usable",
         x=[size / GIB for size in usable],
         y=list(range(len(rows))),
-        marker={"symbol": "line-ns", "size": 26, "line": {"width": 2.5, "color": INK}},
+        marker={"symbol": "line-ns", "size": PIXELS, "line": {"width": 2.5, "color": INK}},
         customdata=[memory(size) for size in usable],
         hovertemplate="<b>usable</b> %{customdata}<extra></extra>",
     )

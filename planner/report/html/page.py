@@ -9,9 +9,10 @@ from planner.inputs.cluster import cluster_from_resolved
 from planner.plan import Plan
 from planner.report.format import duration
 from planner.report.html.beside_chart import beside_chart, impossible
-from planner.report.html.figure import Chart, library_code
+from planner.report.html.figure import Chart, Key, library_code
 from planner.report.html.head import headline, tiles, understood
 from planner.report.html.memory_chart import memory_chart
+from planner.report.html.palette import IDLE
 from planner.report.html.pipelines import pipelines
 from planner.report.html.proof import alternatives, assumptions, origin, proof, warnings
 from planner.report.html.tags import Child, Html, data_script, script, tag
@@ -114,6 +115,7 @@ def _figure(chart: Chart) -> Html:
     return tag(
         "div",
         tag("div", buttons, class_="zooms") if buttons else None,
+        tag("p", [_key(key) for key in chart.legend], class_="legend") if chart.legend else None,
         tag(
             "div",
             class_="chart",
@@ -125,12 +127,20 @@ def _figure(chart: Chart) -> Html:
     )
 
 
+def _key(key: Key) -> Html:
+    """An entry of a chart's legend."""
+    style = f"background:{key.colour}"
+    if key.form == "box":
+        style += f";border-color:{key.colour if key.colour != IDLE else '#c3cad2'}"
+    return tag("span", tag("span", class_=f"swatch {key.form}", style=style), key.word)
+
+
 def _timelines(view: View, charts: dict[str, Chart]) -> list[Html]:
     found = []
     for g in range(len(view.groups)):
         name = view.group_name(g)
         if len(view.groups[g].numbers) > 1:
-            name += ", the slowest of them"
+            name += "; the slowest of them"
         body = _figure(charts[f"timeline-{g}"])
         if g < OPEN_TIMELINES:
             found.append(tag("div", tag("h3", name), body))
@@ -167,5 +177,3 @@ def _breakdown(plan: Plan) -> Html:
 
 def _beside(charts: dict[str, Chart]) -> Html | None:
     return _figure(charts["beside"]) if "beside" in charts else None
-
-

@@ -7,10 +7,28 @@ MUTED = "#52606d"
 GRID = "#e4e7eb"
 IDLE = "#eef0f3"
 
-CHIP_TINTS = ("#d6e6f5", "#fbdfc0", "#d5ecd2", "#e6d9f0", "#cdebe6", "#f3e6bd", "#f6d6de", "#dfe3e8")
+CHIP_TINTS = (
+    "#d6e6f5",
+    "#fbdfc0",
+    "#d5ecd2",
+    "#e6d9f0",
+    "#cdebe6",
+    "#f3e6bd",
+    "#f6d6de",
+    "#dfe3e8",
+)
 """Fill of a kind of chip; dark text is read on each of them."""
 
-CHIP_EDGES = ("#2b6cb0", "#b8590b", "#2f7d32", "#6f42a0", "#0f766e", "#8a6a00", "#b0305c", "#52606d")
+CHIP_EDGES = (
+    "#2b6cb0",
+    "#b8590b",
+    "#2f7d32",
+    "#6f42a0",
+    "#0f766e",
+    "#8a6a00",
+    "#b0305c",
+    "#52606d",
+)
 """Edge and swatch of the same kinds."""
 
 OPERATIONS = {

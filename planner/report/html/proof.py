@@ -33,8 +33,8 @@ def _words(certificate: Certificate) -> str:
     if certificate.status == "optimal":
         return "No plan of the declared space is faster."
     return (
-        f"No plan of the declared space is more than {percent(certificate.gap)} faster "
-        "than this one."
+        f"No plan of the declared space takes less than {duration(certificate.lower_bound_s)}: "
+        f"this one is at most {percent(certificate.gap)} from the best possible."
     )
 
 

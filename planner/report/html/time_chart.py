@@ -9,12 +9,10 @@ from typing import Any
 from costmodels.units import PS_PER_S
 from planner.report.format import duration, percent
 from planner.report.groups import PipelineGroup, StageGroup
-from planner.report.html.figure import HALF, Chart, layout, plotting, words
+from planner.report.html.figure import HALF, Chart, Key, layout, plain, plotting, words
 from planner.report.html.palette import IDLE, OPERATIONS, TIME
-from planner.report.html.view import View, shortened
+from planner.report.html.view import View
 from planner.timeline import Timeline
-
-LABEL = 34
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +77,16 @@ def time_chart(view: View, timeline: Timeline) -> Chart:
     found["xaxis"]["title"]["text"] = f"part of the step ({duration(step)})"
     figure = go.Figure(data=_traces(go, view, rows, step), layout=found)
     about = f"Time of {len(rows)} kinds of stages by cause."
-    return Chart("time", figure.to_json(), found["height"], about)
+    keys = tuple(Key(*part) for k, part in enumerate(PARTS) if any(row.parts[k] for row in rows))
+    return Chart("time", figure.to_json(), found["height"], about, keys)
 
 
 def _words(view: View, n: int, row: Share, step: float) -> list[dict[str, Any]]:
     label = view.label(row.group, row.stage.number - 1)
-    text = shortened(f"{label} · {view.chips(row.stage.first)}", LABEL)
-    return [words(n, text), words(n, f"waits {percent(row.waits / step)}", right=True)]
+    return [
+        words(n, f"{label} · {view.chips(row.stage.first)}"),
+        words(n, f"waits {percent(row.waits / step)}", right=True),
+    ]
 
 
 def _traces(go: Any, view: View, rows: Sequence[Share], step: float) -> list[Any]:  # noqa: ANN401
@@ -102,12 +103,15 @@ def _traces(go: Any, view: View, rows: Sequence[Share], step: float) -> list[Any
                 width=2 * HALF,
                 marker={"color": colour, "line": {"width": 0}},
                 customdata=[
-                    [duration(value), percent(value / step), view.stage_name(row.group, row.stage)]
+                    [
+                        duration(value),
+                        percent(value / step),
+                        plain(view.stage_name(row.group, row.stage)),
+                    ]
                     for value, row in zip(values, rows)
                 ],
                 hovertemplate=f"<b>{name}</b> %{{customdata[0]}} (%{{customdata[1]}})"
                 "<br>%{customdata[2]}<extra></extra>",
-                showlegend=any(values),
             )
         )
     return traces

@@ -8,20 +8,18 @@ in the trace that ``planner simulate --trace`` writes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from costmodels.units import PS_PER_S
 from planner.report.format import duration, percent
-from planner.report.html.figure import HALF, Chart, Zoom, layout, plotting, words
+from planner.report.html.figure import HALF, Chart, Key, Zoom, layout, plotting, words
 from planner.report.html.palette import IDLE, OPERATIONS
 from planner.report.html.time_chart import slowest
-from planner.report.html.view import View, shortened
+from planner.report.html.view import View
 from planner.timeline import PipelineRun, Span, Timeline
 
 MOST_OPERATIONS = 1_600
 """Operations that are drawn one by one; more make a browser slow and a picture grey."""
-
-LABEL = 34
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +48,7 @@ def _chart(view: View, timeline: Timeline, g: int) -> Chart:
     found = layout(len(run.orders))
     found["shapes"] = [_track(row, step * scale) for row in range(len(run.orders))]
     found["annotations"] = [
-        words(
-            n,
-            shortened(f"{view.label(g, n)} · {view.chips(stage.first)}", LABEL),
-        )
+        words(n, f"{view.label(g, n)} · {view.chips(stage.first)}")
         for n, stage in enumerate(view.groups[g].stages)
     ] + [
         words(n, f"waits {percent(run.bubble_fraction(n))}", right=True)
@@ -70,29 +65,47 @@ def _chart(view: View, timeline: Timeline, g: int) -> Chart:
     figure = go.Figure(data=traces, layout=found)
     about = f"{view.group_name(g)}: operations of {len(run.orders)} stages over the step."
     return Chart(
-        f"timeline-{g}", figure.to_json(), found["height"], about, _zooms(run, window, step, scale)
+        f"timeline-{g}",
+        figure.to_json(),
+        found["height"],
+        about,
+        _legend(window),
+        _zooms(run, window, step, scale),
     )
 
 
-def _window(run: PipelineRun) -> tuple[int, int]:
-    """Micro-batches ``[first, end)`` of the steady middle; empty where all of them are drawn."""
-    count = len(run.orders[0]) // 2
-    stages = len(run.orders)
-    if 2 * count * stages <= MOST_OPERATIONS:
-        return count, count
-    each = max(2, MOST_OPERATIONS // (4 * stages))
-    return (each, count - each) if count > 2 * each else (count, count)
+def _legend(window: range) -> tuple[Key, ...]:
+    """What the colours mean."""
+    keys = [Key(name, OPERATIONS[name]) for name in ("forward", "backward")]
+    if window:
+        keys.append(Key("steady state, many micro-batches joined", OPERATIONS["steady"]))
+    return (
+        *keys,
+        Key("synchronisation", OPERATIONS["sync"]),
+        Key("update", OPERATIONS["update"]),
+        Key("waits", IDLE),
+        Key("activations sent", OPERATIONS["activations"], "line"),
+        Key("gradients sent", OPERATIONS["gradients"], "line"),
+    )
 
 
-def _inside(micro_batch: int, window: tuple[int, int]) -> bool:
-    return window[0] <= micro_batch < window[1]
+def _window(run: PipelineRun) -> range:
+    """Operations of every stage that are its steady middle; empty where all are drawn."""
+    count = len(run.orders[0])
+    each = 2 * min(_edge(run), max(2, MOST_OPERATIONS // (4 * len(run.orders))))
+    return range(each, count - each) if count > 3 * each else range(count, count)
 
 
-def _operations(run: PipelineRun, window: tuple[int, int]) -> dict[str, list[Piece]]:
+def _edge(run: PipelineRun) -> int:
+    """Micro-batches at either end that show how a pipeline fills and drains."""
+    return max(12, 2 * len(run.orders) + 4)
+
+
+def _operations(run: PipelineRun, window: range) -> dict[str, list[Piece]]:
     found: dict[str, list[Piece]] = {"forward": [], "backward": []}
     for s, (order, spans) in enumerate(zip(run.orders, run.operations)):
-        for (kind, i), span in zip(order, spans):
-            if _inside(i, window):
+        for k, ((kind, i), span) in enumerate(zip(order, spans)):
+            if k in window:
                 continue
             name = "forward" if kind == "F" else "backward"
             hint = f"{name} of micro-batch {i + 1}<br>{_when(span)}"
@@ -100,30 +113,20 @@ def _operations(run: PipelineRun, window: tuple[int, int]) -> dict[str, list[Pie
     return found
 
 
-def _steady(run: PipelineRun, window: tuple[int, int]) -> dict[str, list[Piece]]:
-    """A block per stage; the operations around it that belong to other micro-batches stay."""
+def _steady(run: PipelineRun, window: range) -> dict[str, list[Piece]]:
+    """One block per stage that stands for all operations of the steady middle."""
+    if not window:
+        return {}
     found = []
     for s, (order, spans) in enumerate(zip(run.orders, run.operations)):
-        for block in _runs([_inside(i, window) for _, i in order]):
-            part = spans[block.start : block.stop]
-            whole = (part[0][0], part[-1][1])
-            busy = sum(end - start for start, end in part) / max(1, whole[1] - whole[0])
-            numbers = [i for _, i in order[block.start : block.stop]]
-            what = f"micro-batches {min(numbers) + 1} … {max(numbers) + 1}"
-            hint = f"{what}<br>busy {percent(busy)}<br>{_when(whole)}"
-            found.append(_piece(s, whole, f"{what}, {percent(busy)} busy", hint))
+        part = spans[window.start : window.stop]
+        whole = (part[0][0], part[-1][1])
+        busy = percent(sum(end - start for start, end in part) / max(1, whole[1] - whole[0]))
+        numbers = [i for _, i in order[window.start : window.stop]]
+        what = f"micro-batches {min(numbers) + 1} … {max(numbers) + 1}"
+        hint = f"forward and backward, {what}<br>busy {busy}<br>{_when(whole)}"
+        found.append(_piece(s, whole, f"{what}, {busy} busy", hint))
     return {"steady": found}
-
-
-def _runs(flags: list[bool]) -> list[range]:
-    """Maximal runs of true flags."""
-    found: list[range] = []
-    for n, flag in enumerate(flags):
-        if flag and found and found[-1].stop == n:
-            found[-1] = range(found[-1].start, n + 1)
-        elif flag:
-            found.append(range(n, n + 1))
-    return found
 
 
 def _finish(timeline: Timeline, pipeline: int) -> dict[str, list[Piece]]:
@@ -151,16 +154,15 @@ def _when(span: Span) -> str:
 
 
 def _bars(go: Any, pieces: dict[str, list[Piece]], scale: float) -> list[Any]:  # noqa: ANN401
-    words_of = {"sync": "synchronisation", "steady": "steady state (joined)"}
     return [
         go.Bar(
             orientation="h",
-            name=words_of.get(name, name),
+            name=name,
             y=[piece.row for piece in part],
             base=[piece.start * scale for piece in part],
             x=[(piece.end - piece.start) * scale for piece in part],
             width=2 * HALF,
-            marker={"color": OPERATIONS[name], "line": {"width": 0.6, "color": "#ffffff"}},
+            marker={"color": OPERATIONS[name], "line": {"width": 0.5, "color": "#ffffff"}},
             text=[piece.text for piece in part],
             textposition="inside",
             insidetextanchor="middle",
@@ -177,25 +179,27 @@ def _bars(go: Any, pieces: dict[str, list[Piece]], scale: float) -> list[Any]:  
 def _transfers(
     go: Any,  # noqa: ANN401
     run: PipelineRun,
-    window: tuple[int, int],
+    window: range,
     scale: float,
 ) -> list[Any]:
     """Lines from the sending to the receiving stage, as long as the transfer takes."""
     traces = []
+    joined = [{op for k, op in enumerate(order) if k in window} for order in run.orders]
     for name, hops in (("activations", run.activations), ("gradients", run.gradients)):
+        kind: Literal["F", "B"] = "F" if name == "activations" else "B"
         x: list[float | None] = []
         y: list[float | None] = []
         for s, spans in enumerate(hops):
             rows = (s + HALF, s + 1 - HALF) if name == "activations" else (s + 1 - HALF, s + HALF)
             for i, (start, end) in enumerate(spans):
-                if not _inside(i, window):
+                if (kind, i) not in joined[s] and (kind, i) not in joined[s + 1]:
                     x += [start / PS_PER_S * scale, end / PS_PER_S * scale, None]
                     y += [*rows, None]
         if x:
             traces.append(
                 go.Scatter(
                     mode="lines",
-                    name=f"{name} sent",
+                    name=name,
                     x=x,
                     y=y,
                     line={"width": 1, "color": OPERATIONS[name]},
@@ -220,14 +224,11 @@ def _track(row: int, end: float) -> dict[str, Any]:
     }
 
 
-def _zooms(
-    run: PipelineRun, window: tuple[int, int], step: float, scale: float
-) -> tuple[Zoom, ...]:
+def _zooms(run: PipelineRun, window: range, step: float, scale: float) -> tuple[Zoom, ...]:
     """The whole step, its beginning and its end."""
     count = len(run.orders[0]) // 2
-    stages = len(run.orders)
-    few = min(count, 2 * stages + 4) if window[0] >= count else min(window[0], 2 * stages + 4)
-    if few >= count:
+    few = _edge(run)
+    if 2 * few >= count:
         return ()
     first = run.operations[0][min(2 * few, len(run.operations[0]) - 1)][1] / PS_PER_S
     last = run.operations[0][max(0, len(run.operations[0]) - 2 * few)][0] / PS_PER_S

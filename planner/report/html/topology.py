@@ -16,12 +16,20 @@ from planner.report.placement import HostKind, IslandSeats, Placement, Rack, por
 MOST_CARDS = 36
 """Kinds of hosts that are drawn in a rack; the others are counted."""
 
+WIRE = 7
+"""Pixels from one wire to the next."""
+
+ROW_SPACE = 14
+"""Pixels between two rows of hosts, as in the style sheet."""
+
 NETWORK_COLOURS = ("#1f2933", "#0b7285", "#a61e4d", "#5f3dc4", "#846358", "#2b8a3e")
 
 
 def topology(view: View, placed: Placement) -> Html:
     """Networks above, hosts below; hosts that look alike are drawn once."""
-    colours = {n.name: NETWORK_COLOURS[i % len(NETWORK_COLOURS)] for i, n in enumerate(placed.networks)}
+    colours = {
+        n.name: NETWORK_COLOURS[i % len(NETWORK_COLOURS)] for i, n in enumerate(placed.networks)
+    }
     hosts = sum(len(kind.hosts) for kind in placed.kinds)
     return tag(
         "div",
@@ -71,13 +79,15 @@ def _network(network: NetworkSpec, colour: str, placed: Placement, hosts: int) -
 
 def _rack(view: View, rack: Rack, placed: Placement, colours: dict[str, str]) -> Html:
     shown = rack.kinds[:MOST_CARDS]
-    cards = [_card(view, placed.kinds[k], n, len(rack.switches), colours) for k, n in shown]
+    wired = {n for k, _ in rack.kinds for n in ports(placed.kinds[k].node)}
+    wires = {name: colour for name, colour in colours.items() if name in wired}
+    cards = [_card(view, placed.kinds[k], n, len(rack.switches), wires) for k, n in shown]
     rest = rack.kinds[MOST_CARDS:]
     if rest:
         nodes = sum(n for _, n in rest)
         text = f"{plural(nodes, 'node')} more in {plural(len(rest), 'other arrangement')}"
-        cards.append(tag("div", text, class_="card note"))
-    body = tag("div", cards, class_="cards")
+        cards.append(tag("div", tag("div", text, class_="card note"), class_="cell"))
+    body = tag("div", _buses(wires), tag("div", cards, class_="cards"), class_="wired")
     if not rack.switches:
         return tag("div", body, class_="rack bare")
     return tag("div", tag("div", _switches(rack.switches), class_="switch"), body, class_="rack")
@@ -98,14 +108,12 @@ def _switches(switches: tuple[SwitchSpec, ...]) -> str:
     return " · ".join([text, *ways])
 
 
-def _card(
-    view: View, kind: HostKind, count: int, switches: int, colours: dict[str, str]
-) -> Html:
+def _card(view: View, kind: HostKind, count: int, switches: int, colours: dict[str, str]) -> Html:
     """One host; ``count`` of them hang on one of ``switches`` equal switches."""
     hosts = kind.hosts if switches < 2 else kind.hosts[:count]
     names = _names(list(hosts))
     many = f"× {count:,}" if count > 1 else ""
-    return tag(
+    card = tag(
         "div",
         tag(
             "div",
@@ -117,6 +125,30 @@ def _card(
         tag("div", _ports(kind, colours), class_="ports"),
         class_="card many" if count > 1 else "card",
     )
+    lines = [
+        tag(
+            "span",
+            class_="rail",
+            style=f"left:{WIRE * n}px;top:{-_above(n, colours)}px;background:{c}",
+        )
+        for n, c in enumerate(colours.values())
+    ]
+    return tag("div", lines, card, class_="cell", style=f"padding-left:{WIRE * len(colours) + 8}px")
+
+
+def _buses(colours: dict[str, str]) -> Html:
+    """The networks as lines above the hosts; each host's rails start there."""
+    height = _above(0, colours) if colours else 0
+    lines = [
+        tag("span", class_="bus", style=f"bottom:{_above(n, colours) - 3}px;background:{c}")
+        for n, c in enumerate(colours.values())
+    ]
+    return tag("div", lines, class_="buses", style=f"height:{height}px")
+
+
+def _above(number: int, colours: dict[str, str]) -> int:
+    """Pixels of a bus above the hosts: more than the space between two rows of hosts."""
+    return ROW_SPACE + 2 + WIRE * (len(colours) - 1 - number)
 
 
 def _island(view: View, island: IslandSeats, devices: tuple[str, ...]) -> Html:
@@ -156,8 +188,12 @@ def _ports(kind: HostKind, colours: dict[str, str]) -> list[Html]:
             f"{f'{n.count} × ' if n.count > 1 else ''}{describe_bandwidth(n.bandwidth_one_way)}"
             for n in nics
         )
-        dot = tag("span", class_="dot", style=f"background:{colours[network]}")
-        found.append(tag("div", dot, f"{network} {rates}"))
+        colour = colours[network]
+        # from the card's padding and edge back to the network's own rail
+        reach = 13 + 8 + WIRE * (len(colours) - list(colours).index(network))
+        tap = tag("span", class_="tap", style=f"width:{reach}px;background:{colour}")
+        dot = tag("span", class_="dot", style=f"background:{colour}")
+        found.append(tag("div", tap, dot, f"{network} {rates}"))
     return found
 
 
@@ -179,5 +215,3 @@ def idle(plan: Plan) -> Html | None:
         for unused in plan.unused_devices
     ]
     return tag("div", tag("h3", "Idle"), tag("ul", rows))
-
-

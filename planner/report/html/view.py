@@ -48,13 +48,13 @@ class View:
         return f"{head} · {self.chips(stage.first)} · {word} {layers}"
 
     def group_name(self, group: int) -> str:
-        """``Pipelines A: 16 of 32 chips each``."""
+        """``A: 16 equal pipelines of 32 chips``."""
         found = self.groups[group]
         count = len(found.numbers)
-        letter = self.letter(group)
-        head = f"{'Pipeline' if count == 1 else 'Pipelines'}{' ' + letter if letter else ''}"
-        size = plural(found.chips, "chip")
-        return f"{head}: {count:,} of {size} each" if count > 1 else f"{head} of {size}"
+        head = f"{self.letter(group)}: " if self.letter(group) else ""
+        many = f"{count:,} equal pipelines" if count > 1 else "one pipeline"
+        text = f"{many} of {plural(found.chips, 'chip')}"
+        return head + text if head else text[:1].upper() + text[1:]
 
     def _replicas(self, stage: Stage) -> dict[str, int]:
         found: dict[str, int] = {}
