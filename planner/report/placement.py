@@ -85,7 +85,7 @@ def placement(
     for node in spec.nodes:
         for host in node.host_names:
             kind = _host_kind(host, node, islands.get(host, []), seats)
-            key = (tuple((i.cls.index, i.seats) for i in kind.islands), _alike_ports(node))
+            key = (tuple((_alike(i.cls), i.seats) for i in kind.islands), _alike_ports(node))
             first.setdefault(key, kind)
             names.setdefault(key, []).append(host)
             key_of[host] = key
@@ -133,6 +133,11 @@ def _host_kind(
             row.append(Seat(group, stage, ordinal.setdefault(pipeline, len(ordinal))))
         found.append(IslandSeats(cls, tuple(row)))
     return HostKind((host,), tuple(found), tuple(devices for _, devices in islands), node)
+
+
+def _alike(cls: IslandClass) -> object:
+    """What a drawing shows of an island; where it hangs is told by racks."""
+    return cls.chip.id, cls.size, cls.fabric, cls.derate, cls.usable_memory_bytes
 
 
 def _alike_ports(node: NodeSpec) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from costmodels.catalog.names import short_name
@@ -27,10 +28,10 @@ DEVICES = 90
 BAD = "#b3261e"
 
 
-def memory_chart(view: View) -> Chart:
-    """One row per stage of every group; equal pipelines share a row."""
+def memory_chart(view: View, groups: Sequence[int], identity: str) -> Chart:
+    """One row per stage of some groups of equal pipelines."""
     go = plotting()
-    rows = [(g, stage) for g, group in enumerate(view.groups) for stage in group.stages]
+    rows = [(g, stage) for g in groups for stage in view.groups[g].stages]
     found = layout(len(rows))
     found["annotations"] = [a for n, row in enumerate(rows) for a in _words(view, n, *row)]
     found["xaxis"]["title"]["text"] = "GiB on the stage's fullest chip"
@@ -43,7 +44,7 @@ def memory_chart(view: View) -> Chart:
     traces.append(_usable(go, rows))
     figure = go.Figure(data=traces, layout=found)
     about = f"Memory of {len(rows)} kinds of stages by item."
-    return Chart("memory", figure.to_json(), found["height"], about, _legend(rows))
+    return Chart(identity, figure.to_json(), found["height"], about, _legend(rows))
 
 
 def _legend(rows: list[tuple[int, StageGroup]]) -> tuple[Key, ...]:

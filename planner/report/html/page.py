@@ -24,8 +24,11 @@ from planner.report.placement import placement
 from planner.restore import Restored
 from planner.timeline import Timeline
 
-OPEN_TIMELINES = 3
-"""Groups whose timeline is drawn at once; the others are drawn when they are opened."""
+OPEN = 3
+"""Charts of one kind that are drawn at once; the others are drawn when they are opened."""
+
+MOST_ROWS = 40
+"""Stages in one chart; where there are more, every group of pipelines has its own."""
 
 
 def report_page(plan: Plan, world: Restored, timeline: Timeline) -> str:
@@ -40,8 +43,8 @@ def report_page(plan: Plan, world: Restored, timeline: Timeline) -> str:
         chart.identity: chart
         for chart in (
             *timeline_charts(view, timeline),
-            memory_chart(view),
-            time_chart(view, timeline),
+            *(memory_chart(view, part, f"memory-{n}") for n, part in enumerate(_parts(view))),
+            *(time_chart(view, timeline, p, f"time-{n}") for n, p in enumerate(_parts(view))),
             beside_chart(plan),
         )
         if chart is not None
@@ -54,8 +57,8 @@ def report_page(plan: Plan, world: Restored, timeline: Timeline) -> str:
         _section("Cluster and placement", topology(view, placed), idle(plan)),
         _section("Pipelines", pipelines(view)),
         _section("Timeline of a step", _timelines(view, charts)),
-        _section("Memory", _figure(charts["memory"])),
-        _section("Where the time goes", _breakdown(plan), _figure(charts["time"])),
+        _section("Memory", _stages(view, charts, "memory")),
+        _section("Where the time goes", _breakdown(plan), _stages(view, charts, "time")),
         _section("Beside it", _beside(charts), impossible(plan), alternatives(plan)),
         _section("What is proved", proof(plan)),
         _section("Assumed, not given", assumptions(plan)),
@@ -136,17 +139,38 @@ def _key(key: Key) -> Html:
 
 
 def _timelines(view: View, charts: dict[str, Chart]) -> list[Html]:
-    found = []
-    for g in range(len(view.groups)):
-        name = view.group_name(g)
-        if len(view.groups[g].numbers) > 1:
-            name += "; the slowest of them"
-        body = _figure(charts[f"timeline-{g}"])
-        if g < OPEN_TIMELINES:
-            found.append(tag("div", tag("h3", name), body))
-        else:
-            found.append(tag("details", tag("summary", name), body))
-    return found
+    return [
+        _folded(
+            g,
+            view.group_name(g)
+            + ("; the slowest of them" if len(view.groups[g].numbers) > 1 else ""),
+            charts[f"timeline-{g}"],
+        )
+        for g in range(len(view.groups))
+    ]
+
+
+def _folded(number: int, name: str, chart: Chart) -> Html:
+    """A chart with its name, folded where it is not one of the first."""
+    if number < OPEN:
+        return tag("div", tag("h3", name), _figure(chart))
+    return tag("details", tag("summary", name), _figure(chart))
+
+
+def _parts(view: View) -> list[list[int]]:
+    """Which groups of pipelines share a chart of their stages."""
+    groups = range(len(view.groups))
+    together = sum(len(group.stages) for group in view.groups) <= MOST_ROWS
+    return [list(groups)] if together else [[g] for g in groups]
+
+
+def _stages(view: View, charts: dict[str, Chart], what: str) -> list[Html]:
+    parts = _parts(view)
+    if len(parts) == 1:
+        return [_figure(charts[f"{what}-0"])]
+    return [
+        _folded(n, view.group_name(part[0]), charts[f"{what}-{n}"]) for n, part in enumerate(parts)
+    ]
 
 
 def _breakdown(plan: Plan) -> Html:

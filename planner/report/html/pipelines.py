@@ -15,6 +15,9 @@ SMALL_MARGIN = 2**30
 LEAST_SHARE = 0.05
 """Of the bar's width, for a stage however few its layers are."""
 
+MOST_WORDS = 10
+"""Stages in a bar that have room for their chips and layers beside their number."""
+
 DEVICES = 44
 """Letters of a device list before it is cut; the whole of it shows on hover."""
 
@@ -57,7 +60,8 @@ def _stream(group: PipelineGroup) -> str:
 def _bar(view: View, g: int) -> Html:
     stages = view.groups[g].stages
     layers = sum(s.first.layers[1] - s.first.layers[0] for s in stages)
-    return tag("div", [_segment(view, g, stage, layers) for stage in stages], class_="bar")
+    many = " many" if len(stages) > MOST_WORDS else ""
+    return tag("div", [_segment(view, g, s, layers) for s in stages], class_=f"bar{many}")
 
 
 def _segment(view: View, g: int, stage: StageGroup, layers: int) -> Html:

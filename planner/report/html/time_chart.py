@@ -38,6 +38,11 @@ PARTS: tuple[tuple[str, str], ...] = (
 )
 
 
+def waiting(fraction: float) -> str:
+    """``waits 2.1 %``."""
+    return f"waits {percent(fraction)}" if fraction >= 5e-5 else "never waits"
+
+
 def slowest(group: PipelineGroup, timeline: Timeline) -> int:
     """The pipeline of the group that the step waits for longest."""
     return max(group.numbers, key=lambda n: (timeline.runs[n].end_ps, -n))
@@ -66,10 +71,10 @@ def shares(view: View, timeline: Timeline) -> tuple[Share, ...]:
     return tuple(found)
 
 
-def time_chart(view: View, timeline: Timeline) -> Chart:
-    """A row per stage; every row is as long as the step."""
+def time_chart(view: View, timeline: Timeline, groups: Sequence[int], identity: str) -> Chart:
+    """A row per stage of some groups; every row is as long as the step."""
     go = plotting()
-    rows = shares(view, timeline)
+    rows = [share for share in shares(view, timeline) if share.group in groups]
     step = timeline.step_time_s
     found = layout(len(rows))
     found["annotations"] = [a for n, row in enumerate(rows) for a in _words(view, n, row, step)]
@@ -78,14 +83,14 @@ def time_chart(view: View, timeline: Timeline) -> Chart:
     figure = go.Figure(data=_traces(go, view, rows, step), layout=found)
     about = f"Time of {len(rows)} kinds of stages by cause."
     keys = tuple(Key(*part) for k, part in enumerate(PARTS) if any(row.parts[k] for row in rows))
-    return Chart("time", figure.to_json(), found["height"], about, keys)
+    return Chart(identity, figure.to_json(), found["height"], about, keys)
 
 
 def _words(view: View, n: int, row: Share, step: float) -> list[dict[str, Any]]:
     label = view.label(row.group, row.stage.number - 1)
     return [
         words(n, f"{label} · {view.chips(row.stage.first)}"),
-        words(n, f"waits {percent(row.waits / step)}", right=True),
+        words(n, waiting(row.waits / step), right=True),
     ]
 
 

@@ -14,7 +14,7 @@ from costmodels.units import PS_PER_S
 from planner.report.format import duration, percent
 from planner.report.html.figure import HALF, Chart, Key, Zoom, layout, plotting, words
 from planner.report.html.palette import IDLE, OPERATIONS
-from planner.report.html.time_chart import slowest
+from planner.report.html.time_chart import slowest, waiting
 from planner.report.html.view import View
 from planner.timeline import PipelineRun, Span, Timeline
 
@@ -50,10 +50,7 @@ def _chart(view: View, timeline: Timeline, g: int) -> Chart:
     found["annotations"] = [
         words(n, f"{view.label(g, n)} · {view.chips(stage.first)}")
         for n, stage in enumerate(view.groups[g].stages)
-    ] + [
-        words(n, f"waits {percent(run.bubble_fraction(n))}", right=True)
-        for n in range(len(run.orders))
-    ]
+    ] + [words(n, waiting(run.bubble_fraction(n)), right=True) for n in range(len(run.orders))]
     found["xaxis"] |= {"range": [0, step * scale], "ticksuffix": f" {unit}"}
     found["xaxis"]["title"]["text"] = "time since the step began"
     traces = [
@@ -69,24 +66,24 @@ def _chart(view: View, timeline: Timeline, g: int) -> Chart:
         figure.to_json(),
         found["height"],
         about,
-        _legend(window),
+        _legend(run, window),
         _zooms(run, window, step, scale),
     )
 
 
-def _legend(window: range) -> tuple[Key, ...]:
+def _legend(run: PipelineRun, window: range) -> tuple[Key, ...]:
     """What the colours mean."""
     keys = [Key(name, OPERATIONS[name]) for name in ("forward", "backward")]
     if window:
         keys.append(Key("steady state, many micro-batches joined", OPERATIONS["steady"]))
-    return (
-        *keys,
+    keys += [
         Key("synchronisation", OPERATIONS["sync"]),
         Key("update", OPERATIONS["update"]),
         Key("waits", IDLE),
-        Key("activations sent", OPERATIONS["activations"], "line"),
-        Key("gradients sent", OPERATIONS["gradients"], "line"),
-    )
+    ]
+    if run.activations:
+        keys += [Key(f"{n} sent", OPERATIONS[n], "line") for n in ("activations", "gradients")]
+    return tuple(keys)
 
 
 def _window(run: PipelineRun) -> range:
@@ -227,7 +224,7 @@ def _track(row: int, end: float) -> dict[str, Any]:
 def _zooms(run: PipelineRun, window: range, step: float, scale: float) -> tuple[Zoom, ...]:
     """The whole step, its beginning and its end."""
     count = len(run.orders[0]) // 2
-    few = _edge(run)
+    few = window.start // 2 if window else _edge(run)
     if 2 * few >= count:
         return ()
     first = run.operations[0][min(2 * few, len(run.operations[0]) - 1)][1] / PS_PER_S
