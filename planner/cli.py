@@ -23,6 +23,7 @@ from planner.commands.failure import (
     report_interrupt,
     report_usage,
 )
+from planner.commands.import_ import imports
 from planner.commands.output import STDOUT, ReaderGone, write_text
 from planner.commands.plan import plan
 from planner.commands.report import report
@@ -56,6 +57,7 @@ app = typer.Typer(
 for command in (plan, check, show, estimate, simulate, report, schema):
     app.command()(command)
 app.add_typer(chips, name="chips")
+app.add_typer(imports, name="import")
 
 
 def _version(wanted: bool) -> None:

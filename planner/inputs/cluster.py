@@ -40,7 +40,14 @@ from planner.inputs.shorthand import (
     parse_shorthand,
 )
 
-__all__ = ["ClusterInput", "ClusterSpec", "cluster_from_resolved", "echo", "load_cluster"]
+__all__ = [
+    "ClusterInput",
+    "ClusterSpec",
+    "cluster_from_document",
+    "cluster_from_resolved",
+    "echo",
+    "load_cluster",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,16 @@ def load_cluster(
     catalog = load_catalog() if catalog is None else catalog
     document, fleet = _find(str(spec))
     document = apply_overrides(document, overrides, "cluster", ClusterSpec)
+    return cluster_from_document(document, catalog, fleet)
+
+
+def cluster_from_document(
+    document: Document, catalog: Catalog, fleet: Fleet | None = None
+) -> ClusterInput:
+    """Checks a cluster that was read already; ``fleet`` is the shorthand that it was written in.
+
+    Raises InputError with every problem found.
+    """
     own, problems = own_catalog(document, catalog)
     refused = own_records(document) if problems else []
     names = resolve_names(document, own, frozenset(str(r.get("id")) for r in refused))
