@@ -28,6 +28,7 @@ from planner.commands.output import STDOUT, ReaderGone, write_text
 from planner.commands.plan import plan
 from planner.commands.report import report
 from planner.commands.schema import schema
+from planner.commands.shipped import FACTS, group
 from planner.commands.show import show
 from planner.commands.simulate import simulate
 from planner.errors import PlannerError
@@ -58,6 +59,8 @@ for command in (plan, check, show, estimate, simulate, report, schema):
     app.command()(command)
 app.add_typer(chips, name="chips")
 app.add_typer(imports, name="import")
+for shipped in FACTS:
+    app.add_typer(group(shipped), name=shipped)
 
 
 def _version(wanted: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from planner.commands.loading import Loaded, job_overrides, load_inputs
+from planner.commands.loading import Loaded, load_inputs, read_overrides
 from planner.commands.options import (
     ClusterArgument,
     DetailsOption,
@@ -74,9 +74,11 @@ def estimate(
     The layout is priced exactly as the search prices its own. What the search would not allow is
     priced with a warning; a layout that does not fit is priced too, and the report says so.
     """
-    overrides = job_overrides(set_, global_batch=global_batch, seq_len=seq_len, precision=precision)
+    overrides, wrong = read_overrides(
+        set_, global_batch=global_batch, seq_len=seq_len, precision=precision
+    )
     check_writable(output)
-    loaded, given = _load(model, cluster, layout, job, overrides)
+    loaded, given = _load(model, cluster, layout, job, overrides, wrong)
     from planner.estimate import estimate as price
 
     found = price(loaded.model, loaded.cluster, loaded.job, given)
@@ -95,7 +97,12 @@ def estimate(
 
 
 def _load(
-    model: str, cluster: str, layout: str, job: str | None, overrides: Sequence[Override]
+    model: str,
+    cluster: str,
+    layout: str,
+    job: str | None,
+    overrides: Sequence[Override],
+    wrong: Sequence[Problem],
 ) -> tuple[Loaded, LayoutInput | PlanLayout]:
     """All four inputs, or InputError with the problems of all of them."""
     from planner.estimate import read_layout  # late: it loads the solver's modules
@@ -103,7 +110,7 @@ def _load(
     problems: list[Problem] = []
     loaded, given = None, None
     try:
-        loaded = load_inputs(model, cluster, job, overrides)
+        loaded = load_inputs(model, cluster, job, overrides, wrong)
     except InputError as error:
         problems += error.problems
     try:

@@ -172,7 +172,8 @@ def _find(spec: str) -> tuple[Document, Fleet | None]:
         data = cast(JsonValue, fleet_document(fleet, name=str(fleet)))
         return Document("cluster", data), fleet
     close = nearest(spec, fixture_names("clusters"))
-    remedy = f"did you mean {close[0]}?" if close else f"give a file, or shorthand: {GRAMMAR}"
+    remedy = f"did you mean {close[0]}? " if close else ""
+    remedy += f"planner clusters list shows the shipped ones; shorthand is {GRAMMAR}"
     raise InputError([Problem("cluster", f"{spec!r} is no file and no shipped cluster", remedy)])
 
 

@@ -111,7 +111,7 @@ def layout_document(text: str) -> Document:
         inner = text.strip()
         return parse_document(inner if inner.startswith("{") else f"{{{inner}}}", "layout")
     close = nearest(text, fixture_names("layouts"))
-    remedy = "give a file, or the fields themselves: 'tp: 8, pp: 4, dp: 2'"
+    remedy = "give a file, or the fields themselves: 'tp: 8, pp: 4, dp: 2' (planner layouts list)"
     if close:
         remedy = f"did you mean {close[0]}? Or {remedy}"
     raise InputError([Problem("layout", f"{text!r} is no file and no shipped layout", remedy)])
