@@ -172,8 +172,9 @@ def _find(spec: str) -> tuple[Document, Fleet | None]:
         data = cast(JsonValue, fleet_document(fleet, name=str(fleet)))
         return Document("cluster", data), fleet
     close = nearest(spec, fixture_names("clusters"))
-    remedy = f"did you mean {close[0]}? " if close else ""
-    remedy += f"planner clusters list shows the shipped ones; shorthand is {GRAMMAR}"
+    names = ", ".join(fixture_names("clusters"))
+    remedy = f"did you mean {close[0]}? " if close else f"shorthand is {GRAMMAR}; "
+    remedy += f"shipped are {names} (planner clusters list)"
     raise InputError([Problem("cluster", f"{spec!r} is no file and no shipped cluster", remedy)])
 
 
