@@ -32,6 +32,7 @@ _PUBLIC = {
     "load_model": "planner.inputs.model",
     "prepare": "planner.solve",
     "read_plan": "planner.plan_file",
+    "side_by_side": "planner.report.side_by_side",
     "simulate": "planner.simulate",
     "solve": "planner.solve",
     "verify": "planner.verify",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from planner.inputs.model import load_model
     from planner.plan import Plan
     from planner.plan_file import read_plan
+    from planner.report.side_by_side import side_by_side
     from planner.search.engine import Progress
     from planner.simulate import simulate
     from planner.solve import SolveParams, prepare, solve
@@ -76,6 +78,7 @@ __all__ = [
     "load_model",
     "prepare",
     "read_plan",
+    "side_by_side",
     "simulate",
     "solve",
     "verify",

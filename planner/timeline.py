@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TextIO
+from importlib import import_module
+from typing import Any, Literal, TextIO
 
 from costmodels.schedules import Op
 from costmodels.units import PS_PER_S
@@ -94,6 +95,20 @@ class Timeline:
     def to_chrome_trace(self, *, every_pipeline: bool = False) -> Iterator[str]:
         """The trace as chunks of JSON text; see :func:`planner.trace.chrome_trace`."""
         return chrome_trace(self, every_pipeline=every_pipeline)
+
+    def to_pandas(self) -> Any:  # noqa: ANN401 - pandas ships no types
+        """Every operation, transfer, synchronisation and update as a data frame, in seconds.
+
+        Raises InputError where pandas is not installed.
+        """
+        # Shown by modules that build on timelines, so they are named and not imported.
+        tables = import_module("planner.report.tables")
+        return tables.to_pandas(tables.operation_rows(self))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        shown: str = import_module("planner.report.notebook").timeline_html(self)
+        return shown
 
 
 def write_trace(timeline: Timeline, file: TextIO, *, every_pipeline: bool = False) -> None:
