@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from costmodels.catalog import Catalog
 from planner.errors import Problem
 from planner.importers.given import CHIP_EXAMPLE, NETWORK_EXAMPLE, per_host, read_network
-from planner.importers.imported import Imported, asked, checked_cluster, refuse
+from planner.importers.imported import Imported, asked, checked_cluster, counted, refuse
 from planner.importers.racks import rack_nodes
 from planner.inputs.chips import resolve_chip
 from planner.inputs.document import JsonValue
@@ -78,7 +78,7 @@ def import_deepspeed(
         source,
         FORMAT,
         {"name": name, "nodes": rack_nodes(None, held, net)},
-        (f"{len(slots)} hosts with {sum(map(len, slots.values()))} slots",),
+        (f"{counted(len(slots), 'host')} with {sum(map(len, slots.values()))} slots",),
         tuple(given),
         tuple(notes),
     )

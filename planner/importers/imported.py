@@ -93,6 +93,11 @@ def asked(option: str, why: str, example: str) -> Problem:
     return Problem(option, why, f"add {option} {example}")
 
 
+def counted(number: int, noun: str, many: str = "") -> str:
+    """``1 host``, ``18 hosts``."""
+    return f"{number:,} {noun if number == 1 else many or noun + 's'}"
+
+
 def refuse(problems: Sequence[Problem]) -> None:
     """Raise InputError if there are problems."""
     if problems:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from costmodels.catalog import Catalog, Chip
 from planner.errors import InputError, Problem
 from planner.importers.given import NETWORK_EXAMPLE, read_network
-from planner.importers.imported import Imported, asked, checked_cluster, refuse
+from planner.importers.imported import Imported, asked, checked_cluster, counted, refuse
 from planner.importers.racks import Tree, network_entry, rack_nodes
 from planner.inputs.chips import memory_agrees, resolve_chip
 from planner.inputs.document import Document, JsonValue
@@ -106,8 +106,9 @@ def import_kubernetes(
     given += [f"uplinks {uplink}"] if uplink is not None else []
     given += [f"oversubscription {oversubscription:g}"] if oversubscription is not None else []
     cards = sum(node.count for node in known)
-    read = [f"{len(known)} nodes with {cards} cards"]
-    read += [f"{len(tree.leaves)} leaf switches"] if tree.leaves else []
+    read = [f"{counted(len(known), 'node')} with {counted(cards, 'card')}"]
+    leaves = counted(len(tree.leaves), "leaf switch", "leaf switches")
+    read += [leaves] if tree.leaves else []
     notes = [note for node in known for note in node.notes]
     notes += [f"nodes without cards are left out: {', '.join(without)}"] if without else []
     result = Imported(

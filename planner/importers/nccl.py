@@ -22,7 +22,7 @@ from planner.importers.given import (
     read_chip,
     read_network,
 )
-from planner.importers.imported import Imported, asked, checked_cluster, refuse
+from planner.importers.imported import Imported, asked, checked_cluster, counted, refuse
 from planner.importers.links import CardLinks, device_groups
 from planner.importers.pci_ids import CHIP_OF
 from planner.inputs.document import JsonValue
@@ -328,10 +328,6 @@ def _bandwidth(value: float) -> str:
     return format_bandwidth(round(value / 1e6) * 10**6)
 
 
-def _ports_words(count: int) -> str:
-    return "1 port" if count == 1 else f"{count} ports"
-
-
 def _summary(host: Host) -> str:
     identities = sorted({CHIP_OF[c.identity] for c in host.cards if c.identity in CHIP_OF})
     known_as = f" ({', '.join(map(Catalog.alias, identities))} by PCI identity)"
@@ -343,7 +339,7 @@ def _summary(host: Host) -> str:
         known = sorted({p.gbit_per_s for p in host.ports if p.gbit_per_s is not None})
         rates = f" ({', '.join(f'{r:g}' for r in known)} Gb/s)" if known else ""
         kinds = sorted({p.kind for p in host.ports if p.kind is not None})
-        text += f", {_ports_words(len(host.ports))}{rates}" + (
+        text += f", {counted(len(host.ports), 'port')}{rates}" + (
             f" of {', '.join(kinds)}" if kinds else ""
         )
     return text

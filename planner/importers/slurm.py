@@ -13,7 +13,7 @@ from costmodels.catalog import Catalog
 from planner.errors import InputError, Problem
 from planner.importers.given import NETWORK_EXAMPLE, per_host, read_devices, read_network
 from planner.importers.hosts import HostListError, expand
-from planner.importers.imported import Imported, asked, checked_cluster, refuse
+from planner.importers.imported import Imported, asked, checked_cluster, counted, refuse
 from planner.importers.racks import DEVICES_EXAMPLE, Tree, network_entry, rack_nodes
 from planner.inputs.document import JsonValue
 
@@ -84,9 +84,10 @@ def import_slurm(
     given = [*(f"devices {text}" for text in devices), f"network {network}"]
     given += [f"uplinks {uplink}"] if uplink is not None else []
     given += [f"oversubscription {oversubscription:g}"] if oversubscription is not None else []
-    read = f"{len(hosts)} hosts on {len(tree.leaves)} switches"
+    leaves = counted(len(tree.leaves), "switch", "switches")
+    read = f"{counted(len(hosts), 'host')} on {leaves}"
     upper = len(tree.switches) - len(tree.leaves)
-    read += f", {upper} switches above them" if upper else ""
+    read += f", {counted(upper, 'switch', 'switches')} above them" if upper else ""
     result = Imported("cluster", source, FORMAT, data, (read,), tuple(given), tuple(notes))
     return checked_cluster(result, catalog)
 
