@@ -13,10 +13,12 @@ from planner.errors import InputError
 from planner.plan import Plan
 from planner.report.html import figure
 from planner.report.html.page import report_page
+from planner.report.html.proof import proof
 from planner.report.html.time_chart import PARTS, shares
 from planner.report.html.view import View, view_of
 from planner.restore import restore
 from planner.simulate import simulate
+from tests.example_plan import example_plan
 from tests.report.made import FLEET, priced
 from tests.scenarios.terminal import planner
 
@@ -180,3 +182,21 @@ def test_the_command_refuses_what_is_no_plan(tmp_path):
 def test_the_library_is_the_one_that_is_declared():
     assert import_module("plotly").__name__ == "plotly"
     assert "plotly.js" in LIBRARY[:200]
+
+
+@pytest.mark.parametrize(
+    ("status", "bound", "says"),
+    [
+        ("within_tolerance", 0.99, "takes less than"),
+        ("optimal", 1.0, "No plan of the declared space is faster."),
+        ("feasible", 0.0, "Nothing was proved before the search was stopped."),
+    ],
+)
+def test_the_proof_says_what_was_proved(status, bound, says):
+    plan = example_plan()
+    assert plan.certificate is not None
+    objective = plan.certificate.objective_s
+    changes = {"status": status, "lower_bound_s": bound * objective, "gap": 1 - bound}
+    body = plan.model_dump()
+    body["certificate"] |= changes
+    assert says in proof(Plan.model_validate(body))

@@ -101,6 +101,8 @@ def _gap(plan: Plan) -> tuple[str, str]:
     certificate = plan.certificate
     if certificate is None:
         return "unknown", "a layout that was given, not searched"
+    if certificate.lower_bound_s <= 0:
+        return "unknown", "the search was stopped before a proof"
     if certificate.status == "optimal":
         return "0 %", "proven within the declared space"
     return f"≤ {percent(certificate.gap)}", "proven within the declared space"

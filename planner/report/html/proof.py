@@ -30,6 +30,8 @@ def proof(plan: Plan) -> Html:
 
 
 def _words(certificate: Certificate) -> str:
+    if certificate.lower_bound_s <= 0:
+        return "Nothing was proved before the search was stopped."
     if certificate.status == "optimal":
         return "No plan of the declared space is faster."
     return (
