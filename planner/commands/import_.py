@@ -10,7 +10,18 @@ import typer
 from rich.text import Text
 
 from costmodels.catalog import load_catalog
-from planner.commands.options import FormatOption, complete_chip, complete_file
+from planner.commands.import_options import (
+    ChipOption,
+    FileArgument,
+    NameOption,
+    NetworkOption,
+    NodesOption,
+    NvlinkRateOption,
+    OutputOption,
+    OversubscriptionOption,
+    UplinkOption,
+)
+from planner.commands.options import FormatOption, complete_file
 from planner.commands.output import STDOUT, Format, check_writable, show, write_text
 from planner.errors import InputError, Problem
 from planner.importers.imported import Imported
@@ -22,60 +33,6 @@ imports = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-FileArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="FILE", help="The file; - is standard input.", autocompletion=complete_file
-    ),
-]
-OutputOption = Annotated[
-    str,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FILE",
-        help="Write the result here; - is standard output.",
-        autocompletion=complete_file,
-    ),
-]
-ChipOption = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Which chip the cards are.", autocompletion=complete_chip),
-]
-NodesOption = Annotated[
-    int, typer.Option(min=1, max=1_000_000, metavar="N", help="How many equal hosts there are.")
-]
-NameOption = Annotated[
-    str, typer.Option(metavar="NAME", help="What the host is called, or the start of the names.")
-]
-NetworkOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="[PORTSx]RATE[:KIND]",
-        help="The network ports of a node: rate of one port, one way, such as 8x200Gb/s:ib.",
-    ),
-]
-UplinkOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="[CABLESx]RATE",
-        help="The way up from every switch that has one above it, such as 16x400Gb/s.",
-    ),
-]
-OversubscriptionOption = Annotated[
-    float | None,
-    typer.Option(
-        min=1.0,
-        max=100.0,
-        metavar="RATIO",
-        help="In place of --uplink: what the hosts below can send to what the uplinks carry.",
-    ),
-]
-NvlinkRateOption = Annotated[
-    str | None,
-    typer.Option(metavar="RATE", help="What one NVLink carries one way, such as '25 GB/s'."),
-]
 
 
 @imports.command("nvidia-smi")

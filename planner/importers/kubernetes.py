@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from costmodels.catalog import Catalog, Chip
 from planner.errors import InputError, Problem
-from planner.importers.given import NETWORK_EXAMPLE, read_network
+from planner.importers.given import NETWORK_EXAMPLE, Network, read_network
 from planner.importers.imported import Imported, asked, checked_cluster, counted, refuse
 from planner.importers.racks import Tree, network_entry, rack_nodes
 from planner.inputs.chips import memory_agrees, resolve_chip
@@ -87,16 +87,10 @@ def import_kubernetes(
     tree = _tree(known, problems)
     switches = network_entry(tree, uplink, oversubscription, problems) if tree.switches else []
     refuse(problems)
-    entries: list[JsonValue] = []
-    for leaf in dict.fromkeys(tree.leaf_of.get(node.name) for node in known):
-        held: dict[str, list[JsonValue] | None] = {
-            n.name: [{"chip": n.chip, "count": n.count}]
-            for n in known
-            if tree.leaf_of.get(n.name) == leaf
-        }
-        entries += rack_nodes(leaf, held, net)
+    entries = _entries(known, tree, net)
     if many > 1 and isinstance(entries[0], dict):
-        entries = [{"name_prefix": name, "count": many, **_without_name(entries[0])}]
+        bare = {key: value for key, value in entries[0].items() if key != "name"}
+        entries = [{"name_prefix": name, "count": many, **bare}]
     data: dict[str, JsonValue] = {"name": "cluster", "nodes": entries}
     if switches and net is not None:
         kind: dict[str, JsonValue] = {"kind": net.kind} if net.kind is not None else {}
@@ -105,16 +99,33 @@ def import_kubernetes(
     given += [f"network {network}"] if network is not None else []
     given += [f"uplinks {uplink}"] if uplink is not None else []
     given += [f"oversubscription {oversubscription:g}"] if oversubscription is not None else []
-    cards = sum(node.count for node in known)
-    read = [f"{counted(len(known), 'node')} with {counted(cards, 'card')}"]
-    leaves = counted(len(tree.leaves), "leaf switch", "leaf switches")
-    read += [leaves] if tree.leaves else []
     notes = [note for node in known for note in node.notes]
     notes += [f"nodes without cards are left out: {', '.join(without)}"] if without else []
-    result = Imported(
-        "cluster", document.source, FORMAT, data, tuple(read), tuple(given), tuple(notes)
-    )
+    read = _summary(known, tree)
+    result = Imported("cluster", document.source, FORMAT, data, read, tuple(given), tuple(notes))
     return checked_cluster(result, catalog)
+
+
+def _entries(nodes: Sequence[Node], tree: Tree, network: Network | None) -> list[JsonValue]:
+    """The node list of the cluster file, switch by switch."""
+    entries: list[JsonValue] = []
+    for leaf in dict.fromkeys(tree.leaf_of.get(node.name) for node in nodes):
+        held: dict[str, list[JsonValue] | None] = {
+            node.name: [{"chip": node.chip, "count": node.count}]
+            for node in nodes
+            if tree.leaf_of.get(node.name) == leaf
+        }
+        entries += rack_nodes(leaf, held, network)
+    return entries
+
+
+def _summary(nodes: Sequence[Node], tree: Tree) -> tuple[str, ...]:
+    """What was read, in words."""
+    cards = counted(sum(node.count for node in nodes), "card")
+    read = f"{counted(len(nodes), 'node')} with {cards}"
+    if not tree.leaves:
+        return (read,)
+    return read, counted(len(tree.leaves), "leaf switch", "leaf switches")
 
 
 def _nodes(document: Document) -> tuple[list[tuple[int, JsonValue]] | None, list[str]]:
@@ -301,7 +312,3 @@ def _tree(nodes: Sequence[Node], problems: list[Problem]) -> Tree:
         remedy = f"add the label {LEVELS[1]}"
         problems.append(Problem(labelled[0].where, message, remedy))
     return tree
-
-
-def _without_name(entry: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    return {key: value for key, value in entry.items() if key != "name"}
