@@ -29,7 +29,8 @@ def report(
 
     planner report plan.json -o report.html
 
-    The page needs no network and no other file. It needs the extra: pip install 'planner[report]'
+    The page needs no network and no other file. Drawing it needs the extra [report]:
+    pip install 'plotly>=6'
     """
     from planner.report.html.figure import plotting
     from planner.report.html.page import report_page

@@ -74,7 +74,7 @@ def library_code() -> str:
 
 def _missing() -> InputError:
     message = "the charts of a report need plotly, which is not installed"
-    remedy = "pip install 'planner[report]' (planner show draws the plan without it)"
+    remedy = "pip install 'plotly>=6', the extra [report] (planner show needs none)"
     return InputError([Problem("planner report", message, remedy)])
 
 
