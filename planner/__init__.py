@@ -33,6 +33,7 @@ _PUBLIC = {
     "load_profile": "planner.inputs.profile",
     "prepare": "planner.solve",
     "read_plan": "planner.plan_file",
+    "side_by_side": "planner.report.side_by_side",
     "simulate": "planner.simulate",
     "solve": "planner.solve",
     "verify": "planner.verify",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from planner.inputs.profile import load_profile
     from planner.plan import Plan
     from planner.plan_file import read_plan
+    from planner.report.side_by_side import side_by_side
     from planner.search.engine import Progress
     from planner.simulate import simulate
     from planner.solve import SolveParams, prepare, solve
@@ -79,6 +81,7 @@ __all__ = [
     "load_profile",
     "prepare",
     "read_plan",
+    "side_by_side",
     "simulate",
     "solve",
     "verify",

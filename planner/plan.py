@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib import import_module
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -257,6 +258,20 @@ class Plan(_Frozen):
     def to_json(self) -> str:
         """The file's text: sorted where order has no meaning, one trailing newline."""
         return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+
+    def to_pandas(self, table: str = "stages") -> Any:  # noqa: ANN401 - pandas ships no types
+        """A table (stages, devices, beside) as a data frame; units are in the columns' names.
+
+        Raises InputError for another table, and where pandas is not installed.
+        """
+        # Shown by modules that build on plans, so they are named and not imported.
+        tables = import_module("planner.report.tables")
+        return tables.to_pandas(tables.plan_table(self, table))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        shown: str = import_module("planner.report.notebook").plan_html(self)
+        return shown
 
 
 def canonical_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON value

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from planner.commands.loading import Loaded, job_overrides, load_inputs
+from planner.commands.loading import Loaded, load_inputs, read_overrides
 from planner.commands.options import (
     ClusterArgument,
     DetailsOption,
@@ -76,9 +76,11 @@ def estimate(
     The layout is priced exactly as the search prices its own. What the search would not allow is
     priced with a warning; a layout that does not fit is priced too, and the report says so.
     """
-    overrides = job_overrides(set_, global_batch=global_batch, seq_len=seq_len, precision=precision)
+    overrides, wrong = read_overrides(
+        set_, global_batch=global_batch, seq_len=seq_len, precision=precision
+    )
     check_writable(output)
-    loaded, given = _load(model, cluster, layout, job, overrides, profile)
+    loaded, given = _load(model, cluster, layout, job, overrides, profile, wrong)
     from planner.estimate import estimate as price
 
     found = price(loaded.model, loaded.cluster, loaded.job, given, profile=loaded.profile)
@@ -103,6 +105,7 @@ def _load(
     job: str | None,
     overrides: Sequence[Override],
     profile: str | None,
+    wrong: Sequence[Problem],
 ) -> tuple[Loaded, LayoutInput | PlanLayout]:
     """All inputs, or InputError with the problems of all of them."""
     from planner.estimate import read_layout  # late: it loads the solver's modules
@@ -110,7 +113,7 @@ def _load(
     problems: list[Problem] = []
     loaded, given = None, None
     try:
-        loaded = load_inputs(model, cluster, job, overrides, profile)
+        loaded = load_inputs(model, cluster, job, overrides, profile, found=wrong)
     except InputError as error:
         problems += error.problems
     try:

@@ -34,9 +34,11 @@ def load_inputs(
     job: str | None,
     overrides: Sequence[Override],
     profile: str | None = None,
+    *,
+    found: Sequence[Problem] = (),
 ) -> Loaded:
-    """Read all of them. Raises InputError with the problems of all."""
-    problems: list[Problem] = []
+    """Read all of them. Raises InputError with the problems of all, after those ``found``."""
+    problems = list(found)
     found_model = _attempt(lambda: load_model(model, overrides), problems)
     found_cluster = _attempt(lambda: load_cluster(cluster, load_catalog(), overrides), problems)
     found_job = _attempt(lambda: load_job(job, overrides), problems)
@@ -48,7 +50,7 @@ def load_inputs(
     return Loaded(found_model, found_cluster, found_job, measured)
 
 
-def job_overrides(
+def read_overrides(
     sets: Sequence[str] | None,
     *,
     forbid: Sequence[str] | None = None,
@@ -56,8 +58,12 @@ def job_overrides(
     global_batch: int | None = None,
     seq_len: int | None = None,
     precision: str | None = None,
-) -> tuple[Override, ...]:
-    """The short options and every ``--set``, as one list; a ``--set`` has the last word."""
+) -> tuple[tuple[Override, ...], tuple[Problem, ...]]:
+    """The short options and every ``--set`` as one list, and what is wrong with the others.
+
+    A ``--set`` has the last word. The problems are for :func:`load_inputs`, which reports them
+    together with those of the inputs.
+    """
     problems: list[Problem] = []
     found: list[Override] = []
     for name in forbid or ():
@@ -82,10 +88,35 @@ def job_overrides(
         for field, value in short.items()
         if value is not None
     ]
-    written = _attempt(lambda: parse_overrides(sets or ()), problems)
-    if problems or written is None:
+    for text in sets or ():
+        try:
+            found += parse_overrides([text])
+        except InputError as error:
+            problems += error.problems
+    return tuple(found), tuple(problems)
+
+
+def job_overrides(
+    sets: Sequence[str] | None,
+    *,
+    forbid: Sequence[str] | None = None,
+    objective: str | None = None,
+    global_batch: int | None = None,
+    seq_len: int | None = None,
+    precision: str | None = None,
+) -> tuple[Override, ...]:
+    """:func:`read_overrides` where nothing else is read: raises InputError with all problems."""
+    found, problems = read_overrides(
+        sets,
+        forbid=forbid,
+        objective=objective,
+        global_batch=global_batch,
+        seq_len=seq_len,
+        precision=precision,
+    )
+    if problems:
         raise InputError(problems)
-    return (*found, *written)
+    return found
 
 
 def _attempt(load: Callable[[], T], problems: list[Problem]) -> T | None:

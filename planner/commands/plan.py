@@ -13,7 +13,7 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from planner.commands.loading import Loaded, job_overrides, load_inputs
+from planner.commands.loading import Loaded, load_inputs, read_overrides
 from planner.commands.options import (
     ClusterArgument,
     DetailsOption,
@@ -105,7 +105,7 @@ def plan(
 
     planner plan llama-2-13b '8xA100-SXM-80GB + 2x8xV100-SXM2-32GB @ 100Gb/s' -o plan.json
     """
-    overrides = job_overrides(
+    overrides, wrong = read_overrides(
         set_,
         forbid=forbid,
         objective=objective,
@@ -114,7 +114,7 @@ def plan(
         precision=precision,
     )
     check_writable(output)
-    loaded = load_inputs(model, cluster, job, overrides, profile)
+    loaded = load_inputs(model, cluster, job, overrides, profile, found=wrong)
     old = read_plan(hint) if hint is not None else None
     talk = not quiet and format_ is Format.text
     beside = output == STDOUT

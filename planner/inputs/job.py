@@ -132,7 +132,7 @@ def _find(spec: str | Path | None) -> Document:
     if shipped is not None:
         return read_document(shipped)
     close = nearest(str(spec), fixture_names("jobs"))
-    remedy = f"did you mean {close[0]}?" if close else "give a YAML or JSON file"
+    remedy = f"did you mean {close[0]}?" if close else "give a file; planner jobs list shows names"
     raise InputError([Problem("job", f"{str(spec)!r} is no file and no shipped job", remedy)])
 
 

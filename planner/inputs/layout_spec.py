@@ -74,6 +74,14 @@ class LayoutSpec(BaseModel):
     placement: tuple[str | tuple[str, ...], ...] | None = None
 
 
+UNPRICED = {
+    "cp": "context parallelism is",
+    "ep": "expert parallelism (the experts of a layer are split by tensor parallelism) is",
+    "etp": "a tensor-parallel degree of its own for experts is",
+    "vpp": "interleaved schedules are",
+    "offload": "offload to host memory is",
+}
+
 PER_STAGE = ("tp", "recompute", "layers_per_stage", "in_flight", "placement")
 """Fields that may be lists with one entry per stage."""
 
@@ -111,7 +119,7 @@ def layout_document(text: str) -> Document:
         inner = text.strip()
         return parse_document(inner if inner.startswith("{") else f"{{{inner}}}", "layout")
     close = nearest(text, fixture_names("layouts"))
-    remedy = "give a file, or the fields themselves: 'tp: 8, pp: 4, dp: 2'"
+    remedy = "give a file, or the fields themselves: 'tp: 8, pp: 4, dp: 2' (planner layouts list)"
     if close:
         remedy = f"did you mean {close[0]}? Or {remedy}"
     raise InputError([Problem("layout", f"{text!r} is no file and no shipped layout", remedy)])
@@ -119,14 +127,25 @@ def layout_document(text: str) -> Document:
 
 def parse_layout(document: Document) -> LayoutInput:
     """The layout that a document holds. Raises InputError with every problem found."""
+    unpriced = list(_unpriced(document))
     try:
         spec = LayoutSpec.model_validate(document.data)
     except ValidationError as error:
-        raise InputError(problems_from_validation(error, document, LayoutSpec)) from None
+        known = {problem.where for problem in unpriced}
+        found = problems_from_validation(error, document, LayoutSpec)
+        raise InputError([*unpriced, *(p for p in found if p.where not in known)]) from None
     stages = _stages(spec)
     if problems := list(_lengths(spec, stages, document)):
         raise InputError(problems)
     return LayoutInput(Path(document.source).stem, document, spec, stages)
+
+
+def _unpriced(document: Document) -> Iterator[Problem]:
+    """Degrees that other planners and runtimes have: no typing mistake, but not priced here."""
+    for key in document.data if isinstance(document.data, dict) else ():
+        if key in UNPRICED:
+            message = f"{UNPRICED[key]} not priced by this version"
+            yield Problem(document.where((key,)), message, "leave it out")
 
 
 def _lists(spec: LayoutSpec) -> dict[str, int]:
