@@ -118,18 +118,22 @@ def solve(
     params = params or SolveParams()
     context = prepare(model, cluster, job, profile)
     stop = certify.stopwatch(params.time_limit_s, interrupted)
-    found = search(context, params, progress, stop)
-    placement = realise(context, found, params, hint)
+    found = search(context, params, progress, stop, hint)
+    placement = realise(context, found, params)
     return finish(context, found, placement, params, progress, stop)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the search found: the outcome over the whole fleet, and solutions of its parts."""
+    """What the search found: the outcome over the whole fleet, and solutions of its parts.
+
+    ``known``: placements that needed no search: the best rectangular one, and the hint's.
+    """
 
     outcome: SearchOutcome
     parts: dict[tuple[int, ...], Solution | None]
     shapes: beside.Rectangular
+    known: tuple[Placement, ...]
 
 
 def search(
@@ -137,6 +141,7 @@ def search(
     params: SolveParams,
     progress: Callable[[Progress], None],
     interrupted: Callable[[], bool],
+    hint: Plan | None = None,
 ) -> Found:
     """Find the best plan over the whole fleet and over its natural parts, then prove a bound."""
     limits = SearchLimits(
@@ -146,6 +151,10 @@ def search(
         uniform_tried=5 if assemble.most_general(context.job) == "asymmetric" else 200,
     )
     engine = engine_for(context, limits, progress, interrupted)
+    shapes = beside.rectangular(context)
+    known = known_plans(context, shapes, hint)
+    for placement in known:
+        engine.know(placement.priced.formula_ps)
     engine.find()
     parts: dict[tuple[int, ...], Solution | None] = {}
     for part, islands in fleet_parts(context):
@@ -157,7 +166,29 @@ def search(
             parts[part] = found
         if found is not None:
             engine.offer(found)
-    return Found(engine.prove(), parts, beside.rectangular(context))
+    return Found(engine.prove(), parts, shapes, known)
+
+
+def known_plans(
+    context: Context, shapes: beside.Rectangular, hint: Plan | None
+) -> tuple[Placement, ...]:
+    """Placements that are plans without any search, as far as they fit and are allowed."""
+    found: list[Placement] = []
+    if shapes.best is not None:
+        found.append(beside.as_placement(shapes.best))
+    if hint is not None:
+        layouts = layouts_of(hint, context.model.graph, context.topology, context.job)
+        if layouts is not None:
+            priced = context.pricer.price(layouts, context.options.zero_level)
+            found.append(Placement(layouts, priced, "replicas-together"))
+    every = context.topology.chips
+    return tuple(
+        p
+        for p in found
+        if p.priced.fits
+        and assemble.allowed(p.priced, context.job)
+        and (context.job.idle_chips or beside.chips_used(p) == every)
+    )
 
 
 def engine_for(
@@ -200,23 +231,13 @@ def real_time_ps(context: Context, solution: Solution) -> int | None:
     return priced.formula_ps if priced.fits and assemble.allowed(priced, context.job) else None
 
 
-def realise(context: Context, found: Found, params: SolveParams, hint: Plan | None) -> Placement:
-    """Name devices for the best solution, or keep a rectangular plan or the hint if faster."""
+def realise(context: Context, found: Found, params: SolveParams) -> Placement:
+    """Name devices for the best solution, or keep a plan that was known if it is faster."""
     outcome = found.outcome
-    candidates: list[Placement] = []
+    candidates = list(found.known)
     if outcome.solution is not None:
         candidates.append(place_solution(context, outcome.solution))
-    if found.shapes.best is not None:
-        candidates.append(beside.as_placement(found.shapes.best))
-    if hint is not None:
-        layouts = layouts_of(hint, context.model.graph, context.topology, context.job)
-        if layouts is not None:
-            priced = context.pricer.price(layouts, context.options.zero_level)
-            candidates.append(Placement(layouts, priced, "replicas-together"))
     candidates = [c for c in candidates if assemble.allowed(c.priced, context.job)]
-    if not context.job.idle_chips:
-        every = context.topology.chips
-        candidates = [c for c in candidates if beside.chips_used(c) == every]
     feasible = [c for c in candidates if c.priced.fits]
     if feasible:
         return min(feasible, key=lambda c: (c.priced.exact_ps, c.priced.formula_ps))

@@ -113,6 +113,7 @@ class Engine:
         self.problem = problem
         self.limits = limits
         self.best: Solution | None = None
+        self._known_ps: int | None = None
         self._realise = realise or (lambda solution: solution.target_ps)
         self._progress = progress
         self._interrupted = interrupted
@@ -127,6 +128,17 @@ class Engine:
             if fluid < float("inf"):
                 self._open.append(_Node(region, int(fluid * PS_PER_S * (1 - 1e-9)), None))
 
+    def know(self, real_ps: int) -> None:
+        """A plan of this formula time is known from elsewhere: only faster ones are of interest."""
+        if self._known_ps is None or real_ps < self._known_ps:
+            self._known_ps = real_ps
+
+    @property
+    def limit_ps(self) -> int | None:
+        """Formula time of the best plan known; None while there is none."""
+        known = [self._known_ps] if self._known_ps is not None else []
+        return min([*known, *([self.best.real_ps] if self.best is not None else [])], default=None)
+
     # -- finding a plan -----------------------------------------------------------------------
 
     def run(self) -> SearchOutcome:
@@ -137,7 +149,7 @@ class Engine:
     def find(self) -> Solution | None:
         """The best plan of the promising settings, found by diving along the relaxations."""
         for node in sorted(self._open, key=lambda n: (n.bound_ps, n.region)):
-            if self.best is None or node.bound_ps < self.best.real_ps:
+            if self.limit_ps is None or node.bound_ps < self.limit_ps:
                 self._look(node)
                 self._probe(node)
         searched = 0
@@ -176,7 +188,7 @@ class Engine:
             if single.region in self._searched:
                 continue
             self._look(single)
-            if self.best is not None and single.outlook_ps >= self.best.real_ps:
+            if self.limit_ps is not None and single.outlook_ps >= self.limit_ps:
                 continue
             self._plan(single)
 
@@ -184,14 +196,15 @@ class Engine:
         """The unsearched region with the best outlook, if it may still hold a better plan."""
         left = [n for n in self._open if not n.searched]
         best = min(left, key=lambda n: (n.outlook_ps, n.region), default=None)
-        if best is None or self.best is None:
+        limit = self.limit_ps
+        if best is None or limit is None:
             return best
-        return best if best.outlook_ps < self.best.real_ps * (1 - WORTH_A_LOOK) else None
+        return best if best.outlook_ps < limit * (1 - WORTH_A_LOOK) else None
 
     def _relaxation(self, node: _Node) -> Relaxation:
         if node.relaxation is None:
             setting = node.region.setting(self.problem, self.limits.only_classes)
-            guess = self.best.real_ps if self.best is not None else int(node.bound_ps * 1.25) + 1
+            guess = self.limit_ps or int(node.bound_ps * 1.25) + 1
             node.relaxation = Relaxation(
                 self.problem, setting, self.problem.micro_batch_rows, guess
             )
@@ -217,7 +230,7 @@ class Engine:
 
     def _look(self, node: _Node) -> None:
         """A rough relaxation: where its optimum lies, and the first bound."""
-        limit = self.best.real_ps if self.best is not None else None
+        limit = self.limit_ps
         self._improve(node, limit, LOOK_ROUNDS, LOOK_WIDTH)
 
     def _split(self, node: _Node) -> None:
@@ -249,7 +262,7 @@ class Engine:
         self._searched.add(node.region)
         relaxation = self._relaxation(node)
         planning = Planning(self.problem, relaxation.setting, relaxation)
-        limit = self.best.real_ps if self.best is not None else None
+        limit = self.limit_ps
         target = planning.generate(limit, self.limits.rounds, self.stop)
         improved = False
         if target is not None:
@@ -287,13 +300,13 @@ class Engine:
 
     def prove(self) -> SearchOutcome:
         """The proven bound on what :meth:`find` looked for, or that nothing fits."""
-        if self.best is None:
+        if self.limit_ps is None:
             impossible = not self._open or nothing_fits(
                 self.problem, [n.region for n in self._open], self.limits.only_classes, self.stop
             )
             return SearchOutcome(None, 0, False, self._count, self._queries, impossible)
         while not self.stop() and self._queries < self.limits.max_queries:
-            goal = int(self.best.real_ps * (1 - HEADROOM * self.limits.gap))
+            goal = int(self._best_ps() * (1 - HEADROOM * self.limits.gap))
             waiting = [n for n in self._open if not n.settled and n.bound_ps < goal]
             settled = min((n.bound_ps for n in self._open if n.settled), default=goal)
             if not waiting or min(n.bound_ps for n in waiting) >= settled:
@@ -301,14 +314,15 @@ class Engine:
             self._tighten(min(waiting, key=lambda n: (n.bound_ps, n.region)), goal)
             self.report("proving", self.bound_ps())
         bound = self.bound_ps()
-        complete = not self.stop() and bound >= self.best.real_ps * (1 - self.limits.gap)
+        complete = not self.stop() and bound >= self._best_ps() * (1 - self.limits.gap)
         return SearchOutcome(self.best, bound, complete, self._count, self._queries)
 
     def bound_ps(self) -> int:
         """No plan of the declared space is faster: the least bound of all regions."""
-        bounds = [n.bound_ps for n in self._open]
-        best = self.best.real_ps if self.best is not None else 0
-        return min([best, *bounds])
+        return min([self._best_ps(), *(n.bound_ps for n in self._open)])
+
+    def _best_ps(self) -> int:
+        return self.limit_ps or 0
 
     def _tighten(self, node: _Node, goal: int) -> None:
         """Close a region at the goal, split it, or take what its own relaxation gives."""
@@ -320,7 +334,7 @@ class Engine:
         if not single:
             self._split(node)
             return
-        limit = self.best.real_ps if self.best is not None else None
+        limit = self.limit_ps
         hopeful = target is not None and (limit is None or target < limit)
         if not (hopeful and not node.searched and self._plan(node)):
             node.settled = True

@@ -111,8 +111,7 @@ def expected_finish_s(
     hosts = -(-replicas // local)
     sync = 0.0
     if local > 1:
-        rate = cls.fabric.total_bandwidth * cls.fabric.efficiency
-        sync += (local - 1) / local * traffic / rate
+        sync += (local - 1) / local * traffic / cls.fabric.group_bandwidth(local)
     if hosts > 1:
         # where the way was measured, a ring sends with one chip of each rank: slower than a port
         exchanged = traffic * cls.size / local

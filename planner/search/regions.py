@@ -144,13 +144,17 @@ def fluid_bound_s(problem: Problem, setting: Setting) -> float:
     work[chips == 0] = np.inf
     if np.isinf(work.min(axis=0)).any():
         return float("inf")
-    kinds, counts = np.unique(work, axis=1, return_counts=True)
+    # in units of the longest work, so that the solver's tolerances mean something
+    unit = float(work[np.isfinite(work)].max())
+    if unit <= 0:
+        return 0.0
+    kinds, counts = np.unique(work / unit, axis=1, return_counts=True)
     solver = pywraplp.Solver.CreateSolver("GLOP")
     prices = [solver.NumVar(0.0, solver.infinity(), "") for _ in chips]
     least = [solver.NumVar(0.0, solver.infinity(), "") for _ in counts]
     budget = solver.Constraint(-solver.infinity(), 1.0)
     for price, count in zip(prices, chips, strict=True):
-        budget.SetCoefficient(price, float(count))
+        budget.SetCoefficient(price, float(count / chips.sum()))
     for k, column in enumerate(kinds.T):
         for member in np.flatnonzero(np.isfinite(column)):
             row = solver.Constraint(-solver.infinity(), 0.0)
@@ -158,7 +162,7 @@ def fluid_bound_s(problem: Problem, setting: Setting) -> float:
             row.SetCoefficient(prices[int(member)], -float(column[member]))
     objective = solver.Objective()
     for value, count in zip(least, counts, strict=True):
-        objective.SetCoefficient(value, float(count) * problem.global_batch)
+        objective.SetCoefficient(value, float(count))
     objective.SetMaximization()
     solver.Solve()
     found = np.maximum(np.array([p.SolutionValue() for p in prices]), 0.0)
@@ -168,4 +172,4 @@ def fluid_bound_s(problem: Problem, setting: Setting) -> float:
     paid = np.where(
         np.isfinite(kinds), found[:, None] * np.where(np.isfinite(kinds), kinds, 0), np.inf
     )
-    return float((paid.min(axis=0) * counts).sum()) * problem.global_batch / worth
+    return float((paid.min(axis=0) * counts).sum()) * unit * problem.global_batch / worth
