@@ -6,7 +6,9 @@ that it could finish by T, is worth its price,
 
     rows · m_p  ≤  θ · (Σ_k y_k usage_p[k] + y_pipeline)      with θ = (B − ε) / D,
 
-then no combination of pipelines finishes B rows by T. Nothing needs to have converged.
+then no combination of pipelines finishes B rows by T. Nothing needs to have converged. Of at most
+R pipelines one has ⌈B/R⌉ rows or more; a price on that is part of D, and such pipelines must be
+worth it beside their own price.
 
 The greatest such T is found for all pipelines at once. A *box* is an interval [τ₁, τ₂] of takts
 (stage and hop times are finitely many) with an interval of micro-batch counts. A pipeline of the
@@ -39,7 +41,7 @@ from planner.costing import Ints
 from planner.search.columns import Column
 from planner.search.master import Prices
 from planner.search.pipelines import Pricer, Stage
-from planner.search.problem import Problem, Setting
+from planner.search.problem import Problem, Setting, largest_share
 from planner.search.space import Floats
 
 FIRST_RATIO = 1.03
@@ -110,16 +112,22 @@ def refute(
         # Far below the batch: what is missing goes on the price of every pipeline instead.
         theta, extra = 1.0, (goal - worth) / setting.replicas[1]
     target = target_ps / PS_PER_S
-    searches = [
-        _Search(
-            pricer,
-            theta * pricer.space.option_prices(prices.packing),
-            theta * (prices.most + prices.least) + extra,
-            -(-problem.global_batch // pricer.space.rows),
-            max(tolerance, FINEST),
-        )
-        for pricer in pricers
-    ]
+    share = largest_share(problem.global_batch, setting)
+    searches = []
+    for pricer in pricers:
+        most = -(-problem.global_batch // pricer.space.rows)
+        busiest = -(-share // pricer.space.rows) if prices.busiest < 0 else most + 1
+        each = theta * (prices.most + prices.least) + extra
+        for low, high, price in (
+            (1, busiest - 1, each),
+            (busiest, most, each + theta * prices.busiest),
+        ):
+            if low <= high:
+                option_prices = theta * pricer.space.option_prices(prices.packing)
+                counts = (low, high)
+                searches.append(
+                    _Search(pricer, option_prices, price, counts, max(tolerance, FINEST))
+                )
     queries = 0
     candidates: list[Candidate] = []
     if max_queries <= 0 or interrupted():
@@ -177,21 +185,24 @@ def _join(one: _Boxes, two: _Boxes) -> _Boxes:
 
 
 class _Search:
-    """The boxes of one micro-batch size. ``leaves`` is the least T of boxes left as they are."""
+    """The boxes of one micro-batch size and some counts of micro-batches.
+
+    ``leaves`` is the least T of boxes left as they are.
+    """
 
     def __init__(
         self,
         pricer: Pricer,
         option_prices: Floats,
         pipeline_price: float,
-        most: int,
+        counts: tuple[int, int],
         tolerance: float,
     ) -> None:
         self.pricer = pricer
         self.rows = pricer.space.rows
         self.option_prices = option_prices
         self.pipeline_price = pipeline_price
-        self.most = most
+        self.least, self.most = counts
         self.tolerance = tolerance
         self.candidates: list[Candidate] = []
         self.leaves = np.inf
@@ -221,7 +232,9 @@ class _Search:
             at = end + 1
         a = np.array([e[0] for e in edges], dtype=np.int64)
         b = np.array([e[1] for e in edges], dtype=np.int64)
-        boxes = _Boxes(a, b, np.ones_like(a), self._most(a, target), np.zeros(len(a)))
+        boxes = _Boxes(
+            a, b, np.full_like(a, self.least), self._most(a, target), np.zeros(len(a))
+        )
         self.open = self._priced(boxes, target)
 
     def _most(self, a: Ints, target: float) -> Ints:
@@ -408,7 +421,7 @@ class _Search:
         slowest = max(*times, *hops, 1e-12)
         count = min(high, int((target - fill) / slowest * (1 + ROUNDING)) + 1)
         price = sum(float(self.option_prices[s.option]) for s in pipeline) + self.pipeline_price
-        if count >= low and self.rows * count > price * (1 + 1e-9):
+        if count >= max(low, self.least) and self.rows * count > price * (1 + 1e-9):
             self.candidates.append(Candidate(self.rows, pipeline, count))
 
 

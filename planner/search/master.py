@@ -6,6 +6,7 @@ program is
     maximise   Σ_p v_p(T) · z_p                                       (rows)
     subject to Σ_p usage_p[k] · z_p ≤ capacity[k]    for every packing row k
                replicas_lo ≤ Σ_p z_p ≤ replicas_hi
+               Σ_p [v_p(T) ≥ ⌈B / replicas_hi⌉] · z_p ≥ 1   the busiest pipeline (relaxation)
                z_p ≥ 0 (integer in `solve_integer`)
 
 and T is feasible when the optimum reaches the global batch. All data are integers, so CP-SAT
@@ -22,7 +23,7 @@ from ortools.linear_solver import pywraplp  # type: ignore[attr-defined]
 from ortools.sat.python import cp_model
 
 from planner.search.columns import Column
-from planner.search.problem import Problem, Setting
+from planner.search.problem import Problem, Setting, largest_share
 from planner.search.space import Floats
 
 ELASTIC = 4.0
@@ -37,7 +38,8 @@ class Prices:
     """Optimum of the relaxation and its duals, sign-correct by construction.
 
     ``packing[k]`` ≥ 0 in rows per chip of packing row k; ``most`` ≥ 0 and ``least`` ≤ 0 belong to
-    the limits on the number of pipelines; ``pipelines`` is how many the optimum has.
+    the limits on the number of pipelines, ``busiest`` ≤ 0 to pipelines with the largest share of
+    the batch or more; ``pipelines`` is how many the optimum has.
     """
 
     rows: float
@@ -45,6 +47,7 @@ class Prices:
     most: float
     least: float
     pipelines: float
+    busiest: float = 0.0
 
     def value(self, problem: Problem, setting: Setting) -> float:
         """Dual objective: what the whole fleet is worth at these prices, in rows."""
@@ -52,7 +55,8 @@ class Prices:
             float(y) * capacity
             for y, (_, _, capacity) in zip(self.packing, problem.packing_rows, strict=True)
         )
-        return fleet + self.most * setting.replicas[1] + self.least * setting.replicas[0]
+        limits = self.most * setting.replicas[1] + self.least * setting.replicas[0]
+        return fleet + limits + self.busiest
 
 
 class RelaxedMaster:
@@ -82,9 +86,14 @@ class RelaxedMaster:
         # Elastic: columns too large to stand often enough still give prices, and a lower optimum.
         missing = self._solver.NumVar(0.0, float(low), "missing")
         self._least.SetCoefficient(missing, 1.0)
+        self._share = largest_share(problem.global_batch, setting) if capacity is None else 0
+        self._busiest = self._solver.Constraint(float(self._share > 0), self._solver.infinity())
+        none = self._solver.NumVar(0.0, 1.0, "none")
+        self._busiest.SetCoefficient(none, 1.0)
         self._objective = self._solver.Objective()
         self._objective.SetMaximization()
         self._objective.SetCoefficient(missing, -ELASTIC * problem.global_batch / max(low, 1))
+        self._objective.SetCoefficient(none, -ELASTIC * problem.global_batch)
         self._variables: list[pywraplp.Variable] = []
 
     def add(self, column: Column) -> None:
@@ -105,6 +114,7 @@ class RelaxedMaster:
             return None
         for z, value in zip(self._variables, values, strict=True):
             self._objective.SetCoefficient(z, float(value))
+            self._busiest.SetCoefficient(z, float(value >= self._share))
             z.SetUb(self._solver.infinity() if value else 0.0)
         if self._solver.Solve() != pywraplp.Solver.OPTIMAL:
             return None
@@ -114,6 +124,7 @@ class RelaxedMaster:
             max(0.0, self._most.DualValue()),
             min(0.0, self._least.DualValue()),
             sum(z.SolutionValue() for z in self._variables),
+            min(0.0, self._busiest.DualValue()),
         )
 
     def amounts(self) -> list[float]:

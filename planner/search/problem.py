@@ -32,6 +32,11 @@ class Setting:
         return f"{count}, layers per class {', '.join(f'{a}–{b}' for a, b in self.windows)}"
 
 
+def largest_share(global_batch: int, setting: Setting) -> int:
+    """Rows that the busiest pipeline of any plan of the setting has at least."""
+    return -(-global_batch // setting.replicas[1])
+
+
 @dataclass(frozen=True)
 class Problem:
     """The optimization problem as the search sees it: tables, fleet and the batch to place."""
