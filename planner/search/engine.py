@@ -22,8 +22,8 @@ from planner.search.problem import Problem
 from planner.search.regions import Region, fluid_bound_s, roots
 from planner.search.relaxation import Relaxation
 
-LOOK_ROUNDS = 4
-"""Rounds of a relaxation before a region is judged."""
+LOOK_ROUNDS = (4, 2)
+"""Rounds of a relaxation before a region is judged: at the root, and where columns are inherited."""
 LOOK_WIDTH = 0.012
 """How narrow takts are looked at where only the direction matters."""
 FULL_ROUNDS = 24
@@ -231,7 +231,7 @@ class Engine:
     def _look(self, node: _Node) -> None:
         """A rough relaxation: where its optimum lies, and the first bound."""
         limit = self.limit_ps
-        self._improve(node, limit, LOOK_ROUNDS, LOOK_WIDTH)
+        self._improve(node, limit, LOOK_ROUNDS[node.parent is not None], LOOK_WIDTH)
 
     def _split(self, node: _Node) -> None:
         """Replace a region by its two halves, each with a first look."""
@@ -328,7 +328,7 @@ class Engine:
         """Close a region at the goal, split it, or take what its own relaxation gives."""
         finest = max(1e-4, FINEST_SHARE * self.limits.gap)
         single = node.region.single
-        if self._improve(node, goal, FULL_ROUNDS if single else LOOK_ROUNDS, finest):
+        if self._improve(node, goal, FULL_ROUNDS if single else LOOK_ROUNDS[1], finest):
             return
         target = node.relaxation.target_ps if node.relaxation is not None else None
         if not single:

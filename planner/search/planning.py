@@ -40,6 +40,9 @@ DEPTHS = (1, 2)
 STEPS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1, 2, 4, 8)
 """How far above the relaxation whole numbers are looked for, in turn."""
 HALVINGS = 7
+LAST = 2
+"""So many pipelines from the end the free chips, not prices, say what a pipeline should use."""
+SQUEEZES = 6
 DIVES = 12
 """Pipelines that are fixed one after the other, at most."""
 TILTS = (0.9, 0.97, 1.03, 1.1)
@@ -236,6 +239,7 @@ class Planning:
         fixed: list[tuple[Column, int]] = []
         free = [c for _, _, c in self.problem.packing_rows]
         target = self.target_ps
+        whole = self._master.solve(target)
 
         def granted(at: int) -> int:
             return sum(c.rows * c.micro_batches(at) * n for c, n in fixed)
@@ -259,7 +263,10 @@ class Planning:
                 return
             target = found or target
             known = len(self.columns)
-            self._ask(prices, target, DEPTHS[0])
+            if high <= LAST and whole is not None:
+                self._squeeze(free, high, whole, target)
+            else:
+                self._ask(prices, target, DEPTHS[0])
             fresh = list(self.columns.values())[known:]
             for column in fresh:
                 if all(u <= f for u, f in zip(column.usage, free, strict=True)):
@@ -277,6 +284,38 @@ class Planning:
             for column, count in chosen:
                 fixed.append((column, count))
                 free = [f - count * u for f, u in zip(free, column.usage, strict=True)]
+
+    def _squeeze(self, free: Sequence[int], count: int, prices: Prices, target_ps: int) -> None:
+        """Columns for the last few pipelines: each should use its part of the free chips.
+
+        A price per class decides how a pipeline mixes the classes. Prices of classes of which the
+        best fitting pipeline uses more than its part rise, the others fall.
+        """
+        part = np.array([f / count for f in free])
+        packing = np.where(prices.packing > 0, prices.packing, 1e-9)
+        target = target_ps / PS_PER_S
+        for rows in self._worthwhile(prices, target_ps):
+            pricer = self.pricer(rows)
+            own = packing.copy()
+            takts = self._takts(rows, prices, target_ps)
+            counts = np.clip(np.floor(0.7 * target / np.maximum(takts, 1e-12)), 1, None)
+            for _ in range(SQUEEZES):
+                answer = pricer.solve(
+                    pricer.space.option_prices(own), takts, rows / takts, counts.astype(np.int64)
+                )
+                self.queries += len(takts)
+                best: tuple[float, int, Floats] | None = None
+                for k, pipeline in enumerate(answer.pipelines):
+                    if pipeline is None:
+                        continue
+                    used = np.sum([pricer.space.packing[s.option] for s in pipeline], axis=0)
+                    self.add(pricer, pipeline, max(1, int(target / takts[k]) - len(pipeline) + 1))
+                    if used.sum() <= part.sum() and (best is None or used.sum() > best[0]):
+                        best = (float(used.sum()), k, used)
+                if best is None:
+                    break
+                share = (best[2] + 0.5) / (part + 0.5)
+                own = own * (share / share.mean()) ** 0.5
 
     def whole(
         self, limit_ps: int | None, *, seed: int, work_limit: float, use_all: bool = False
