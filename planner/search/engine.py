@@ -87,7 +87,7 @@ class _Node:
         self.parent = parent
         self.relaxation: Relaxation | None = None
         self.planning: Planning | None = None
-        self.searched = False
+        self.searched = self.probed = False
         self.settled = False
 
     @property
@@ -148,10 +148,6 @@ class Engine:
 
     def find(self) -> Solution | None:
         """The best plan of the promising settings, found by diving along the relaxations."""
-        for node in sorted(self._open, key=lambda n: (n.bound_ps, n.region)):
-            if self.limit_ps is None or node.bound_ps < self.limit_ps:
-                self._look(node)
-                self._probe(node)
         searched = 0
         while searched < SEARCHED and not self.stop():
             chosen = self._promising()
@@ -162,6 +158,8 @@ class Engine:
             elif chosen.relaxation.target_ps is None:
                 self._look(chosen)
                 chosen.searched = chosen.relaxation.target_ps is None
+            elif chosen.region.same_cuts and not chosen.probed:
+                self._probe(chosen)
             elif not chosen.region.single:
                 self._split(chosen)
             else:
@@ -170,21 +168,13 @@ class Engine:
         return self.best
 
     def _probe(self, node: _Node) -> None:
-        """A first plan near the optimum of a region's relaxation, before anything is split."""
+        """First plans near the optimum of a region's relaxation, before its replicas are split."""
+        node.probed = True
         relaxation = self._relaxation(node)
-        if relaxation.target_ps is None or self.stop():
-            return
         low, high = node.region.replicas
-        cuts = tuple(
-            (cut, cut)
-            for (a, b), at in zip(node.region.cuts, self._cuts(node), strict=True)
-            for cut in (min(max(round(at), a), b),)
-        )
-        if list(cuts) != sorted(set(cuts)):
-            return
         for factor in PROBES:
             count = min(max(round(relaxation.pipelines * factor), low), high)
-            single = _Node(replace(node.region, cuts=cuts, replicas=(count, count)), 0, node)
+            single = _Node(replace(node.region, replicas=(count, count)), 0, node)
             if single.region in self._searched:
                 continue
             self._look(single)
@@ -238,7 +228,9 @@ class Engine:
         self._open.remove(node)
         relaxation = self._relaxation(node)
         for region in node.region.parts(relaxation.pipelines, self._cuts(node)):
-            self._open.append(_Node(region, node.bound_ps, node))
+            child = _Node(region, node.bound_ps, node)
+            child.probed = node.probed
+            self._open.append(child)
             self._count += 1
 
     def _cuts(self, node: _Node) -> list[float]:

@@ -65,18 +65,20 @@ class Region:
         """Two halves, around the replicas and cuts that the relaxation's optimum has."""
         widest = max(range(len(self.cuts)), key=lambda k: _width(self.cuts[k]), default=None)
         low, high = self.replicas
-        octaves = np.log2(high / low) if high > low else 0.0
         if widest is not None and _width(self.cuts[widest]) > 0:
+            # cuts first: pipelines that change vendor at different layers promise the most
             a, b = self.cuts[widest]
-            if np.log2(b - a + 1) >= octaves:
-                middle = min(max(round(cuts[widest]), a), b - 1)
-                return tuple(
-                    replace(self, cuts=(*self.cuts[:widest], part, *self.cuts[widest + 1 :]))
-                    for part in ((a, middle), (middle + 1, b))
-                )
+            middle = min(max(round(cuts[widest]), a), b - 1)
+            return tuple(
+                replace(self, cuts=(*self.cuts[:widest], part, *self.cuts[widest + 1 :]))
+                for part in ((a, middle), (middle + 1, b))
+            )
         middle = int(pipelines + 1e-6)
-        if abs(pipelines - round(pipelines)) < 1e-6 and middle <= low * NARROW:
-            middle = int(low * 1.25)  # nothing fractional to cut off: the shards are too optimistic
+        if pipelines <= low * NARROW:
+            # at an end of the interval what misleads are the shards: set a single setting apart
+            middle = int(low * NARROW)
+        elif pipelines >= high - 1e-6:
+            middle = int((high - 1e-9) / NARROW)
         middle = min(max(middle, low), high - 1)
         return (replace(self, replicas=(low, middle)), replace(self, replicas=(middle + 1, high)))
 
