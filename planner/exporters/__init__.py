@@ -15,7 +15,7 @@ from planner.exporters.depth import depth_difference
 from planner.exporters.exporter import Checked, Exporter, File, Written
 from planner.exporters.notes import readme
 from planner.exporters.refusals import refusals
-from planner.exporters.targets import megatron
+from planner.exporters.targets import accelerate, deepspeed, megatron, torch_runtime
 from planner.exporters.view import view_of
 from planner.inputs.problems import nearest
 from planner.plan import Plan
@@ -23,7 +23,10 @@ from planner.plan import Plan
 __all__ = ["TARGETS", "Exported", "Exporter", "File", "export_plan", "exporter_of", "problems_of"]
 
 TARGETS: dict[str, Exporter] = {
+    "torch": torch_runtime,
     "megatron": megatron,
+    "deepspeed": deepspeed,
+    "accelerate": accelerate,
 }
 """Every target by the name that ``--to`` takes."""
 

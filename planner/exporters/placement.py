@@ -26,14 +26,9 @@ def started(view: View, files: Mapping[str, str]) -> tuple[str, ...]:
         for path, text in files.items()
         if path.startswith("nodes/")
     }
-    counted = sorted(
-        (int(match[1]), name, _processes(name, text))
-        for name, text in scripts.items()
-        if (match := _NODE.search(text))
-    )
     ranks: dict[str, list[int]] = {}
     begin = 0
-    for _, name, processes in counted:  # torchrun counts the ranks in the order of the nodes
+    for name, processes in counted(files):
         ranks[name] = list(range(begin, begin + processes))
         begin += processes
     for name, text in scripts.items():
@@ -49,6 +44,17 @@ def started(view: View, files: Mapping[str, str]) -> tuple[str, ...]:
                 raise ValueError(f"rank {rank} is started twice")
             found[rank] = _device(hosts[name], number)
     return tuple(found.get(rank, "") for rank in range(max(found, default=-1) + 1))
+
+
+def counted(files: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+    """Hosts and how many processes each starts, in the order in which torchrun counts them."""
+    found = []
+    for path, text in files.items():
+        match = _NODE.search(text)
+        if path.startswith("nodes/") and match:
+            name = path.removeprefix("nodes/").removesuffix(".sh")
+            found.append((int(match[1]), name, _processes(name, text)))
+    return tuple((name, processes) for _, name, processes in sorted(found))
 
 
 def _processes(name: str, text: str) -> int:

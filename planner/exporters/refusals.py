@@ -100,13 +100,32 @@ def _job(capability: Capability, view: View) -> Iterator[Problem]:
         known = ", ".join(capability.optimizers)
         remedy = f"plan with --set job.optimizer={capability.optimizers[0]}"
         yield Problem(f"optimizer {job.optimizer}", f"the target has {known}", remedy)
-    gradient = job.state_bytes.gradient
-    if job.precision != "fp32" and gradient not in capability.gradient_bytes:
-        kept = " or ".join(map(str, capability.gradient_bytes))
-        name = "fp32" if 4 in capability.gradient_bytes else "same"
-        remedy = f"plan with --set job.gradient_dtype={name}"
-        message = f"the target keeps gradients in {kept} bytes"
-        yield Problem(f"gradients in {gradient} bytes", message, remedy)
+    if job.precision != "fp32" and job.state_bytes.gradient not in capability.gradient_bytes:
+        yield from _gradients(capability, view)
+
+
+def _gradients(capability: Capability, view: View) -> Iterator[Problem]:
+    """Wider gradients than planned are no harm where every device still has room for them."""
+    planned, kept = view.job.state_bytes.gradient, min(capability.gradient_bytes)
+    if kept > planned and not list(lacking_room(view, kept)):
+        return
+    name = "fp32" if kept == 4 else "same"
+    short = next(lacking_room(view, kept), "") if kept > planned else ""
+    message = f"the target keeps gradients in {kept} bytes{short}"
+    remedy = f"plan with --set job.gradient_dtype={name}"
+    yield Problem(f"gradients in {planned} bytes", message, remedy)
+
+
+def lacking_room(view: View, gradient_bytes: int) -> Iterator[str]:
+    """Devices that would not hold gradients of this width, as the end of a sentence."""
+    factor = gradient_bytes / view.job.state_bytes.gradient
+    for pipeline in view.plan.pipelines:
+        for stage in pipeline.stages:
+            for replica in stage.replicas:
+                memory = replica.memory_bytes
+                more = (factor - 1) * memory.gradients - (memory.usable - memory.peak)
+                if more > 0:
+                    yield f": {replica.devices[0]} lacks {more / 2**30:.1f} GiB for that"
 
 
 def _model(capability: Capability, view: View) -> Iterator[Problem]:
@@ -123,8 +142,8 @@ def _model(capability: Capability, view: View) -> Iterator[Problem]:
 def _schedules(capability: Capability, view: View) -> Iterator[Problem]:
     for schedule in dict.fromkeys(p.schedule for p in view.plan.pipelines):
         deep = any(len(p.stages) > 1 for p in view.plan.pipelines)
-        if deep and schedule not in capability.schedules:
-            known = ", ".join(capability.schedules) or "no pipeline at all"
+        if deep and capability.pipeline_parallel and schedule not in capability.schedules:
+            known = ", ".join(capability.schedules)
             remedy = "plan with one of these schedules"
             yield Problem(f"schedule {schedule}", f"the target runs {known}", remedy)
 
@@ -133,7 +152,7 @@ def _grid(capability: Capability, view: View, grid: Grid) -> Iterator[Problem]:
     yield from _degrees(capability, grid)
     if not capability.keeps_depth:
         yield from _depth(grid)
-    if grid.zero not in capability.zero:
+    if grid.dp > 1 and grid.zero not in capability.zero:
         known = ", ".join(map(str, capability.zero))
         remedy = "plan with --forbid zero1" if grid.zero else "plan with job.techniques.zero1=true"
         yield Problem(f"ZeRO level {grid.zero}", f"the target has {known}", remedy)

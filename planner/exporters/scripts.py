@@ -26,10 +26,12 @@ class Program:
     """What every process runs.
 
     ``words`` go to the interpreter as they are (variables of the shell are allowed), ``exports``
-    are environment variables of all hosts, ``needs`` are lines before the start.
+    are environment variables of all hosts, ``needs`` are lines before the start. ``chooses``:
+    whether the script hides the devices that the plan does not use; else the program finds its own.
     """
 
     words: tuple[str, ...]
+    chooses: bool = True
     exports: tuple[tuple[str, str], ...] = ()
     needs: tuple[str, ...] = ()
 
@@ -98,7 +100,7 @@ def _script(view: View, launch: Launch, program: Program, node: int) -> str:
         'cd "$(dirname "${BASH_SOURCE[0]}")/.."',
         "",
         f'export MASTER_ADDR="${{MASTER_ADDR:-{first}}}" MASTER_PORT="${{MASTER_PORT:-{PORT}}}"',
-        *_environment(host, launch),
+        *_environment(host, launch, program),
         *(f"export {name}={shlex.quote(value)}" for name, value in program.exports),
         *program.needs,
         "",
@@ -109,13 +111,13 @@ def _script(view: View, launch: Launch, program: Program, node: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _environment(host: HostRanks, launch: Launch) -> Iterator[str]:
+def _environment(host: HostRanks, launch: Launch, program: Program) -> Iterator[str]:
     chips = dict.fromkeys(d.chip.name for d in host.host.devices if d.name in host.devices)
     yield f"# {', '.join(chips)}"
     if host.vendor in FIXED_ORDER:
         name, value = FIXED_ORDER[host.vendor]
         yield f"export {name}={value}"
-    if host.variable:
+    if host.variable and program.chooses:
         yield f"export {host.variable}={','.join(map(str, host.visible))}"
     network = NETWORKS.get(host.host.network)
     if host.vendor == "NVIDIA" and network and len(launch.hosts) > 1:
