@@ -15,7 +15,7 @@ from planner.exporters.depth import depth_difference
 from planner.exporters.exporter import Checked, Exporter, File, Written
 from planner.exporters.notes import readme
 from planner.exporters.refusals import refusals
-from planner.exporters.targets import accelerate, deepspeed, megatron, torch_runtime
+from planner.exporters.targets import accelerate, deepspeed, megatron, torch_runtime, torchtitan
 from planner.exporters.view import view_of
 from planner.inputs.problems import nearest
 from planner.plan import Plan
@@ -24,6 +24,7 @@ __all__ = ["TARGETS", "Exported", "Exporter", "File", "export_plan", "exporter_o
 
 TARGETS: dict[str, Exporter] = {
     "torch": torch_runtime,
+    "torchtitan": torchtitan,
     "megatron": megatron,
     "deepspeed": deepspeed,
     "accelerate": accelerate,
