@@ -15,7 +15,15 @@ from planner.exporters.depth import depth_difference
 from planner.exporters.exporter import Checked, Exporter, File, Written
 from planner.exporters.notes import readme
 from planner.exporters.refusals import refusals
-from planner.exporters.targets import accelerate, deepspeed, megatron, torch_runtime, torchtitan
+from planner.exporters.targets import (
+    accelerate,
+    deepspeed,
+    megatron,
+    megatron_bridge,
+    mindspeed,
+    torch_runtime,
+    torchtitan,
+)
 from planner.exporters.view import view_of
 from planner.inputs.problems import nearest
 from planner.plan import Plan
@@ -26,8 +34,10 @@ TARGETS: dict[str, Exporter] = {
     "torch": torch_runtime,
     "torchtitan": torchtitan,
     "megatron": megatron,
+    "megatron-bridge": megatron_bridge,
     "deepspeed": deepspeed,
     "accelerate": accelerate,
+    "mindspeed": mindspeed,
 }
 """Every target by the name that ``--to`` takes."""
 

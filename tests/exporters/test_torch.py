@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from planner.exporters.reference_runtime import seated
 from planner.exporters.targets import torch_runtime
 from planner.exporters.view import view_of
 from planner.plan import Plan
@@ -42,7 +43,7 @@ def test_ranks_are_those_of_the_runtime():
     seats = pytest.importorskip("planner.runtime.seats")
     plan = two_generations()
     devices = tuple(seat.device for seat in seats.seating(plan).seats)
-    assert torch_runtime.seated(view_of(plan)) == devices
+    assert seated(view_of(plan)) == devices
 
 
 def test_old_chips_are_told_which_build_they_need():

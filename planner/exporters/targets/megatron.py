@@ -47,7 +47,7 @@ CAPABILITY = Capability(
     families=FAMILIES,
     vendors=("NVIDIA",),
     floor=Floor((7, 0), "Megatron-LM core 0.20", "PyTorch 2.6 or newer, Turing is recommended"),
-    checked_by_target="none here: the rules were read in its parser and seen to fire there",
+    checked_by_target="not run: its rules were taken from its parser, where most were seen to fire",
     placement="any: the order of ranks, or one start per rank",
     context_parallel=True,
 )
@@ -80,7 +80,8 @@ def write(view: View) -> Written:
         rank_table(view, launch),
     )
     run = (
-        "on every host: MEGATRON=/path/to/Megatron-LM nodes/$(hostname).sh --data-path … --lr …",
+        "# on every host:",
+        "MEGATRON=/path/to/Megatron-LM nodes/$(hostname).sh --data-path … --lr …",
     )
     return with_common(Written(files, run, differences=_local(view)), view)
 

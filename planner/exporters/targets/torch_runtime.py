@@ -1,135 +1,32 @@
-"""``torch``: launch files for the planner's own PyTorch runtime, which runs every class of plan.
-
-Ranks follow the hosts in the order in which the plan first names them, and the devices of a host
-by their number, as the runtime counts them. So ``torchrun`` always starts them, and the runtime
-finds each rank's device by its number: the scripts hide none.
-"""
+"""``torch``: the planner's own PyTorch runtime, started by hand on every host."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from planner.errors import InputError
-from planner.exporters.capability import Capability, Floor, compute_capability
-from planner.exporters.exporter import Checked, File, Written
-from planner.exporters.placement import counted
-from planner.exporters.ranks import launch_of
-from planner.exporters.rules import Rule, broken_rules, not_equal, rule_texts, unreadable
-from planner.exporters.scripts import Program, hostfile, node_scripts, rank_table
-from planner.exporters.view import View
-from planner.plan import Plan
-
-DEFAULT_BUILD = (7, 5)
-"""What PyTorch 2.13 as it is installed by default (CUDA 13) supports at least."""
-
-CAPABILITY = Capability(
-    target="torch",
-    title="the planner's PyTorch runtime (torch 2.13)",
-    writes="the plan, a torchrun script per host, the host list",
-    plan_classes=("rectangular", "staged", "asymmetric"),
-    schedules=("1f1b", "gpipe"),
-    recompute=("none", "selective", "full"),
-    recompute_shape="per layer",
-    zero=(0, 1),
-    precisions=("bf16", "fp16", "fp32"),
-    optimizers=("adam", "adamw", "sgd"),
-    gradient_bytes=(2, 4),
-    families=None,
-    vendors=None,
-    floor=Floor(
-        (7, 0),
-        "torch 2.13",
-        "older chips have no 16-bit matrix units, and PyTorch builds for them end with 2.14",
-    ),
-    checked_by_target="planner run reads the same plan and refuses what it cannot run",
-    placement="any: ranks are the plan's devices, host by host",
-    mixed_vendors=True,
-    keeps_depth=True,
+from planner.exporters.exporter import Checked, Written
+from planner.exporters.reference_runtime import (
+    RUNTIME,
+    RUNTIME_RULES,
+    TODO,
+    read_runtime,
+    runtime_differences,
+    runtime_files,
 )
+from planner.exporters.rules import broken_rules, rule_texts
+from planner.exporters.view import View
 
-PLAN = "plan.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """The plan and the processes per host as they were read back."""
-
-    plan: Plan
-    hosts: tuple[tuple[str, int], ...]
-    view: View
+CAPABILITY = RUNTIME
+RULES = RUNTIME_RULES
 
 
 def write(view: View) -> Written:
-    """The plan itself, and one script per host that starts ``planner run`` on it."""
-    launch = launch_of(view, seated(view))
-    program = Program(words=("-m", "planner", "run", PLAN, '"$@"'), chooses=False)
-    files = (
-        File(PLAN, view.plan.to_json()),
-        *node_scripts(view, launch, program),
-        hostfile(view, launch),
-        rank_table(view, launch),
-    )
+    """The plan, and a script per host."""
     run = ("nodes/$(hostname).sh --steps 100 --data FILE   # on every host",)
-    todo = ("the model and the data: planner run --help",)
-    return Written(files, run, todo, _old_chips(view))
+    return Written(runtime_files(view), run, TODO, runtime_differences(view))
 
 
 def check(view: View, files: Mapping[str, str]) -> Checked:
     """Reads the plan back, and counts the processes of every host."""
-    try:
-        plan = Plan.model_validate_json(files[PLAN])
-        read = Read(plan, counted(files), view)
-    except (ValueError, InputError) as error:
-        raise unreadable(PLAN, str(error).splitlines()[0]) from None
+    read = read_runtime(view, files)
     return Checked(rule_texts(RULES), broken_rules(RULES, read, "the export"))
-
-
-def seated(view: View) -> tuple[str, ...]:
-    """Devices by rank: hosts as the plan first names them, the devices of each by number."""
-    hosts = list(dict.fromkeys(device.rpartition("/")[0] for device in view.used))
-    order = {host: place for place, host in enumerate(hosts)}
-
-    def key(device: str) -> tuple[int, int]:
-        host, _, number = device.rpartition("/")
-        return order[host], int(number)
-
-    return tuple(sorted(view.used, key=key))
-
-
-def _plan(r: Read) -> str:
-    if r.plan.plan_id != r.plan.content_hash():
-        return "the plan was changed: its id is not the hash of its content"
-    return not_equal("plan", r.plan.plan_id[:12], r.view.short_id)
-
-
-def _hosts(r: Read) -> str:
-    ranks: dict[str, int] = {}
-    for device in seated(r.view):
-        host = device.rpartition("/")[0]
-        ranks[host] = ranks.get(host, 0) + 1
-    return not_equal("processes by host", r.hosts, tuple(ranks.items()))
-
-
-RULES: tuple[Rule[Read], ...] = (
-    Rule("plan", "the plan is the same, to its hash", _plan),
-    Rule("hosts", "hosts come in the runtime's order, with one process per device", _hosts),
-)
-
-
-def _old_chips(view: View) -> tuple[str, ...]:
-    devices = view.devices
-    chips = {devices[name].chip.id: devices[name].chip for name in view.used}
-    old = [
-        chip.name
-        for chip in chips.values()
-        if chip.vendor == "NVIDIA"
-        and (own := compute_capability(chip.architecture)) is not None
-        and own < DEFAULT_BUILD
-    ]
-    if not old:
-        return ()
-    return (
-        f"{', '.join(old)}: PyTorch as it is installed by default starts at compute capability "
-        "7.5; install torch 2.13 built for CUDA 12.6 on these hosts",
-    )
