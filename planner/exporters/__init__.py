@@ -18,6 +18,7 @@ from planner.exporters.refusals import refusals
 from planner.exporters.targets import (
     accelerate,
     deepspeed,
+    flagscale,
     megatron,
     megatron_bridge,
     mindspeed,
@@ -37,6 +38,7 @@ TARGETS: dict[str, Exporter] = {
     "megatron-bridge": megatron_bridge,
     "deepspeed": deepspeed,
     "accelerate": accelerate,
+    "flagscale": flagscale,
     "mindspeed": mindspeed,
 }
 """Every target by the name that ``--to`` takes."""

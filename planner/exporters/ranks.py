@@ -110,18 +110,18 @@ def grid_launch(view: View, orders: Sequence[Order]) -> Launch:
     """
     grid = view.even_grid
     for order in orders:
-        for replicas in _numberings(view, grid):
+        for replicas in numberings(view, grid):
             launch = launch_of(view, tuple(_ranks(grid, order, replicas)), order)
             if launch.torchrun:
                 return launch
     return launch_of(view, tuple(_ranks(grid, orders[0], range(grid.dp))), orders[0])
 
 
-def _numberings(view: View, grid: Grid) -> Iterator[Sequence[int]]:
-    """The plan's own numbering, then along the hosts of each stage."""
+def numberings(view: View, grid: Grid) -> Iterator[Sequence[int]]:
+    """Ways to number the replicas: the plan's own, then along the hosts of each stage."""
     yield range(grid.dp)
     place = {h.name: i for i, h in enumerate(view.hosts)}
-    for stage in grid.stages:
+    for stage in (s for s in grid.stages if s.data_parallel == grid.dp):
         hosts = [place[d[0].rpartition("/")[0]] for d in stage.devices]
         yield sorted(range(grid.dp), key=lambda d: (hosts[d], d))
 
