@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -136,16 +136,12 @@ def _missing(plan: Plan | None, to: str | None, output: str | None) -> list[Prob
 
 
 def _list(plan: Plan | None, format_: Format) -> None:
+    from planner.exporters import TARGETS, chip_verdicts, problems_of
     from planner.report.export import targets_object, targets_page
 
-    refused = None if plan is None else _refused(plan)
+    refused = None if plan is None else {t: problems_of(plan, t) for t in TARGETS}
+    chips = () if plan is None else chip_verdicts(plan)
     if format_ is Format.json:
-        show_json(targets_object(refused))
+        show_json(targets_object(refused, chips))
     else:
-        show(targets_page(refused))
-
-
-def _refused(plan: Plan) -> Mapping[str, Sequence[Problem]]:
-    from planner.exporters import TARGETS, problems_of
-
-    return {target: problems_of(plan, target) for target in TARGETS}
+        show(targets_page(refused, chips))

@@ -14,22 +14,37 @@ from planner.errors import ExportError, Problem
 from planner.exporters.depth import depth_difference
 from planner.exporters.exporter import Checked, Exporter, File, Written
 from planner.exporters.notes import readme
-from planner.exporters.refusals import refusals
+from planner.exporters.refusals import chip_problem, refusals
 from planner.exporters.targets import (
     accelerate,
+    colossalai,
     deepspeed,
     flagscale,
+    kubernetes,
     megatron,
     megatron_bridge,
     mindspeed,
+    paddle,
+    slurm,
     torch_runtime,
     torchtitan,
 )
 from planner.exporters.view import view_of
 from planner.inputs.problems import nearest
 from planner.plan import Plan
+from planner.restore import restore
 
-__all__ = ["TARGETS", "Exported", "Exporter", "File", "export_plan", "exporter_of", "problems_of"]
+__all__ = [
+    "TARGETS",
+    "ChipVerdict",
+    "Exported",
+    "Exporter",
+    "File",
+    "chip_verdicts",
+    "export_plan",
+    "exporter_of",
+    "problems_of",
+]
 
 TARGETS: dict[str, Exporter] = {
     "torch": torch_runtime,
@@ -40,6 +55,10 @@ TARGETS: dict[str, Exporter] = {
     "accelerate": accelerate,
     "flagscale": flagscale,
     "mindspeed": mindspeed,
+    "colossalai": colossalai,
+    "paddle": paddle,
+    "kubernetes": kubernetes,
+    "slurm": slurm,
 }
 """Every target by the name that ``--to`` takes."""
 
@@ -92,3 +111,21 @@ def problems_of(plan: Plan, target: str) -> tuple[Problem, ...]:
     except ExportError as error:
         return error.problems or (Problem(error.where, error.message),)
     return ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChipVerdict:
+    """A kind of chip of the plan's cluster, used or not, and the targets that do not run on it."""
+
+    name: str
+    refused: tuple[tuple[str, str], ...]
+
+
+def chip_verdicts(plan: Plan) -> tuple[ChipVerdict, ...]:
+    """For every kind of chip of the cluster, each target that refuses it and why."""
+    chips = {cls.chip.id: cls.chip for cls in restore(plan).topology.classes}
+    found = []
+    for chip in chips.values():
+        reasons = ((t, chip_problem(e.CAPABILITY, chip)) for t, e in TARGETS.items())
+        found.append(ChipVerdict(chip.name, tuple((t, why) for t, why in reasons if why)))
+    return tuple(found)

@@ -10,7 +10,8 @@ from planner.exporters.ranks import Order
 from planner.exporters.view import View
 
 _VISIBLE = re.compile(rf"^export (?:{'|'.join(sorted(set(VISIBLE.values())))})=([\d,]+)$", re.M)
-_NODE = re.compile(r"--node-rank (\d+)")
+_DEVICES = re.compile(r"--devices ([\d,]+)")
+_NODE = re.compile(r"--(?:node-)?rank (\d+)")
 _PROCESSES = re.compile(r"--nproc-per-node (\d+)")
 _RANKS = re.compile(r"^ranks=\(([\d ]+)\)$", re.M)
 
@@ -58,6 +59,8 @@ def counted(files: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
 
 
 def _processes(name: str, text: str) -> int:
+    if devices := _DEVICES.search(text):
+        return len(devices[1].split(","))
     match = _PROCESSES.search(text)
     if match is None:
         raise ValueError(f"nodes/{name}.sh does not say how many processes it starts")
@@ -65,7 +68,7 @@ def _processes(name: str, text: str) -> int:
 
 
 def _visible(text: str, count: int) -> list[int]:
-    match = _VISIBLE.search(text)
+    match = _VISIBLE.search(text) or _DEVICES.search(text)
     return [int(n) for n in match[1].split(",")] if match else list(range(count))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from costmodels.catalog import Catalog
+from costmodels.catalog import Catalog, Chip
 from planner.errors import Problem
 from planner.exporters.capability import Capability, compute_capability
 from planner.exporters.grid import Grid, differences, uneven_degrees
@@ -51,10 +51,7 @@ def _nearest_batch(view: View) -> int:
 
 def _chips(capability: Capability, view: View) -> Iterator[Problem]:
     devices = view.devices
-    first: dict[str, str] = {}
-    for name in view.used:
-        first.setdefault(devices[name].chip.id, name)
-    chips = {chip_id: devices[name].chip for chip_id, name in first.items()}
+    chips = {devices[name].chip.id: devices[name].chip for name in view.used}
     vendors = list(dict.fromkeys(chip.vendor for chip in chips.values()))
     if len(vendors) > 1 and not capability.mixed_vendors:
         what = f"{' and '.join(vendors)} in one job"
@@ -62,32 +59,31 @@ def _chips(capability: Capability, view: View) -> Iterator[Problem]:
         yield Problem("chips of several vendors", what, remedy)
     for chip_id, chip in chips.items():
         where = f"chip {Catalog.alias(chip_id)}"
-        without = "leave it out of the cluster file and plan again"
-        if capability.vendors is not None and chip.vendor not in capability.vendors:
-            known = " and ".join(capability.vendors)
-            message = f"{chip.name} is made by {chip.vendor}; {capability.title} drives {known}"
-            yield Problem(where, message, f"{without}, or export to torch")
-        elif chip.torch_device in NO_TORCH_DEVICE:
-            message = f"{chip.name} has no torch device that {capability.title} drives"
-            yield Problem(where, message, without)
-        elif chip.vendor == "NVIDIA" and capability.floor is not None:
-            yield from _too_old(capability, view, chip_id, where)
+        problem = chip_problem(capability, chip)
+        if problem:
+            used = sum(1 for name in view.used if devices[name].chip.id == chip_id)
+            remedy = "leave it out of the cluster file and plan again"
+            yield Problem(where, f"{problem}; the plan uses {used} of them", remedy)
 
 
-def _too_old(capability: Capability, view: View, chip_id: str, where: str) -> Iterator[Problem]:
+def chip_problem(capability: Capability, chip: Chip) -> str:
+    """Why a target does not run on a chip, "" if it does."""
+    title = capability.title
+    if capability.vendors is not None and chip.vendor not in capability.vendors:
+        return (
+            f"{chip.name} is made by {chip.vendor}; {title} drives {', '.join(capability.vendors)}"
+        )
+    if chip.torch_device in NO_TORCH_DEVICE:
+        return f"{chip.name} has no torch device that {title} drives"
     floor = capability.floor
-    chip = next(d.chip for d in view.devices.values() if d.chip.id == chip_id)
-    own = compute_capability(chip.architecture)
+    own = compute_capability(chip.architecture) if chip.vendor == "NVIDIA" else None
     if floor is None or own is None or own >= floor.compute_capability:
-        return
-    used = sum(1 for name in view.used if view.devices[name].chip.id == chip_id)
+        return ""
     wanted = ".".join(map(str, floor.compute_capability))
-    message = (
+    return (
         f"{chip.name} ({chip.architecture}, compute capability {own[0]}.x) is too old for "
-        f"{floor.version}, which needs {wanted}: {floor.reason}; the plan uses {used} of them"
+        f"{floor.version}, which needs {wanted}: {floor.reason}"
     )
-    remedy = "leave it out of the cluster file and plan again; such chips can still be simulated"
-    yield Problem(where, message, remedy)
 
 
 def _job(capability: Capability, view: View) -> Iterator[Problem]:

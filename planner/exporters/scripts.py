@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from planner.exporters.exporter import File
 from planner.exporters.hosts import FIXED_ORDER
@@ -32,6 +33,7 @@ class Program:
 
     words: tuple[str, ...]
     chooses: bool = True
+    launcher: Literal["torchrun", "paddle"] = "torchrun"
     exports: tuple[tuple[str, str], ...] = ()
     needs: tuple[str, ...] = ()
 
@@ -104,10 +106,13 @@ def _script(view: View, launch: Launch, program: Program, node: int) -> str:
         *(f"export {name}={shlex.quote(value)}" for name, value in program.exports),
         *program.needs,
         "",
-        *(_torchrun(launch, program, node) if launch.torchrun else _one_by_one(launch, node)),
     ]
-    if not launch.torchrun:
-        lines += _start_all(host, program)
+    if program.launcher == "paddle":
+        lines += _paddle(launch, program, node)
+    elif launch.torchrun:
+        lines += _torchrun(launch, program, node)
+    else:
+        lines += [*_one_by_one(launch, node), *_start_all(program)]
     return "\n".join(lines) + "\n"
 
 
@@ -135,6 +140,16 @@ def _torchrun(launch: Launch, program: Program, node: int) -> Iterator[str]:
     yield f"  {' '.join(program.words)}"
 
 
+def _paddle(launch: Launch, program: Program, node: int) -> Iterator[str]:
+    host = launch.hosts[node]
+    yield "# ranks follow --rank, and the devices of a host the order of --devices"
+    yield '"${PYTHON:-python}" -m paddle.distributed.launch \\'
+    yield f"  --nnodes {len(launch.hosts)} --rank {node} \\"
+    yield f"  --devices {','.join(map(str, host.visible))} \\"
+    yield '  --master "$MASTER_ADDR:$MASTER_PORT" \\'
+    yield f"  {' '.join(program.words)}"
+
+
 def _one_by_one(launch: Launch, node: int) -> Iterator[str]:
     host = launch.hosts[node]
     yield "# the ranks of this host do not follow one another, so torchrun cannot number them:"
@@ -143,7 +158,7 @@ def _one_by_one(launch: Launch, node: int) -> Iterator[str]:
     yield f"ranks=({' '.join(map(str, host.ranks))})"
 
 
-def _start_all(host: HostRanks, program: Program) -> Iterator[str]:
+def _start_all(program: Program) -> Iterator[str]:
     command = " ".join(program.words)
     yield "pids=()"
     yield "trap 'kill \"${pids[@]}\" 2>/dev/null || true' EXIT"

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from planner.errors import Problem
-from planner.exporters import TARGETS, Exported
+from planner.exporters import TARGETS, ChipVerdict, Exported
 from planner.exporters.capability import Capability
 from planner.plan import Plan
 from planner.report.format import plural
@@ -55,8 +55,10 @@ def export_object(plan: Plan, exported: Exported, folder: str) -> dict[str, Any]
     }
 
 
-def targets_page(refused: Mapping[str, Sequence[Problem]] | None) -> RenderableType:
-    """Every target with what it runs, or with what it refuses about one plan."""
+def targets_page(
+    refused: Mapping[str, Sequence[Problem]] | None, chips: Sequence[ChipVerdict] = ()
+) -> RenderableType:
+    """Every target with what it runs, or with what it refuses about one plan and its chips."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     if refused is not None:
@@ -70,7 +72,19 @@ def targets_page(refused: Mapping[str, Sequence[Problem]] | None) -> RenderableT
             verdict = Text("no", style="bold red") if problems else Text("yes", style="bold green")
             why = [f"{p.where}: {p.message}" for p in problems] or [exporter.CAPABILITY.writes]
             table.add_row(name, verdict, "\n".join(why))
-    return table
+    lines = [Text(line) for line in map(chip_line, chips) if line]
+    return Group(table, Text(""), *lines) if lines else table
+
+
+def chip_line(verdict: ChipVerdict) -> str:
+    """What runs on one kind of chip, "" where every target does."""
+    if not verdict.refused:
+        return ""
+    if len(verdict.refused) == len(TARGETS):
+        why = verdict.refused[0][1].partition("; ")[0]
+        return f"{verdict.name}: no target runs on it, it can only be planned and simulated ({why})"
+    names = ", ".join(name for name, _ in verdict.refused)
+    return f"{verdict.name}: not with {names}"
 
 
 def targets_line(capability: Capability) -> str:
@@ -79,7 +93,9 @@ def targets_line(capability: Capability) -> str:
     return f"{capability.title}: {capability.writes}; runs {classes} plans"
 
 
-def targets_object(refused: Mapping[str, Sequence[Problem]] | None) -> dict[str, Any]:
+def targets_object(
+    refused: Mapping[str, Sequence[Problem]] | None, chips: Sequence[ChipVerdict] = ()
+) -> dict[str, Any]:
     """The same for programs."""
     found = []
     for name, exporter in TARGETS.items():
@@ -96,4 +112,7 @@ def targets_object(refused: Mapping[str, Sequence[Problem]] | None) -> dict[str,
                 {"where": p.where, "message": p.message, "remedy": p.remedy} for p in refused[name]
             ]
         found.append(entry)
-    return {"targets": found}
+    answer: dict[str, Any] = {"targets": found}
+    if refused is not None:
+        answer["chips"] = [{"name": v.name, "refused": dict(v.refused)} for v in chips]
+    return answer

@@ -65,13 +65,13 @@ def write(view: View) -> Written:
     kinds = host_kinds(launch, meshes)
     files = (
         File(EXPERIMENT, _yaml(view, _experiment(launch))),
-        File(TRAIN, _yaml(view, {"system": _system(view, meshes), "model": _model(view)})),
+        File(TRAIN, _yaml(view, _train(view, meshes))),
         _hostfile(view, launch, kinds),
         rank_table(view, launch),
     )
     run = (
         "# in the FlagScale checkout, with this folder's path in EXPORT:",
-        "python run.py --config-path $EXPORT/conf --config-name plan action=run",
+        "EXPORT=$EXPORT python run.py --config-path $EXPORT/conf --config-name plan action=run",
     )
     data = "train.data: path and tokenizer; train.model.optimizer.lr"
     return Written(files, run, (data, *todo(view)[1:]), (*_differences(view, meshes),))
@@ -111,7 +111,7 @@ def _experiment(launch: Launch) -> dict[str, Any]:
                 "backend": "megatron",
                 "entrypoint": "./flagscale/train/train_gpt.py",
             },
-            "runner": {"hostfile": "./hostfile", "rdzv_backend": "static"},
+            "runner": {"hostfile": "${oc.env:EXPORT}/hostfile", "rdzv_backend": "static"},
             "envs": {"CUDA_DEVICE_MAX_CONNECTIONS": 1, "node_specific": specific},
         },
         "action": "run",
@@ -140,7 +140,13 @@ def _keys(arguments: Arguments) -> dict[str, Any]:
 def _value(text: str) -> Any:  # noqa: ANN401 - any YAML scalar
     if not text:
         return True
-    return int(text) if text.isdigit() else text
+    if text.isdigit():
+        return int(text)
+    return float(text) if text.replace(".", "", 1).isdigit() else text
+
+
+def _train(view: View, meshes: tuple[Mesh, ...]) -> dict[str, Any]:
+    return {"system": _system(view, meshes), "model": _model(view), "data": {}}
 
 
 def _system(view: View, meshes: tuple[Mesh, ...]) -> dict[str, Any]:
@@ -166,6 +172,7 @@ def _system(view: View, meshes: tuple[Mesh, ...]) -> dict[str, Any]:
         },
         "recompute": _recompute(view, grid),
         "precision": state,
+        "checkpoint": {"ckpt_format": "torch"},  # the only one that unequal meshes can write
     }
     return system
 
