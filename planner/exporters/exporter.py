@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from planner.errors import Problem
 from planner.exporters.capability import Capability
+from planner.exporters.rules import Named
 from planner.exporters.view import View
 
 
@@ -47,6 +48,10 @@ class Exporter(Protocol):
     """One consumer of plans. Every module of ``planner.exporters.targets`` is one."""
 
     CAPABILITY: Capability
+
+    @property
+    def RULES(self) -> Sequence[Named]:
+        """What :meth:`check` tries."""
 
     def write(self, view: View) -> Written:
         """The files for a plan that :data:`CAPABILITY` allows; nothing is written to disk."""

@@ -194,7 +194,7 @@ def _misplaced(grid: Grid, order: list[str]) -> str:
     return ""
 
 
-RULES: tuple[Rule[Read], ...] = (
+FLAGSCALE_RULES: tuple[Rule[Read], ...] = (
     Rule("fives", "meshes are given as tp, cp, ep, dp, pp", _fives),
     Rule("stages", "the meshes' stages add up to the pipeline, each with its layers", _pp),
     Rule("layers", "the split holds every layer once, as planned", _layers),

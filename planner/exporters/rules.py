@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from planner.errors import ExportError, Problem
 
 T = TypeVar("T")
+
+
+class Named(Protocol):
+    """A rule as the reference shows it."""
+
+    @property
+    def name(self) -> str:
+        """How its problem and its test call it."""
+
+    @property
+    def text(self) -> str:
+        """What holds, in words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from planner.exporters.flagscale_rules import RULES
+from planner.exporters.flagscale_rules import FLAGSCALE_RULES
 from tests.exporters.laid_out import broken, exported, laid_out, refused, text_of
 
 MIXED = "1x4xA100-SXM-80GB + 1x4xV100-SXM2-32GB @ 100Gb/s"
@@ -130,7 +130,7 @@ def test_a_host_out_of_order_breaks_the_placement():
 def test_no_rule_is_without_a_test():
     mark = next(m for m in test_every_rule_breaks.pytestmark if m.name == "parametrize")
     tested = {case[0] for case in mark.args[1]} | {"placement"}
-    assert tested == {rule.name for rule in RULES}
+    assert tested == {rule.name for rule in FLAGSCALE_RULES}
 
 
 def test_thirty_layers_on_four_stages_stay_thirty():

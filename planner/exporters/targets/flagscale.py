@@ -16,7 +16,7 @@ import yaml
 from planner.exporters.capability import Capability, Floor
 from planner.exporters.exporter import Checked, File, Written
 from planner.exporters.flagscale_meshes import Mesh, host_kinds, mesh_launch, mesh_list
-from planner.exporters.flagscale_rules import RULES, Read
+from planner.exporters.flagscale_rules import FLAGSCALE_RULES, Read
 from planner.exporters.grid import Grid
 from planner.exporters.hosts import FIXED_ORDER
 from planner.exporters.megatron_arguments import (
@@ -53,6 +53,7 @@ CAPABILITY = Capability(
     mixed_vendors=True,
 )  # fmt: skip
 
+RULES = FLAGSCALE_RULES
 TRAIN = "conf/train/plan.yaml"
 EXPERIMENT = "conf/plan.yaml"
 HOSTFILE = "hostfile"

@@ -26,7 +26,7 @@ from planner.exporters.reference_runtime import (
     runtime_files,
     seated,
 )
-from planner.exporters.rules import Rule, broken_rules, not_equal, rule_texts, unreadable
+from planner.exporters.rules import Named, Rule, broken_rules, not_equal, rule_texts, unreadable
 from planner.exporters.scripts import PORT
 from planner.exporters.view import View
 
@@ -105,8 +105,8 @@ def check(view: View, files: Mapping[str, str]) -> Checked:
     scripts = tuple(p for p in files if p.startswith("nodes/"))
     runtime = read_runtime(view, files)
     read = Read(jobs, service, scripts, runtime)
-    problems = broken_rules(RULES, read, JOBS) + broken_rules(RUNTIME_RULES, runtime, JOBS)
-    return Checked(rule_texts(RULES) + rule_texts(RUNTIME_RULES), problems)
+    problems = broken_rules(OWN_RULES, read, JOBS) + broken_rules(RUNTIME_RULES, runtime, JOBS)
+    return Checked(rule_texts(OWN_RULES) + rule_texts(RUNTIME_RULES), problems)
 
 
 def dns_name(host: str) -> str:
@@ -236,10 +236,12 @@ def _scripts(r: Read) -> str:
     return f"{missing[0]} is not part of the export" if missing else ""
 
 
-RULES: tuple[Rule[Read], ...] = (
+OWN_RULES: tuple[Rule[Read], ...] = (
     Rule("nodes", "one pod on each of the plan's hosts", _nodes),
     Rule("names", "names are DNS labels, and no two are equal", _names),
     Rule("devices", "every pod asks for all devices of its node", _devices),
     Rule("meeting", "all pods meet at the first host, by the service's name", _meeting),
     Rule("scripts", "every pod runs a script of the export", _scripts),
 )
+
+RULES: tuple[Named, ...] = (*OWN_RULES, *RUNTIME_RULES)

@@ -24,7 +24,7 @@ from planner.exporters.reference_runtime import (
     runtime_differences,
     runtime_files,
 )
-from planner.exporters.rules import Rule, broken_rules, not_equal, rule_texts, unreadable
+from planner.exporters.rules import Named, Rule, broken_rules, not_equal, rule_texts, unreadable
 from planner.exporters.view import View
 
 CAPABILITY = replace(
@@ -93,8 +93,8 @@ def check(view: View, files: Mapping[str, str]) -> Checked:
     scripts = tuple(p[6:-3] for p in files if p.startswith("nodes/"))
     runtime = read_runtime(view, files)
     read = Read(components, groups[1] if groups else "", scripts, runtime)
-    problems = broken_rules(RULES, read, BATCH) + broken_rules(RUNTIME_RULES, runtime, BATCH)
-    return Checked(rule_texts(RULES) + rule_texts(RUNTIME_RULES), problems)
+    problems = broken_rules(OWN_RULES, read, BATCH) + broken_rules(RUNTIME_RULES, runtime, BATCH)
+    return Checked(rule_texts(OWN_RULES) + rule_texts(RUNTIME_RULES), problems)
 
 
 def _batch(view: View) -> str:
@@ -184,10 +184,12 @@ def _scripts(r: Read) -> str:
     return f"{missing[0]} has no script" if missing else ""
 
 
-RULES: tuple[Rule[Read], ...] = (
+OWN_RULES: tuple[Rule[Read], ...] = (
     Rule("hosts", "the batch file names the plan's hosts, each once", _hosts),
     Rule("nodes", "as many nodes as hosts are asked for", _nodes),
     Rule("devices", "all devices of every host are asked for", _devices),
     Rule("together", "one srun starts all components", _together),
     Rule("scripts", "every host has a script", _scripts),
 )
+
+RULES: tuple[Named, ...] = (*OWN_RULES, *RUNTIME_RULES)
