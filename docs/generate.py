@@ -110,7 +110,11 @@ CELLS: dict[str, Callable[[Capability], str]] = {
 
 def _target_section(name: str, exporter: Exporter) -> str:
     c = exporter.CAPABILITY
-    lines = [f"## {name}\n", f"{c.title}: {c.writes}.\n", f"- placement: {c.placement}"]
+    lines = [
+        f"## {name}\n",
+        f"{c.title[0].upper()}{c.title[1:]}: {c.writes}.\n",
+        f"- placement: {c.placement}",
+    ]
     if c.floor is not None:
         floor = ".".join(map(str, c.floor.compute_capability))
         lines.append(f"- NVIDIA chips from compute capability {floor}: {c.floor.reason}")

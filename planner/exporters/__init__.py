@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planner.errors import ExportError, Problem
+from planner.exporters.builds import build_difference
 from planner.exporters.depth import depth_difference
 from planner.exporters.exporter import Checked, Exporter, File, Written
 from planner.exporters.notes import readme
@@ -99,7 +100,11 @@ def export_plan(plan: Plan, target: str) -> Exported:
     checked = exporter.check(view, {file.path: file.text for file in written.files})
     if checked.problems:
         raise ExportError("", where=f"by {target}", problems=checked.problems)
-    found = (*depth_difference(exporter.CAPABILITY, view), *written.differences)
+    found = (
+        *depth_difference(exporter.CAPABILITY, view),
+        *written.differences,
+        *build_difference(exporter.CAPABILITY, view),
+    )
     note = readme(exporter.CAPABILITY, view, written, checked, found)
     return Exported(target, (*written.files, note), written, checked, found)
 

@@ -76,3 +76,4 @@ class Capability:
     mixed_vendors: bool = False
     keeps_depth: bool = False
     tied_across_stages: bool = True
+    on_torch: bool = True

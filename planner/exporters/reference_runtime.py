@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from planner.errors import InputError
-from planner.exporters.capability import Capability, Floor, compute_capability
+from planner.exporters.capability import Capability, Floor
 from planner.exporters.exporter import File
 from planner.exporters.placement import counted
 from planner.exporters.ranks import launch_of
@@ -25,9 +25,6 @@ from planner.plan import Plan
 PLAN = "plan.json"
 
 TODO = ("the model and the data: planner run --help",)
-
-DEFAULT_BUILD = (7, 5)
-"""What PyTorch 2.13 as it is installed by default (CUDA 13) supports at least."""
 
 RUNTIME = Capability(
     target="torch",
@@ -115,22 +112,3 @@ RUNTIME_RULES: tuple[Rule[RuntimeRead], ...] = (
     Rule("plan", "the plan is the same, to its hash", _plan),
     Rule("hosts", "hosts come in the runtime's order, with one process per device", _hosts),
 )
-
-
-def runtime_differences(view: View) -> tuple[str, ...]:
-    """What the runtime needs beside the plan: builds of PyTorch for old chips."""
-    devices = view.devices
-    chips = {devices[name].chip.id: devices[name].chip for name in view.used}
-    old = [
-        chip.name
-        for chip in chips.values()
-        if chip.vendor == "NVIDIA"
-        and (own := compute_capability(chip.architecture)) is not None
-        and own < DEFAULT_BUILD
-    ]
-    if not old:
-        return ()
-    return (
-        f"{', '.join(old)}: PyTorch as it is installed by default starts at compute capability "
-        "7.5; install torch 2.13 built for CUDA 12.6 on these hosts",
-    )

@@ -20,7 +20,7 @@ def refusals(capability: Capability, view: View) -> tuple[Problem, ...]:
     problems = [*_plan_class(capability, view), *_chips(capability, view), *_job(capability, view)]
     problems += _model(capability, view)
     problems += _schedules(capability, view)
-    if view.grid is not None and not problems:
+    if view.grid is not None:
         problems += _grid(capability, view, view.grid)
     return tuple(problems)
 

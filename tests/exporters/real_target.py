@@ -35,11 +35,13 @@ def write(plan, target: str, folder: Path) -> Path:
     return folder
 
 
-def run_check(folder: Path, *, kernels: bool = True) -> subprocess.CompletedProcess[str]:
+def run_check(
+    folder: Path, *, kernels: bool = True, script: str = "check.py"
+) -> subprocess.CompletedProcess[str]:
     """``python check.py`` in the export's folder; without ``kernels`` nothing needs Triton."""
-    script = ["check.py"] if kernels else [str(WITHOUT_KERNELS), "check.py"]
+    words = [script] if kernels else [str(WITHOUT_KERNELS), script]
     return subprocess.run(
-        [sys.executable, *script],
+        [sys.executable, *words],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(folder)},
         capture_output=True,

@@ -90,21 +90,27 @@ def test_no_rule_is_without_a_test():
     assert tested == {rule.name for rule in torchtitan.RULES}
 
 
-def test_torchtitans_own_classes_accept_the_module(tmp_path):
+TWICE = """
+import check
+import plan_config
+
+check.main()
+plan_config.STAGES[1].remove("layers.7")
+try:
+    check.main()
+except SystemExit as error:
+    print("refused:", error)
+"""
+"""The check as it is, then with a layer that no stage holds; torchtitan is imported once."""
+
+
+def test_torchtitans_own_classes_accept_the_module_and_refuse_a_lost_layer(tmp_path):
     require("torchtitan")
-    plan = laid_out(f"{DEEP}, recompute: full")
-    ended = run_check(write(plan, "torchtitan", tmp_path), kernels=False)
+    folder = write(laid_out(f"{DEEP}, recompute: full"), "torchtitan", tmp_path)
+    (folder / "twice.py").write_text(TWICE)
+    ended = run_check(folder, kernels=False, script="twice.py")
     assert ended.returncode == 0, ended.stderr[-2000:]
-    assert "accepts the plan: 16 processes" in ended.stdout
-    assert "6,738,415,616 parameters" in ended.stdout
-    assert ended.stdout.count("stage ") == 4
-
-
-def test_torchtitans_own_classes_refuse_a_lost_layer(tmp_path):
-    require("torchtitan")
-    folder = write(laid_out(DEEP), "torchtitan", tmp_path)
-    path = folder / MODULE
-    path.write_text(path.read_text().replace("'layers.7', ", ""))
-    ended = run_check(folder, kernels=False)
-    assert ended.returncode != 0
-    assert "every parameter once" in ended.stderr
+    good, bad = ended.stdout.split("torchtitan 0.3.0 accepts the plan: 16 processes")[1:]
+    assert "6,738,415,616 parameters" in good
+    assert good.count("stage ") == 4
+    assert "refused: the stages do not hold every parameter once" in bad

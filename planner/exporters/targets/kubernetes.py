@@ -22,7 +22,6 @@ from planner.exporters.reference_runtime import (
     RUNTIME_RULES,
     RuntimeRead,
     read_runtime,
-    runtime_differences,
     runtime_files,
     seated,
 )
@@ -92,7 +91,7 @@ def write(view: View) -> Written:
         f"a ReadWriteMany volume claim named {CLAIM} that holds this folder, mounted at {FOLDER}",
         "what planner run shall do: args of the containers, a trial run as they are",
     )
-    return Written(files, run, todo, (*_idle(view), *runtime_differences(view)))
+    return Written(files, run, todo, _idle(view))
 
 
 def check(view: View, files: Mapping[str, str]) -> Checked:

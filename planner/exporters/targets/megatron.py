@@ -65,7 +65,8 @@ def write(view: View) -> Written:
     layers = (("pipeline-model-parallel-layout", layout_text(view)),)
     sections = list(plan_sections(view, launch, layers if view.even_grid.pp > 1 else ()))
     if not _fused(view):
-        local = (("transformer-impl", "local"), ("no-gradient-accumulation-fusion", ""))
+        off = ("no-gradient-accumulation-fusion", "no-rope-fusion")
+        local = (("transformer-impl", "local"), *((flag, "") for flag in off))
         sections.append(("some chips are too old for Transformer Engine", local))
     text = bash_array(ARRAY, [(what, entries(args)) for what, args in sections if args])
     program = Program(

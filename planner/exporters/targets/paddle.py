@@ -46,6 +46,7 @@ CAPABILITY = Capability(
     floor=Floor((7, 0), "PaddlePaddle 3.3", "its CUDA 12 packages are built for 7.0 and newer"),
     checked_by_target="not run here: the same keys and bounds were accepted by 3.3.1",
     placement="hosts in order; placements that its launcher cannot number are refused",
+    on_torch=False,
 )
 
 MODULE = "planned.py"

@@ -21,7 +21,6 @@ from planner.exporters.reference_runtime import (
     TODO,
     RuntimeRead,
     read_runtime,
-    runtime_differences,
     runtime_files,
 )
 from planner.exporters.rules import Named, Rule, broken_rules, not_equal, rule_texts, unreadable
@@ -76,8 +75,7 @@ def write(view: View) -> Written:
         "SCRIPTS=../megatron/nodes sbatch batch.sh …   # starts another target's scripts instead",
     )
     todo = ("partition, account and time limit: options of sbatch", *TODO)
-    found = _idle(view)
-    return Written(files, run, todo, (*found, *runtime_differences(view)))
+    return Written(files, run, todo, _idle(view))
 
 
 def check(view: View, files: Mapping[str, str]) -> Checked:

@@ -10,7 +10,6 @@ from planner.exporters.reference_runtime import (
     RUNTIME_RULES,
     TODO,
     read_runtime,
-    runtime_differences,
     runtime_files,
 )
 from planner.exporters.rules import broken_rules, rule_texts
@@ -23,7 +22,7 @@ RULES = RUNTIME_RULES
 def write(view: View) -> Written:
     """The plan, and a script per host."""
     run = ("nodes/$(hostname).sh --steps 100 --data FILE   # on every host",)
-    return Written(runtime_files(view), run, TODO, runtime_differences(view))
+    return Written(runtime_files(view), run, TODO)
 
 
 def check(view: View, files: Mapping[str, str]) -> Checked:
