@@ -28,7 +28,7 @@ def plan_sections(view: View, launch: Launch, layers: Arguments) -> Sections:
         parallel.append(("sequence-parallel", ""))
     if launch.order == "dp slowest":
         parallel.append(("use-tp-pp-dp-mapping", ""))
-    share = f"{grid.dp} replicas of {grid.tp * grid.pp * grid.cp} devices"
+    share = f"{grid.world} devices, {grid.dp} times the model"
     return (
         (f"where: {share}", tuple(parallel)),
         (f"which of the {model.blocks} layers on which of the {grid.pp} stages", layers),

@@ -71,8 +71,9 @@ def write(view: View) -> Written:
         rank_table(view, launch),
     )
     run = (
-        "# in the FlagScale checkout, with this folder's path in EXPORT:",
-        "EXPORT=$EXPORT python run.py --config-path $EXPORT/conf --config-name plan action=run",
+        "# in the FlagScale checkout, on the first host:",
+        "export EXPORT=/path/to/this/folder",
+        "python run.py --config-path $EXPORT/conf --config-name plan action=run",
     )
     data = "train.data: path and tokenizer; train.model.optimizer.lr"
     return Written(files, run, (data, *todo(view)[1:]), (*_differences(view, meshes),))
