@@ -92,6 +92,11 @@ def test_the_list_for_a_plan_says_who_runs_it_and_why_not(run, plan_file):
     assert refused["accelerate"][0]["remedy"] == "plan with --set job.max_pipeline_stages=1"
 
 
+def test_the_help_names_every_target(run):
+    said = " ".join(run("export", "--help").out.split())
+    assert all(name in said for name in TARGETS)
+
+
 def test_what_is_missing_is_said_at_once(run):
     ended = run("export")
     assert ended.code == 2

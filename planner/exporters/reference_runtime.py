@@ -24,8 +24,6 @@ from planner.plan import Plan
 
 PLAN = "plan.json"
 
-TODO = ("the model and the data: planner run --help",)
-
 RUNTIME = Capability(
     target="torch",
     title="the planner's PyTorch runtime (torch 2.13)",
@@ -71,6 +69,14 @@ def runtime_files(view: View) -> tuple[File, ...]:
         hostfile(view, launch),
         rank_table(view, launch),
     )
+
+
+def runtime_todo(view: View) -> tuple[str, ...]:
+    """What ``planner run`` still has to be told."""
+    model = "--model package.module:function that returns the blocks: the plan has a layer graph"
+    if view.model.is_decoder:
+        model = "--model config.json for what a plan does not keep, such as rope_theta"
+    return ("--data FILE of tokens; without it they are random", model)
 
 
 def read_runtime(view: View, files: Mapping[str, str]) -> RuntimeRead:

@@ -1,10 +1,13 @@
 """ColossalAI's plugin and Paddle's hybrid configuration: what is written, every rule."""
 
+from importlib.util import find_spec
+
 import pytest
 
 from planner.exporters.python_file import constants
 from planner.exporters.targets import colossalai, paddle
 from tests.exporters.laid_out import broken, exported, laid_out, refused, text_of
+from tests.exporters.real_target import run_check, write
 
 DEEP = "tp: 2, pp: 4, dp: 2, layers_per_stage: [7, 8, 8, 9], in_flight: classic"
 MODULE = "planned.py"
@@ -128,6 +131,15 @@ def test_every_rule_of_paddle_breaks(rule, old, new):
 def test_no_rule_of_paddle_is_without_a_test():
     mark = next(m for m in test_every_rule_of_paddle_breaks.pytestmark)
     assert {case[0] for case in mark.args[1]} == {rule.name for rule in paddle.RULES}
+
+
+def test_paddles_own_classes_accept_the_module(tmp_path):
+    """Paddle is not part of the extras: it is large, and its own wheel of CUDA libraries larger."""
+    if find_spec("paddle") is None:
+        pytest.skip("paddlepaddle is not installed")
+    ended = run_check(write(laid_out(DEEP), "paddle", tmp_path))
+    assert ended.returncode == 0, ended.stderr
+    assert "accepts the plan: 4 stages cut at [0, 8, 16, 24, 34]" in ended.stdout
 
 
 def test_thirty_layers_on_four_stages_stay_thirty():

@@ -41,7 +41,7 @@ CAPABILITY = Capability(
     gradient_bytes=(2,),
     families=("llama", "mistral", "qwen2", "qwen3", "gpt2", "opt", "bloom"),
     vendors=("NVIDIA", "Huawei"),
-    floor=Floor((7, 0), "ColossalAI", "its README asks for compute capability 7.0"),
+    floor=Floor((7, 0), "ColossalAI", "its documentation asks for compute capability 7.0"),
     checked_by_target="not run: its rules were read in its source",
     placement="any: dp_outside, or one start per rank",
 )

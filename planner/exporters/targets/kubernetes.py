@@ -23,6 +23,7 @@ from planner.exporters.reference_runtime import (
     RuntimeRead,
     read_runtime,
     runtime_files,
+    runtime_todo,
     seated,
 )
 from planner.exporters.rules import Named, Rule, broken_rules, not_equal, rule_texts, unreadable
@@ -89,7 +90,8 @@ def write(view: View) -> Written:
     todo = (
         f"an image with the planner and torch: kustomize edit set image {IMAGE}=YOUR/IMAGE:TAG",
         f"a ReadWriteMany volume claim named {CLAIM} that holds this folder, mounted at {FOLDER}",
-        "what planner run shall do: args of the containers, a trial run as they are",
+        "args of the containers, which are those of planner run: a trial run as they are",
+        *runtime_todo(view),
     )
     return Written(files, run, todo, _idle(view))
 

@@ -18,10 +18,10 @@ from planner.exporters.hosts import Host
 from planner.exporters.reference_runtime import (
     RUNTIME,
     RUNTIME_RULES,
-    TODO,
     RuntimeRead,
     read_runtime,
     runtime_files,
+    runtime_todo,
 )
 from planner.exporters.rules import Named, Rule, broken_rules, not_equal, rule_texts, unreadable
 from planner.exporters.view import View
@@ -74,7 +74,7 @@ def write(view: View) -> Written:
         "sbatch batch.sh --steps 100 --data FILE",
         "SCRIPTS=../megatron/nodes sbatch batch.sh …   # starts another target's scripts instead",
     )
-    todo = ("partition, account and time limit: options of sbatch", *TODO)
+    todo = ("partition, account and time limit: options of sbatch", *runtime_todo(view))
     return Written(files, run, todo, _idle(view))
 
 

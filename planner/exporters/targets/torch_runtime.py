@@ -8,9 +8,9 @@ from planner.exporters.exporter import Checked, Written
 from planner.exporters.reference_runtime import (
     RUNTIME,
     RUNTIME_RULES,
-    TODO,
     read_runtime,
     runtime_files,
+    runtime_todo,
 )
 from planner.exporters.rules import broken_rules, rule_texts
 from planner.exporters.view import View
@@ -22,7 +22,7 @@ RULES = RUNTIME_RULES
 def write(view: View) -> Written:
     """The plan, and a script per host."""
     run = ("nodes/$(hostname).sh --steps 100 --data FILE   # on every host",)
-    return Written(runtime_files(view), run, TODO)
+    return Written(runtime_files(view), run, runtime_todo(view))
 
 
 def check(view: View, files: Mapping[str, str]) -> Checked:
