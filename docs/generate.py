@@ -1,4 +1,4 @@
-"""Writes docs/reference/ from the program itself: the command line and the JSON Schemas.
+"""Writes docs/reference/ from the program itself: command line, schemas, what exporters can run.
 
 python docs/generate.py            write the pages
 python docs/generate.py --check    exit 1 if a page is not what the program says now
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ REFERENCE = ROOT / "reference"
 sys.path.insert(0, str(ROOT.parent))
 
 from planner.cli import EPILOG, app  # noqa: E402 - after the path is set
+from planner.exporters import TARGETS  # noqa: E402
+from planner.exporters.capability import Capability  # noqa: E402
+from planner.exporters.exporter import Exporter  # noqa: E402
 from planner.schema import SCHEMAS, json_schema  # noqa: E402
 
 HEADER = "<!-- Made by docs/generate.py; do not edit. -->\n"
@@ -27,7 +30,11 @@ HEADER = "<!-- Made by docs/generate.py; do not edit. -->\n"
 
 def pages() -> dict[str, str]:
     """Every page by its path below docs/reference/."""
-    found = {"cli.md": command_page(), "schemas.md": schema_page()}
+    found = {
+        "cli.md": command_page(),
+        "exporters.md": exporter_page(),
+        "schemas.md": schema_page(),
+    }
     for name in SCHEMAS:
         text = json.dumps(json_schema(name), indent=1, ensure_ascii=False)
         found[f"schemas/{name}.schema.json"] = text + "\n"
@@ -52,6 +59,69 @@ def schema_page() -> str:
     lines = [f"- [{name}](schemas/{name}.schema.json): {e.about}" for name, e in SCHEMAS.items()]
     intro = "JSON Schemas of the files, as `planner schema NAME` prints them.\n"
     return "\n".join([HEADER, "# Schemas\n", intro, *lines]) + "\n"
+
+
+def exporter_page() -> str:
+    """What every export target can run, and which rules its files are held against."""
+    intro = (
+        "Made from the declarations in `planner/exporters/targets`. A plan with anything that a "
+        "target does not list is refused by name; `planner export plan.json --list` says what "
+        "stands against one plan.\n"
+    )
+    columns = ("target", *TARGETS)
+    rows = [[name, *(cell(e.CAPABILITY) for e in TARGETS.values())] for name, cell in CELLS.items()]
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    parts = [HEADER, "# Export targets\n", intro, "\n".join(lines) + "\n"]
+    parts += [_target_section(name, exporter) for name, exporter in TARGETS.items()]
+    return "\n".join(parts)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _chips(c: Capability) -> str:
+    return ", ".join(c.vendors) if c.vendors is not None else "any with a torch device"
+
+
+CELLS: dict[str, Callable[[Capability], str]] = {
+    "plans": lambda c: ", ".join(c.plan_classes),
+    "schedules": lambda c: ", ".join(c.schedules) or "no pipeline",
+    "tensor parallelism": lambda c: _yes(c.tensor_parallel),
+    "pipeline": lambda c: _yes(c.pipeline_parallel),
+    "uneven layers": lambda c: _yes(c.pipeline_parallel and c.uneven_layers),
+    "recomputation": lambda c: ", ".join(c.recompute),
+    "recomputation differs by": lambda c: c.recompute_shape,
+    "ZeRO": lambda c: ", ".join(map(str, c.zero)),
+    "precision": lambda c: ", ".join(c.precisions),
+    "gradients, bytes": lambda c: ", ".join(map(str, c.gradient_bytes)),
+    "optimizer": lambda c: ", ".join(c.optimizers),
+    "models": lambda c: ", ".join(c.families) if c.families is not None else "any layers",
+    "in-flight depth of the plan": lambda c: _yes(c.keeps_depth),
+    "chips": _chips,
+    "several vendors": lambda c: _yes(c.mixed_vendors),
+    "oldest NVIDIA chip": lambda c: (
+        ".".join(map(str, c.floor.compute_capability)) if c.floor else "—"
+    ),
+}
+"""Rows of the table, each from a capability."""
+
+
+def _target_section(name: str, exporter: Exporter) -> str:
+    c = exporter.CAPABILITY
+    lines = [
+        f"## {name}\n",
+        f"{c.title[0].upper()}{c.title[1:]}: {c.writes}.\n",
+        f"- placement: {c.placement}",
+    ]
+    if c.floor is not None:
+        floor = ".".join(map(str, c.floor.compute_capability))
+        lines.append(f"- NVIDIA chips from compute capability {floor}: {c.floor.reason}")
+    lines.append(f"- checked by the target itself: {c.checked_by_target}")
+    lines.append("\nIts files are read back and must hold:\n")
+    lines += [f"- `{rule.name}` {rule.text}" for rule in exporter.RULES]
+    return "\n".join(lines) + "\n"
 
 
 def _commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - Typer's own

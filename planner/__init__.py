@@ -27,6 +27,7 @@ _PUBLIC = {
     "Progress": "planner.search.engine",
     "SolveParams": "planner.solve",
     "Timeline": "planner.timeline",
+    "export_plan": "planner.exporters",
     "load_cluster": "planner.inputs.cluster",
     "load_job": "planner.inputs.job",
     "load_model": "planner.inputs.model",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         PlannerError,
         Problem,
     )
+    from planner.exporters import export_plan
     from planner.inputs.cluster import load_cluster
     from planner.inputs.job import load_job
     from planner.inputs.model import load_model
@@ -75,6 +77,7 @@ __all__ = [
     "SolveParams",
     "Timeline",
     "__version__",
+    "export_plan",
     "load_cluster",
     "load_job",
     "load_model",

@@ -16,6 +16,7 @@ import typer
 from planner.commands.check import check
 from planner.commands.chips import chips
 from planner.commands.estimate import estimate
+from planner.commands.export import export
 from planner.commands.failure import (
     USAGE,
     report_bug,
@@ -56,7 +57,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (plan, check, show, estimate, simulate, report, schema):
+for command in (plan, check, show, estimate, simulate, export, report, schema):
     app.command()(command)
 app.add_typer(chips, name="chips")
 app.add_typer(profiles, name="profiles")

@@ -90,7 +90,20 @@ class GateFailed(PlannerError):
 
 
 class ExportError(PlannerError):
-    """A target runtime cannot run a feature of the plan."""
+    """A target runtime cannot run a feature of the plan; ``problems`` names every one."""
 
     exit_code = 2
     code = "export_refused"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str = "",
+        remedies: Sequence[str] = (),
+        problems: Sequence[Problem] = (),
+    ) -> None:
+        self.problems = tuple(problems)
+        found = [p.remedy for p in self.problems if p.remedy]
+        text = message or "; ".join(f"{p.where}: {p.message}" for p in self.problems)
+        super().__init__(text, where=where, remedies=[*remedies, *dict.fromkeys(found)])

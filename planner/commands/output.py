@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TextIO
@@ -131,6 +131,55 @@ def check_writable(target: str | None) -> None:
     path = Path(target)
     if path.is_dir():
         raise _unwritable(target, "is a folder")
+    if not path.parent.is_dir():
+        raise _unwritable(target, f"there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise _unwritable(target, f"the folder {path.parent} is read-only")
+
+
+def write_folder(
+    target: str, files: Sequence[tuple[str, str, bool]], *, overwrite: bool = False
+) -> None:
+    """Fill a folder that appears under its name only when it is complete.
+
+    ``files`` are relative path, text and whether it may be executed. Raises InputError when the
+    place cannot be written, or is taken and ``overwrite`` is not set.
+    """
+    check_folder(target, overwrite=overwrite)
+    path = Path(os.path.realpath(target))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    try:
+        temporary.mkdir()
+        for name, text, executable in files:
+            place = temporary / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text, encoding="utf-8", newline="\n")
+            if executable:
+                place.chmod(place.stat().st_mode | 0o111)
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+    except OSError as error:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise _unwritable(target, error.strerror or str(error)) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def check_folder(target: str, *, overwrite: bool = False) -> None:
+    """Whether :func:`write_folder` could make this folder. Raises InputError."""
+    if target == STDOUT:
+        problem = Problem("--output", "an export is a folder, not one file", "name a folder")
+        raise InputError([problem])
+    path = Path(os.path.realpath(target))
+    if path.exists() and not path.is_dir():
+        raise InputError([Problem(target, "is a file, not a folder", "name another folder")])
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        remedy = "name another folder, or add --overwrite to replace it"
+        raise InputError([Problem(target, "exists and is not empty", remedy)])
     if not path.parent.is_dir():
         raise _unwritable(target, f"there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):

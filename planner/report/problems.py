@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from planner.errors import InputError, PlannerError, Problem
+from planner.errors import ExportError, InputError, PlannerError, Problem
 
 TITLES = {
     "invalid_input": "invalid input",
@@ -25,6 +25,8 @@ def failure(error: PlannerError) -> RenderableType:
     if isinstance(error, InputError):
         return problem_list(error.problems)
     parts: list[RenderableType] = [_title(TITLES.get(error.code, "error"), error.where)]
+    if isinstance(error, ExportError) and error.problems:
+        return Group(*parts, problem_list(error.problems))
     parts.append(Padding(Text(error.message), (0, 0, 0, 2)))
     parts += [_remedy(remedy) for remedy in error.remedies]
     return Group(*parts)
@@ -58,6 +60,7 @@ def error_object(error: PlannerError) -> dict[str, object]:
     }
     if isinstance(error, InputError):
         body["message"] = "; ".join(p.message for p in error.problems)
+    if isinstance(error, InputError | ExportError) and error.problems:
         body["problems"] = [problem_object(p) for p in error.problems]
     return {"error": body}
 

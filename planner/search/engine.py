@@ -23,7 +23,7 @@ from planner.search.regions import Region, fluid_bound_s, roots
 from planner.search.relaxation import Relaxation
 
 LOOK_ROUNDS = (4, 2)
-"""Rounds of a relaxation before a region is judged: at the root, and where columns are inherited."""
+"""Rounds of a relaxation before a region is judged: at a root, and with inherited columns."""
 LOOK_WIDTH = 0.012
 """How narrow takts are looked at where only the direction matters."""
 FULL_ROUNDS = 24

@@ -1,0 +1,1 @@
+"""One module per consumer of plans; none of them knows another."""
