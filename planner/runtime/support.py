@@ -1,0 +1,53 @@
+"""What the runtime refuses to execute, by name. Knows no PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from planner.errors import ExportError
+from planner.plan import Plan, Stage
+from planner.runtime.orders import pipeline_orders, stage_chunks
+
+
+def check_supported(plan: Plan) -> None:
+    """Raise ExportError, naming every feature of the plan that this runtime does not execute."""
+    found = [*_features(plan)]
+    if found:
+        where, feature, remedy = found[0]
+        more = "".join(f"; {f} ({w})" for w, f, _ in found[1:4])
+        raise ExportError(
+            f"the PyTorch runtime cannot run {feature}{more}",
+            where=where,
+            remedies=list(dict.fromkeys(r for _, _, r in found)) or [remedy],
+        )
+    for p, pipeline in enumerate(plan.pipelines):
+        pipeline_orders(pipeline, f"pipelines[{p}]")
+
+
+def _features(plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """Where, what, and what to do instead."""
+    for p, pipeline in enumerate(plan.pipelines):
+        for s, stage in enumerate(pipeline.stages):
+            where = f"pipelines[{p}].stages[{s}]"
+            if stage.zero.level > 1:
+                feature = f"ZeRO level {stage.zero.level}"
+                yield where, feature, "plan with ZeRO level 1 at most"
+            if stage.offload != "none":
+                yield where, f"offload to {stage.offload}", "plan without offload"
+            for replica in stage.replicas:
+                mesh = replica.mesh
+                if mesh.context_parallel > 1:
+                    yield where, f"context parallelism {mesh.context_parallel}", "plan without it"
+                if mesh.expert_parallel > 1:
+                    yield where, f"expert parallelism {mesh.expert_parallel}", "plan without it"
+            yield from _uncovered(stage, where)
+
+
+def _uncovered(stage: Stage, where: str) -> Iterator[tuple[str, str, str]]:
+    """Layers whose recomputation is not said."""
+    said = {layer for part in stage.recompute for layer in range(*part.layers)}
+    for first, end in stage_chunks(stage):
+        missing = [layer for layer in range(first, end) if layer not in said]
+        if missing:
+            feature = f"layer {missing[0]} without a recomputation policy"
+            yield f"{where}.recompute", feature, "name a policy for every layer"
