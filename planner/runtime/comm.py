@@ -40,7 +40,7 @@ class Groups:
     rank: int
     backends: Sequence[str]
     """Backend of every rank's device."""
-    made: dict[tuple[tuple[int, ...], str], Group] = field(default_factory=dict)
+    made: dict[tuple[tuple[int, ...], str], Group | None] = field(default_factory=dict)
 
     def make(self, ranks: Sequence[int], purpose: str = "") -> Group | None:
         """Make a group; None on ranks outside it.
@@ -52,20 +52,20 @@ class Groups:
         another.
         """
         key = (tuple(ranks), purpose)
-        backend = common_backend([self.backends[r] for r in ranks])
-        if key in self.made:
-            return self.made[key]
-        handle = None
-        if len(ranks) > 1:
-            handle = dist.new_group(list(ranks), backend=backend, sort_ranks=False)
-        if self.rank not in ranks:
-            return None
-        self.made[key] = Group(key[0], backend, handle)
+        if key not in self.made:
+            backend = common_backend([self.backends[r] for r in ranks])
+            handle = None
+            if len(ranks) > 1:
+                handle = dist.new_group(list(ranks), backend=backend, sort_ranks=False)
+            self.made[key] = Group(key[0], backend, handle) if self.rank in ranks else None
         return self.made[key]
 
     def get(self, ranks: Sequence[int], purpose: str = "") -> Group:
-        """A group that was made."""
-        return self.made[tuple(ranks), purpose]
+        """A group of this rank that was made. Raises ``LookupError`` for others."""
+        found = self.made[tuple(ranks), purpose]
+        if found is None:
+            raise LookupError(f"rank {self.rank} is not in {ranks}")
+        return found
 
 
 def common_backend(backends: Sequence[str]) -> str:

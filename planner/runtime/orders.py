@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from planner.errors import InputError, Problem
@@ -37,9 +38,9 @@ def pipeline_orders(pipeline: Pipeline, where: str = "pipeline") -> tuple[Order,
 
     A stage starts as many forwards as its depth allows, then alternates one backward and one
     forward, then drains: 1F1B; with the depth of all forwards, GPipe. Interleaved stages take
-    micro-batches in groups of S, each group through all of the stage's chunks before the next one
-    (Narayanan et al. 2021, section 2.2); a last group may be smaller. There ``in_flight`` counts
-    (chunk, micro-batch) pairs.
+    micro-batches in groups of at least S, each group through all of the stage's chunks before the
+    next one (Narayanan et al. 2021, section 2.2; groups are as equal as they can be). There
+    ``in_flight`` counts (chunk, micro-batch) pairs.
 
     Raises InputError for chunks that are not dealt out in turn, and for depths at which the stages
     wait for one another.
@@ -56,16 +57,18 @@ def pipeline_orders(pipeline: Pipeline, where: str = "pipeline") -> tuple[Order,
     if stuck is not None:
         depths = ", ".join(str(stage.in_flight) for stage in pipeline.stages)
         message = f"the schedule deadlocks at stage {stuck} with depths {depths}"
-        remedy = f"at least {', '.join(map(str, classic_depths(count, per_stage)))}"
+        enough = classic_depths(count, per_stage, pipeline.micro_batches)
+        remedy = f"{', '.join(map(str, enough))} are enough"
         raise InputError([Problem(f"{where}.stages[{stuck}].in_flight", message, remedy)])
     return orders
 
 
-def classic_depths(stages: int, chunks: int = 1) -> tuple[int, ...]:
+def classic_depths(stages: int, chunks: int = 1, micro_batches: int = 1) -> tuple[int, ...]:
     """The usual depth of every stage: S - s, or that of interleaved 1F1B in pairs."""
     if chunks == 1:
         return tuple(stages - s for s in range(stages))
-    return tuple(2 * (stages - s - 1) + (chunks - 1) * stages + 1 for s in range(stages))
+    group = max(len(members) for members in _groups(micro_batches, stages))
+    return tuple(2 * (stages - s - 1) + (chunks - 1) * group + 1 for s in range(stages))
 
 
 def _problems(pipeline: Pipeline, where: str) -> list[Problem]:
@@ -96,12 +99,18 @@ def _sequences(micro_batches: int, stages: int, chunks: int) -> tuple[Order, Ord
     """Forwards and backwards in the order in which a stage runs them."""
     forwards: list[Operation] = []
     backwards: list[Operation] = []
-    group = stages if chunks > 1 else micro_batches
-    for first in range(0, micro_batches, group):
-        members = range(first, min(first + group, micro_batches))
+    groups = _groups(micro_batches, stages) if chunks > 1 else [range(micro_batches)]
+    for members in groups:
         forwards += [Operation("F", c, i) for c in range(chunks) for i in members]
         backwards += [Operation("B", c, i) for c in reversed(range(chunks)) for i in members]
     return tuple(forwards), tuple(backwards)
+
+
+def _groups(micro_batches: int, stages: int) -> list[range]:
+    """As many groups as can have a micro-batch per stage; sizes differ by one at most."""
+    count = max(1, micro_batches // stages)
+    ends = [micro_batches * k // count for k in range(count + 1)]
+    return [range(first, end) for first, end in pairwise(ends)]
 
 
 def _depth(pipeline: Pipeline, stage: Stage) -> int:
