@@ -1,7 +1,8 @@
 """The command line. Every command is a thin function of :mod:`planner.commands`.
 
 Exit codes: 0 an answer · 1 a bug · 2 invalid input or usage · 3 proven infeasible · 4 a limit was
-reached without a plan · 5 the plan does not belong to these inputs · 6 a gate failed.
+reached without a plan · 5 the plan does not belong to these inputs · 6 a gate failed · 7 a process
+of a run died.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from planner.commands.failure import (
 )
 from planner.commands.output import STDOUT, ReaderGone, write_text
 from planner.commands.plan import plan
+from planner.commands.run import run
 from planner.commands.schema import schema
 from planner.commands.show import show
 from planner.commands.simulate import simulate
@@ -40,7 +42,7 @@ BROKEN_PIPE = 141
 EPILOG = (
     "Exit codes: 0 an answer, 1 a bug in the planner, 2 invalid input or usage, 3 proven "
     "infeasible, 4 a limit reached without a plan, 5 the plan does not fit these inputs, "
-    "6 a gate failed."
+    "6 a gate failed, 7 a process of a run died."
 )
 
 app = typer.Typer(
@@ -52,7 +54,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (plan, check, show, estimate, simulate, schema):
+for command in (plan, check, show, estimate, simulate, run, schema):
     app.command()(command)
 app.add_typer(chips, name="chips")
 

@@ -56,14 +56,17 @@ class Chunk:
                 self.gradients_in.signature = floats(self.leaving.signature)
         return state
 
-    def backward(self, micro_batch: int, loss: Tensor | None) -> None:
-        """Gradients of the layers; hand those of the inputs back."""
+    def await_gradients(self, micro_batch: int) -> State:
+        """Gradients of the outputs from the next chunk."""
+        return () if self.gradients_in is None else self.gradients_in.receive(micro_batch)
+
+    def backward(self, micro_batch: int, loss: Tensor | None, given: State) -> None:
+        """Gradients of the layers, from the loss or those given; hand those of the inputs back."""
         inputs, outputs = self.kept.pop(micro_batch)
         if loss is not None:
             if loss.requires_grad:
                 loss.backward()
-        elif self.gradients_in is not None:
-            given = self.gradients_in.receive(micro_batch)
+        else:
             wanted = [t for t in outputs if t.is_floating_point()]
             pairs = [(t, g) for t, g in zip(wanted, given) if t.requires_grad]
             if pairs:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from planner.runtime.build import Frame
 from planner.runtime.chunks import Chunk
+from planner.runtime.clock import Clock
 from planner.runtime.comm import Group, all_reduce
 from planner.runtime.data import Data
 from planner.runtime.model import State
@@ -29,6 +30,7 @@ class Engine:
     weights: Weights
     updater: Updater
     world: Group
+    clock: Clock
     losses: dict[int, Tensor] = field(default_factory=dict)
     total: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
 
@@ -45,21 +47,23 @@ class Engine:
             if op.kind == "F":
                 self._forward(op.chunk, op.micro_batch, data, step)
             else:
-                loss = self.losses.pop(op.micro_batch) if self._last(op.chunk) else None
-                self.chunks[op.chunk].backward(op.micro_batch, loss)
-        self.frame.wires.drain()
-        all_reduce(self.total, self.world)
+                self._backward(op.chunk, op.micro_batch)
+        with self.clock.part("wait"):
+            self.frame.wires.drain()
+            all_reduce(self.total, self.world)
         summed, terms = self.total.tolist()
         if terms and terms != self._nominal():
             # Terms were left out: the mean is over fewer than was known beforehand.
             self.weights.scale_gradients(self._nominal() / terms)
-        self.updater.reduce()
+        with self.clock.part("reduce"):
+            self.updater.reduce()
         return float(summed / terms) if terms else 0.0
 
     def step(self, data: Data, step: int) -> float:
         """One training step; returns the mean loss of its batch before the update."""
         loss = self.gradients(data, step)
-        self.updater.step()
+        with self.clock.part("update"):
+            self.updater.step()
         return loss
 
     def evaluate(self, data: Data, step: int) -> float:
@@ -83,16 +87,29 @@ class Engine:
         if chunk.arriving is None:
             inputs = (self._rows(micro_batch, data, step)[0],)
         else:
-            inputs = chunk.arriving.receive(micro_batch)
-        outputs = chunk.forward(micro_batch, inputs)
-        if not self._last(number):
-            return
+            with self.clock.part("wait"):
+                inputs = chunk.arriving.receive(micro_batch)
+        with self.clock.part("forward"):
+            outputs = chunk.forward(micro_batch, inputs)
+            if self._last(number):
+                self._lose(micro_batch, outputs, data, step)
+
+    def _lose(self, micro_batch: int, outputs: State, data: Data, step: int) -> None:
+        """The loss of what the last layer put out."""
         targets = self._rows(micro_batch, data, step)[1]
         summed, terms = self.frame.model.loss(outputs, targets, self.frame.region)
         self.losses[micro_batch] = summed / self._nominal()
         if self.frame.region.shard == 0:
             self.total[0] += summed.detach().double().cpu()
             self.total[1] += int(terms)
+
+    def _backward(self, number: int, micro_batch: int) -> None:
+        chunk = self.chunks[number]
+        loss = self.losses.pop(micro_batch) if self._last(number) else None
+        with self.clock.part("wait"):
+            given = chunk.await_gradients(micro_batch) if loss is None else ()
+        with self.clock.part("backward"):
+            chunk.backward(micro_batch, loss, given)
 
     def _expect(self, *, gradients: bool = True) -> None:
         """Tell every channel which micro-batches will come, in order."""

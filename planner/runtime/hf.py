@@ -37,7 +37,7 @@ from planner.runtime.vocabulary import (
 )
 
 
-def model_of_config(config: Mapping[str, Any]) -> HfCausalLM:
+def model_of_config(config: Mapping[str, Any], *, seed: int = 0) -> HfCausalLM:
     """The model that a ``config.json`` describes, with fresh weights; nothing is downloaded.
 
     Raises InputError for a model type that cannot run.
@@ -48,7 +48,7 @@ def model_of_config(config: Mapping[str, Any]) -> HfCausalLM:
     resolved = AutoConfig.for_model(kind, **keys)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(resolved, attn_implementation="sdpa")
-    return HfCausalLM(model)
+    return HfCausalLM(model, seed=seed)
 
 
 class HfCausalLM:

@@ -31,6 +31,7 @@ from planner.runtime.build import (
     make_chunks,
     make_region,
 )
+from planner.runtime.clock import Clock
 from planner.runtime.comm import GLOO, Group, Groups
 from planner.runtime.data import Data
 from planner.runtime.devices import backend_of, device_of
@@ -146,7 +147,11 @@ def parallelize(
         weights, pieces, world, factory(parameter_groups(masters)), masters, clip_norm
     )
     order = pipeline_orders(frame.pipeline, f"pipelines[{seat.pipeline}]")[seat.stage]
-    return Trainer(plan, seat, Engine(frame, order, chunks, weights, updater, world))
+    return Trainer(
+        plan,
+        seat,
+        Engine(frame, order, chunks, weights, updater, world, Clock(target.type == "cpu")),
+    )
 
 
 def as_layers(model: nn.Module | Sequence[nn.Module] | LayeredModel, loss: Loss) -> LayeredModel:

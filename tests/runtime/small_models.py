@@ -16,11 +16,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from planner.runtime.hf import HfCausalLM
 from planner.runtime.model import Blocks, LayeredModel, token_cross_entropy
-from planner.runtime.regions import Region, enter, leave
-from planner.runtime.shards import Cut, equal
-
-WORDS = 37
-LENGTH = 8
+from tests.runtime.small_blocks import WORDS, blocks
 
 SIZES: dict[str, dict[str, Any]] = {
     "llama": {
@@ -67,14 +63,7 @@ def model(kind: str) -> LayeredModel:
     torch.manual_seed(7)
     if kind == "blocks":
         return Blocks(
-            (
-                Table(WORDS, 12).double(),
-                Twin(12).double(),
-                Merge(12).double(),
-                Wide(12, 20).double(),
-                Wide(12, 20).double(),
-                nn.Linear(12, WORDS, bias=False).double(),
-            ),
+            [block.double() for block in blocks()],
             token_cross_entropy,
             tied={(5, "weight"): (0, "table.weight")},
         )
@@ -145,64 +134,3 @@ class Chain(nn.Module):
             out = block(*state)
             state = out if isinstance(out, tuple) else (out,)
         return state[0]
-
-
-class Table(nn.Module):
-    """Token table without anything else."""
-
-    def __init__(self, words: int, width: int) -> None:
-        super().__init__()
-        self.table = nn.Embedding(words, width)
-
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        return self.table(ids), ids
-
-
-class Twin(nn.Module):
-    """Hands on two tensors with gradients and one without."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.left = nn.Linear(width, width)
-        self.right = nn.Linear(width, 2 * width)
-
-    def forward(self, hidden: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.left(hidden).tanh(), ids, self.right(hidden).tanh()
-
-
-class Merge(nn.Module):
-    """Takes them up again; even tokens count twice."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.down = nn.Linear(2 * width, width)
-
-    def forward(self, left: Tensor, ids: Tensor, right: Tensor) -> Tensor:
-        return left * (1 + (ids % 2 == 0).unsqueeze(-1)) + self.down(right)
-
-
-class Wide(nn.Module):
-    """A residual MLP that can be cut over a group."""
-
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()
-        self.up = nn.Linear(width, inner)
-        self.down = nn.Linear(inner, width)
-        self.region: Region | None = None
-
-    def cuts(self, shards: int, shard: int) -> Mapping[str, Cut]:
-        width, inner = self.up.in_features, self.up.out_features
-        return {
-            "up.weight": equal((inner, width), 0, shards, shard),
-            "up.bias": equal((inner,), 0, shards, shard),
-            "down.weight": equal((width, inner), 1, shards, shard),
-        }
-
-    def set_region(self, region: Region) -> None:
-        self.region = region
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        if self.region is None:
-            return hidden + self.down(self.up(hidden).relu())
-        inside = self.up(enter(hidden, self.region)).relu()
-        return hidden + leave(inside @ self.down.weight.t(), self.region) + self.down.bias
