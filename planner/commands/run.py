@@ -26,6 +26,7 @@ from planner.plan_file import read_plan, require_same_inputs
 from planner.runtime import require_torch
 from planner.runtime.launch import run_local
 from planner.runtime.request import RunRecord, RunRequest
+from planner.runtime.saved import latest
 from planner.runtime.seats import Seating, seating
 from planner.runtime.support import check_supported
 
@@ -96,7 +97,7 @@ def run(
         str | None,
         typer.Option(
             metavar="FOLDER",
-            help="Save here at the end; any plan of the same model can go on from it.",
+            help="Save below this folder at the end; any plan of the same model can go on from it.",
             autocompletion=complete_file,
         ),
     ] = None,
@@ -106,7 +107,9 @@ def run(
     resume: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER", help="Go on from a checkpoint.", autocompletion=complete_file
+            metavar="FOLDER",
+            help="Go on from a checkpoint, or the newest in a folder.",
+            autocompletion=complete_file,
         ),
     ] = None,
     warmup: Annotated[
@@ -267,8 +270,11 @@ def _check_files(data: str, resume: str | None, checkpoint: str | None) -> None:
     problems = []
     if data != "synthetic" and not Path(data).is_file():
         problems.append(Problem("--data", f"there is no file {data}", "or write synthetic"))
-    if resume is not None and not (Path(resume) / "index.json").is_file():
-        problems.append(Problem("--resume", f"{resume} is no checkpoint", "check the path"))
+    if resume is not None:
+        try:
+            latest(resume)
+        except InputError as error:
+            problems += error.problems
     if checkpoint is not None and not Path(checkpoint).absolute().parent.is_dir():
         parent = Path(checkpoint).absolute().parent
         problems.append(Problem("--checkpoint", f"there is no folder {parent}", "make it first"))

@@ -24,13 +24,13 @@ from torch import Tensor
 from planner.errors import InputError, Problem
 from planner.runtime.comm import gather_flat
 from planner.runtime.reduction import Piece, padded
+from planner.runtime.saved import INDEX
 from planner.runtime.shards import Span
 from planner.runtime.trainer import Trainer
 from planner.runtime.update import Master, Updater
 from planner.runtime.weights import Held, view_of
 
 FORMAT = 1
-INDEX = "index.json"
 Stored = Callable[[str], Iterator[tuple[Span, dict[str, Tensor]]]]
 """From a weight to its stored spans and their states."""
 

@@ -24,6 +24,7 @@ from planner.runtime.data import Data, SyntheticTokens, open_tokens
 from planner.runtime.model import LayeredModel, Loss, token_cross_entropy
 from planner.runtime.request import DeviceRecord, RunRecord, RunRequest, StepRecord
 from planner.runtime.rows import global_rows
+from planner.runtime.saved import STEP_FOLDER, latest
 from planner.runtime.trainer import DTYPES, Trainer, parallelize
 
 Report = Callable[[int, StepRecord], None]
@@ -55,9 +56,8 @@ def run_rank(request: RunRequest, report: Report | None = None) -> RunRecord | N
         timeout_s=request.timeout_s,
     )
     torch.manual_seed(request.seed + trainer.seat.rank - trainer.seat.shard)
-    first = load_checkpoint(trainer, request.resume) if request.resume else 0
+    first = load_checkpoint(trainer, latest(request.resume)) if request.resume else 0
     steps = _train(trainer, data, request, first, report)
-    saved = request.checkpoint
     device = _measured(trainer, before, len(steps) - min(request.warmup, len(steps) - 1))
     gathered: list[Any] = [None] * trainer.engine.world.size
     dist.all_gather_object(gathered, device.model_dump())
@@ -71,7 +71,7 @@ def run_rank(request: RunRequest, report: Report | None = None) -> RunRecord | N
         tokens_per_step=global_rows(plan) * job.seq_len,
         devices=tuple(DeviceRecord.model_validate(d) for d in gathered),
         versions={"torch": str(torch.__version__), "python": sys.version.split()[0]},
-        checkpoint=saved,
+        checkpoint=None if request.checkpoint is None else _step_folder(request, steps[-1].step),
     )
 
 
@@ -91,8 +91,13 @@ def _train(
         last = step + 1 == first + request.steps
         due = request.checkpoint_every and (step + 1) % request.checkpoint_every == 0
         if request.checkpoint and (last or due):
-            save_checkpoint(trainer, request.checkpoint, step + 1)
+            save_checkpoint(trainer, _step_folder(request, step), step + 1)
     return records
+
+
+def _step_folder(request: RunRequest, step: int) -> str:
+    """The checkpoint after a step, below the folder of all checkpoints."""
+    return str(Path(str(request.checkpoint)) / f"{STEP_FOLDER}{step + 1:08d}")
 
 
 def _measured(trainer: Trainer, before: int, steps: int) -> DeviceRecord:

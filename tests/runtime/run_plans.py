@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from planner.plan import Plan, seal
@@ -52,24 +53,13 @@ def run_plan(
 ) -> Plan:
     """A sealed plan of these pipelines over layers with these names."""
     batch = sum((p.micro_batches - 1) * p.rows + (p.last_rows or p.rows) for p in pipelines)
-    job = {
+    job = _job() | {
         "global_batch": batch,
         "seq_len": seq_len,
         "precision": precision,
         "optimizer": optimizer,
         "state_bytes": {"parameter": 4, "gradient": 4, "optimizer": 8},
-        "plan_class": "asymmetric",
-        "global_batch_tolerance": 0.0,
-        "micro_batch_rows": [1],
-        "max_pipeline_stages": None,
-        "tensor_parallel": True,
         "sequence_parallel": sequence_parallel,
-        "recompute_selective": True,
-        "recompute_full": True,
-        "zero1": True,
-        "idle_chips": True,
-        "unequal_pipelines": True,
-        "objective": "step_time",
     }
     record = {"name": "hand", "digest": "", "resolved": {}}
     return seal(
@@ -103,6 +93,18 @@ def run_plan(
             }
         )
     )
+
+
+@cache
+def _job() -> dict[str, Any]:
+    """A job as the planner resolves it, with all fields that this version knows."""
+    from planner.inputs.cluster import load_cluster
+    from planner.inputs.job import load_job
+    from planner.inputs.model import load_model
+    from planner.solve import prepare
+
+    context = prepare(load_model("gpt2"), load_cluster("1xA100-SXM-40GB"), load_job(None))
+    return context.job.as_json()
 
 
 def _pipeline(p: P, number: int, zero: int) -> dict[str, Any]:

@@ -44,17 +44,6 @@ def dies() -> Model:
     return found
 
 
-def raises() -> Model:
-    """The same; rank 1 meets an error of its own in its third forward."""
-
-    def fail() -> None:
-        raise ValueError("the dog ate the batch")
-
-    found = blocks()
-    found[4] = nn.Sequential(found[4], Fuse(fail))
-    return found
-
-
 class Fuse(nn.Module):
     """Does something on rank 1 when it is used for the third time."""
 

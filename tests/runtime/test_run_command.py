@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 
 from planner.cli import main
+from planner.errors import InputError, Problem
 from planner.plan import Plan, seal
+from planner.runtime.launch import cause
+from planner.runtime.saved import latest
+from planner.runtime.seats import seating
 from planner.runtime.worker import failure_of
 from tests.runtime.conftest import needs_torch, run_python
 from tests.runtime.run_plans import P, S, run_plan
@@ -50,10 +54,10 @@ def written(plan: Plan, folder: Path) -> str:
 def test_runs_locally_and_goes_on_under_another_plan(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Four steps in one go, and two under one plan then two under another, end alike."""
+    """Four steps under one plan end as two of them and two more under another plan do."""
     common = ["--local", "--device", "cpu", "--format", "json", "--quiet", "--precision", "fp64"]
     model = ["--model", f"{BLOCKS}:blocks"]
-    saved = str(tmp_path / "saved")
+    saved = tmp_path / "saved"
 
     def losses(plan: Plan, *more: str) -> list[float]:
         assert main(["run", written(plan, tmp_path), *common, *model, *more]) == 0
@@ -65,10 +69,12 @@ def test_runs_locally_and_goes_on_under_another_plan(
         assert all(d["forward_s"] > 0 for d in record["devices"])
         return [step["loss"] for step in record["steps"]]
 
-    straight = losses(two_stages(), "--steps", "4")
-    before = losses(two_stages(), "--steps", "2", "--checkpoint", saved)
-    after = losses(two_replicas(), "--steps", "2", "--resume", saved)
-    assert before + after == pytest.approx(straight, rel=1e-12)
+    keeping = ["--checkpoint", str(saved), "--checkpoint-every", "2"]
+    straight = losses(two_stages(), "--steps", "4", *keeping)
+    assert sorted(p.name for p in saved.iterdir()) == ["step-00000002", "step-00000004"]
+    assert latest(saved).name == "step-00000004"
+    again = losses(two_replicas(), "--steps", "2", "--resume", str(saved / "step-00000002"))
+    assert again == pytest.approx(straight[2:], rel=1e-12)
     assert straight[3] < straight[0]
 
 
@@ -97,17 +103,21 @@ def test_under_torchrun_rank_zero_reports(tmp_path: Path) -> None:
     assert "step 2/2 · loss" in done.stderr
 
 
-@needs_torch
-def test_names_the_rank_whose_own_error_it_was(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Not the rank that lost contact because of it, and no trace unless asked for."""
-    plan = written(two_stages(), tmp_path)
-    arguments = ["--local", "--device", "cpu", "--steps", "50", "--model", f"{BLOCKS}:raises"]
-    assert main(["run", plan, *arguments, "--quiet"]) == 7
-    said = capfd.readouterr().err
-    assert "rank 1 (host0/1, pipeline 0, stage 1): ValueError: the dog ate the batch" in said
-    assert "Traceback" not in said
+def test_names_the_rank_whose_own_error_it_was() -> None:
+    """Not the rank that lost contact because of it, and killed processes before all others."""
+    seats = seating(two_stages()).seats
+    lost = failure_of(0, RuntimeError("Connection closed by peer"))
+    own = failure_of(1, ValueError("the dog ate the batch"))
+    said = cause(seats, {0: 7, 1: 7}, {0: lost, 1: own})
+    assert said.exit_code == 7
+    assert str(said) == "rank 1 (host0/1, pipeline 0, stage 1): ValueError: the dog ate the batch"
+    assert "rank 0" in str(cause(seats, {0: -9, 1: 7}, {0: None, 1: own}))
+
+
+def test_a_mistake_in_the_inputs_stays_one() -> None:
+    """Found by a process, it ends with the same code as if the command had found it."""
+    mistake = failure_of(0, InputError([Problem("model", "has 5 layers", "give the plan's")]))
+    assert cause(seating(two_stages()).seats, {0: 2, 1: 7}, {0: mistake, 1: None}).exit_code == 2
 
 
 def test_a_lost_connection_is_a_consequence() -> None:
@@ -141,7 +151,7 @@ def test_reading_plans_does_not_load_torch(tmp_path: Path) -> None:
     [
         ([], "2 devices, this is one process"),
         (["--local", "--data", "nowhere.npy"], "there is no file nowhere.npy"),
-        (["--local", "--resume", "nowhere"], "nowhere is no checkpoint"),
+        (["--local", "--resume", "nowhere"], "nowhere: holds no checkpoint"),
         (["gpt2", "1xA100-SXM-40GB"], "has no meaning here"),
         (["gpt2", "--against"], "needs MODEL CLUSTER [JOB]"),
         (["--local", "--model", "gpt2"], "is not the plan's model"),
