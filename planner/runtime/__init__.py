@@ -29,6 +29,7 @@ _PUBLIC = {
     "model_of_config": "planner.runtime.hf",
     "open_tokens": "planner.runtime.data",
     "parallelize": "planner.runtime.trainer",
+    "prepare_fsdp": "planner.runtime.fsdp",
     "save_checkpoint": "planner.runtime.checkpoint",
     "seating": "planner.runtime.seats",
     "token_cross_entropy": "planner.runtime.model",
@@ -38,6 +39,7 @@ _NEEDS_TRANSFORMERS = ("HfCausalLM", "model_of_config")
 if TYPE_CHECKING:
     from planner.runtime.checkpoint import load_checkpoint, save_checkpoint
     from planner.runtime.data import Batches, Data, SyntheticTokens, open_tokens
+    from planner.runtime.fsdp import prepare_fsdp
     from planner.runtime.hf import HfCausalLM, model_of_config
     from planner.runtime.model import Blocks, LayeredModel, token_cross_entropy
     from planner.runtime.seats import seating
@@ -55,6 +57,7 @@ __all__ = [
     "model_of_config",
     "open_tokens",
     "parallelize",
+    "prepare_fsdp",
     "save_checkpoint",
     "seating",
     "token_cross_entropy",

@@ -36,6 +36,7 @@ from planner.runtime.comm import GLOO, Group, Groups
 from planner.runtime.data import Data
 from planner.runtime.devices import backend_of, device_of
 from planner.runtime.engine import Engine
+from planner.runtime.fsdp import refuse_fsdp
 from planner.runtime.model import Blocks, LayeredModel, Loss, token_cross_entropy
 from planner.runtime.orders import pipeline_orders
 from planner.runtime.reduction import agree, pieces_of
@@ -157,8 +158,10 @@ def parallelize(
 def as_layers(model: nn.Module | Sequence[nn.Module] | LayeredModel, loss: Loss) -> LayeredModel:
     """A model of any accepted kind as a list of layers."""
     if isinstance(model, nn.ModuleList | nn.Sequential | Sequence):
+        refuse_fsdp(model)
         return Blocks(tuple(model), loss)
     if isinstance(model, nn.Module):
+        refuse_fsdp([model])
         return _hugging_face(model)
     return model
 

@@ -34,13 +34,19 @@ def run_python(*arguments: str, limit_s: float = LIMIT_S) -> subprocess.Complete
 
 
 @pytest.fixture(scope="session")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, object]]]:
-    """What every process of every case found, by the case's name."""
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which one run of all multi-process cases has left its results."""
     folder = tmp_path_factory.mktemp("worlds")
     done = run_python("-m", "tests.runtime.worlds", str(folder))
     assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def results(worlds: Path) -> dict[str, list[dict[str, object]]]:
+    """What every process of every case found, by the case's name."""
     found: dict[str, list[dict[str, object]]] = {}
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(worlds.glob("*.*.json")):
         name = path.name.split(".")[0]
         found.setdefault(name, []).append(json.loads(path.read_text()))
     return found

@@ -58,7 +58,7 @@ def run_plan(
         "seq_len": seq_len,
         "precision": precision,
         "optimizer": optimizer,
-        "state_bytes": {"parameter": 4, "gradient": 4, "optimizer": 8},
+        "state_bytes": _job()["state_bytes"] | {"parameter": 4, "gradient": 4, "optimizer": 8},
         "sequence_parallel": sequence_parallel,
     }
     record = {"name": "hand", "digest": "", "resolved": {}}

@@ -9,15 +9,18 @@ largest down, and batches of both are the same.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from torch import Tensor
@@ -29,9 +32,13 @@ from planner.runtime.rows import global_rows
 from planner.runtime.trainer import Trainer, parallelize
 from planner.runtime.weights import Held, Weights, take
 from tests.runtime.cases import CASES, Case
-from tests.runtime.small_models import LENGTH, WORDS, model, reference
+from tests.runtime.fsdp_stages import zero_bubble_error
+from tests.runtime.small_blocks import LENGTH, WORDS
+from tests.runtime.small_models import model, reference
 
-LIMIT_S = 60
+LIMIT_S = 90
+GUIDE_CHIPS = 4
+FSDP = {"as it comes": False, "prepared": True}
 
 Reference = tuple[list[float], dict[str, Tensor], dict[str, Tensor]]
 
@@ -43,7 +50,14 @@ def main(folder: Path, only: str = "") -> None:
     references = {case.name: reference(case.model, batches(case).batches) for case in wanted}
     for size in sorted({case.processes for case in wanted}, reverse=True):
         cases = [case for case in wanted if case.processes == size]
-        run_world(size, cases, references, folder)
+        run_world(
+            size, folder, lambda rank, cases=cases: run_cases(rank, cases, references, folder)
+        )
+    if not only or "guide" in only:
+        plan_of_the_guide(folder)
+        run_world(GUIDE_CHIPS, folder, lambda rank: run_guide(rank, folder))
+    if not only or "fsdp" in only:
+        run_world(4, folder, lambda rank: run_fsdp(rank, folder))
 
 
 def batches(case: Case) -> Batches:
@@ -58,16 +72,14 @@ def batches(case: Case) -> Batches:
     return Batches(tuple(drawn))
 
 
-def run_world(
-    size: int, cases: list[Case], references: Mapping[str, Reference], folder: Path
-) -> None:
+def run_world(size: int, folder: Path, work: Callable[[int], int]) -> None:
     """Fork ``size`` processes and wait for them; the first that fails ends the others."""
-    store = folder / f"store-{size}"
+    store = folder / f"store-{uuid4().hex}"
     children = {}
     for rank in range(size):
         pid = os.fork()
         if pid == 0:
-            os._exit(_child(rank, size, store, cases, references, folder))
+            os._exit(_child(rank, size, store, work))
         children[pid] = rank
     deadline = time.monotonic() + LIMIT_S
     while children and time.monotonic() < deadline:
@@ -83,17 +95,23 @@ def run_world(
         os.waitpid(pid, 0)
 
 
-def _child(
-    rank: int,
-    size: int,
-    store: Path,
-    cases: list[Case],
-    references: Mapping[str, Reference],
-    folder: Path,
-) -> int:
+def _child(rank: int, size: int, store: Path, work: Callable[[int], int]) -> int:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{store}", rank=rank, world_size=size
     )
+    try:
+        code = work(rank)
+    except Exception:
+        traceback.print_exc()
+        return 1
+    torch.distributed.barrier()
+    return code
+
+
+def run_cases(
+    rank: int, cases: list[Case], references: Mapping[str, Reference], folder: Path
+) -> int:
+    """One process's part of all cases of its world."""
     for case in cases:
         try:
             result = run_case(case, references[case.name], folder)
@@ -102,7 +120,50 @@ def _child(
         (folder / f"{case.name}.{rank}.json").write_text(json.dumps(result))
         if "error" in result:
             return 1
-    torch.distributed.barrier()
+    return 0
+
+
+def plan_of_the_guide(folder: Path) -> None:
+    """The model of docs/guides/run-a-plan.md, planned by a real search."""
+    from planner import load_cluster, load_job, load_model, solve
+    from planner.inputs.overrides import parse_overrides
+
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text(guide_block("config"))
+    changes = [
+        "job.seq_len=64",
+        "job.global_batch=16",
+        "job.precision=fp16",
+        "job.techniques.idle_chips=false",
+    ]
+    overrides = parse_overrides(changes)
+    fleet = "2xA100-SXM-40GB + 2xV100-SXM2-32GB @ 100Gb/s"
+    model = load_model(folder / "model", overrides)
+    plan = solve(model, load_cluster(fleet), load_job(None, overrides))
+    (folder / "plan.json").write_text(plan.to_json())
+
+
+def guide_block(name: str) -> str:
+    """The code block behind ``<!-- test: NAME -->``."""
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "run-a-plan.md").read_text()
+    return text.split(f"<!-- test: {name} -->")[1].split("```")[1].split("\n", 1)[1]
+
+
+def run_guide(rank: int, folder: Path) -> int:
+    """The guide's example as it stands there; what rank 0 prints is kept."""
+    os.chdir(folder)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(guide_block("example"), "run-a-plan.md", "exec"), {"__name__": "__main__"})
+    if rank == 0:
+        (folder / "guide.txt").write_text(printed.getvalue())
+    return 0
+
+
+def run_fsdp(rank: int, folder: Path) -> int:
+    """Two stages over two replicas each under a zero-bubble schedule, prepared and not."""
+    found = {name: zero_bubble_error(prepared) for name, prepared in FSDP.items()}
+    (folder / f"fsdp-{rank}.txt").write_text(json.dumps(found))
     return 0
 
 
