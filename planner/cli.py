@@ -26,6 +26,7 @@ from planner.commands.failure import (
 )
 from planner.commands.output import STDOUT, ReaderGone, write_text
 from planner.commands.plan import plan
+from planner.commands.profile import profile
 from planner.commands.run import run
 from planner.commands.schema import schema
 from planner.commands.show import show
@@ -54,7 +55,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (plan, check, show, estimate, simulate, run, schema):
+for command in (plan, check, show, estimate, simulate, run, profile, schema):
     app.command()(command)
 app.add_typer(chips, name="chips")
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from planner.commands.config_file import is_function, raw_config
 from planner.commands.loading import load_inputs
 from planner.commands.options import FormatOption, PlanArgument, SetOption, complete_file
 from planner.commands.output import Format, show, show_json
@@ -18,9 +19,7 @@ from planner.commands.world import digests_of
 from planner.errors import InputError, PlannerError, Problem, RunFailed
 from planner.inputs.hf_config import FORMAT
 from planner.inputs.model import load_model
-from planner.inputs.overrides import Override, apply_overrides, parse_overrides
-from planner.inputs.reading import read_document
-from planner.inputs.resources import fixture
+from planner.inputs.overrides import Override, parse_overrides
 from planner.plan import Plan
 from planner.plan_file import read_plan, require_same_inputs
 from planner.runtime import require_torch
@@ -120,6 +119,14 @@ def run(
         float,
         typer.Option(min=1.0, metavar="SECONDS", help="Longest wait for another process."),
     ] = 600.0,
+    repeat_work: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHIP=N",
+            help="Chips of this kind do everything N times: unlike chips on one machine. "
+            "Repeatable.",
+        ),
+    ] = None,
     against: Annotated[
         bool,
         typer.Option(
@@ -164,11 +171,24 @@ def run(
         checkpoint_every=checkpoint_every,
         resume=resume,
         timeout_s=timeout,
+        repeat_work=repeated_work(repeat_work or ()),
         quiet=quiet,
     )
     record = _execute(request, seating(found), local=local)
     if record is not None:
         _answer(found, record, format_, quiet=quiet)
+
+
+def repeated_work(texts: Sequence[str]) -> dict[str, int]:
+    """``slow=3`` as a mapping. Raises InputError for anything else."""
+    found = {}
+    for text in texts:
+        chip, _, times = text.partition("=")
+        if not chip or not times.isdigit() or int(times) < 1:
+            remedy = "write CHIP=N, such as cpu-slow=3"
+            raise InputError([Problem(f"--repeat-work {text}", "is no chip and number", remedy)])
+        found[chip] = int(times)
+    return found
 
 
 def _execute(request: RunRequest, places: Seating, *, local: bool) -> RunRecord | None:
@@ -233,10 +253,10 @@ def _model(
         message = f"the plan's model {record.name!r} is a layer graph, which nothing can execute"
         remedy = "give --model package.module:function that returns its blocks"
         raise InputError([Problem("--model", message, remedy)])
-    if ":" in given and not Path(given).exists():
+    if is_function(given):
         return None, given
     model = load_model(given, overrides)
-    config = _raw(given, overrides)
+    config = raw_config(given, overrides)
     if "model_type" not in config:
         message = "is a layer graph, which nothing can execute"
         raise InputError([Problem(given, message, "give a Hugging Face config.json")])
@@ -247,22 +267,6 @@ def _model(
         remedy = f"give {record.name}, with the same --set model... as for the plan"
         raise InputError([Problem(given, message, remedy)])
     return config, None
-
-
-def _raw(given: str, overrides: Sequence[Override]) -> dict[str, Any]:
-    """All keys of a ``config.json``, also those that the planner does not read."""
-    path = Path(given)
-    shipped = fixture("models", given) if not path.is_file() else None
-    if shipped is not None:
-        path = shipped
-    elif path.is_dir():
-        path = path / "config.json"
-    document = read_document(path)
-    changes = [o for o in overrides if o.root == "model"]
-    if changes:
-        document = apply_overrides(document, changes, "model")
-    data = document.data
-    return dict(data) if isinstance(data, dict) else {}
 
 
 def _check_files(data: str, resume: str | None, checkpoint: str | None) -> None:

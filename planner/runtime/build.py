@@ -42,6 +42,7 @@ class Frame:
     dtype: torch.dtype
     seq_len: int
     sequence_parallel: bool
+    repeat: int = 1
 
     @property
     def pipeline(self) -> Pipeline:
@@ -130,6 +131,7 @@ def make_chunks(frame: Frame, weights: Weights) -> tuple[Chunk, ...]:
                 channels.get((virtual, False)),
                 channels.get((virtual, True)),
                 channels.get((virtual - 1, True)),
+                frame.repeat,
             )
         )
     return tuple(chunks)

@@ -33,22 +33,26 @@ class RunLayer:
 
 @dataclass
 class Chunk:
-    """Consecutive layers on this rank with their four channels; None at the model's ends."""
+    """Consecutive layers on this rank with their four channels; None at the model's ends.
+
+    ``repeat`` does all work so many times and keeps the last result: a slower chip than it is.
+    """
 
     layers: Sequence[RunLayer]
     arriving: Channel | None
     leaving: Channel | None
     gradients_in: Channel | None
     gradients_out: Channel | None
+    repeat: int = 1
     kept: dict[int, tuple[State, State]] = field(default_factory=dict)
 
     def forward(self, micro_batch: int, inputs: State) -> State:
         """Run the layers and keep what the backward needs; hand the output on."""
         if self.arriving is not None:
             inputs = tuple(_leaf(t) for t in inputs)
-        state = inputs
-        for layer in self.layers:
-            state = layer(state)
+        for _ in range(self.repeat - 1):
+            self._through(inputs)
+        state = self._through(inputs)
         self.kept[micro_batch] = (inputs, state)
         if self.leaving is not None:
             self.leaving.send(micro_batch, state)
@@ -64,16 +68,34 @@ class Chunk:
         """Gradients of the layers, from the loss or those given; hand those of the inputs back."""
         inputs, outputs = self.kept.pop(micro_batch)
         if loss is not None:
-            if loss.requires_grad:
-                loss.backward()
+            pairs = [(loss, torch.ones_like(loss))] if loss.requires_grad else []
         else:
-            wanted = [t for t in outputs if t.is_floating_point()]
-            pairs = [(t, g) for t, g in zip(wanted, given) if t.requires_grad]
-            if pairs:
-                torch.autograd.backward([t for t, _ in pairs], [g for _, g in pairs])
+            pairs = [(t, g) for t, g in zip(_floating(outputs), given) if t.requires_grad]
+        if pairs:
+            for _ in range(self.repeat - 1):
+                self._discard(pairs, inputs)
+            torch.autograd.backward([t for t, _ in pairs], [g for _, g in pairs])
         if self.gradients_out is not None and self.arriving is not None:
             self.gradients_out.signature = floats(self.arriving.signature or ())
             self.gradients_out.send(micro_batch, tuple(map(_gradient, _floating(inputs))))
+
+    def _through(self, state: State) -> State:
+        for layer in self.layers:
+            state = layer(state)
+        return state
+
+    def _discard(self, pairs: Sequence[tuple[Tensor, Tensor]], inputs: State) -> None:
+        """The backward's work without its effect."""
+        every = (p for layer in self.layers for p in layer.module.parameters())
+        wanted: list[Tensor] = [p for p in every if p.requires_grad]
+        wanted += [t for t in inputs if t.requires_grad]
+        torch.autograd.grad(
+            [t for t, _ in pairs],
+            list(dict.fromkeys(wanted)),
+            [g for _, g in pairs],
+            retain_graph=True,
+            allow_unused=True,
+        )
 
     @property
     def channels(self) -> tuple[Channel, ...]:

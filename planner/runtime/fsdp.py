@@ -8,7 +8,7 @@ their sum.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
@@ -33,7 +33,7 @@ def prepare_fsdp(module: nn.Module) -> int:
     return len(wrapped)
 
 
-def refuse_fsdp(modules: Sequence[nn.Module]) -> None:
+def refuse_fsdp(modules: Iterable[nn.Module]) -> None:
     """Raise ExportError for modules that FSDP2 has wrapped: here the plan shards."""
     for number, module in enumerate(modules):
         if any(isinstance(part, FSDPModule) for part in module.modules()):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from planner.errors import InputError, Problem
-from planner.plan import Recompute
+from planner.plan import Interval, Recompute
 from planner.runtime.hf_families import FAMILIES, Family, block_cut
 from planner.runtime.hf_layers import (
     BlockLayer,
@@ -77,6 +77,18 @@ class HfCausalLM:
             "lm_head",
         )
         self._rotary: dict[torch.dtype, Positions] = {}
+
+    def alike(self) -> tuple[Interval, ...]:
+        """The embedding, runs of blocks with the same attention window, the head."""
+        last = len(self.names) - 1
+        runs: list[Interval] = [(0, 1)]
+        for layer in range(1, last):
+            first, end = runs[-1]
+            if first and self._window(first - 1) == self._window(layer - 1):
+                runs[-1] = (first, end + 1)
+            else:
+                runs.append((layer, layer + 1))
+        return (*runs, (last, last + 1))
 
     def weights(self, layer: int) -> Mapping[str, str]:
         """Names of the library's own ``state_dict``; a tied head has the embedding's name."""

@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from planner.errors import InputError, PlannerError, Problem, RunFailed
+from planner.runtime.profile_request import ProfileFound, ProfileRequest
 from planner.runtime.request import Failure, RunRecord, RunRequest
 from planner.runtime.seats import Seat
+from planner.runtime.worker import ANSWER, PROFILE, RUN
 
 STDERR = 2
 """What ranks print goes here: standard output is for the answer alone."""
@@ -24,11 +26,24 @@ def run_local(request: RunRequest, seats: Sequence[Seat]) -> RunRecord:
 
     Raises RunFailed naming the rank that failed first, or the error that a process reported.
     """
-    with tempfile.TemporaryDirectory(prefix="planner-run-") as name:
-        folder = Path(name)
-        (folder / "request.json").write_text(request.model_dump_json(), encoding="utf-8")
-        command = [sys.executable, "-m", "planner.runtime.worker", name]
-        command += [str(len(seats)), str(free_port())]
+    text = _processes(RUN, request.model_dump_json(), [str(seat) for seat in seats])
+    return RunRecord.model_validate_json(text)
+
+
+def profile_local(request: ProfileRequest) -> ProfileFound:
+    """The same for measuring: one process per chip that is asked for."""
+    names = [f"rank {rank} ({process.chip})" for rank, process in enumerate(request.processes)]
+    text = _processes(PROFILE, request.model_dump_json(), names)
+    return ProfileFound.model_validate_json(text)
+
+
+def _processes(kind: str, request: str, names: Sequence[str]) -> str:
+    """Start a process per name and wait for them; what rank 0 answered."""
+    with tempfile.TemporaryDirectory(prefix="planner-") as place:
+        folder = Path(place)
+        (folder / kind).write_text(request, encoding="utf-8")
+        command = [sys.executable, "-m", "planner.runtime.worker", place]
+        command += [str(len(names)), str(free_port())]
         parent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=STDERR)
         try:
             parent.wait()
@@ -41,9 +56,8 @@ def run_local(request: RunRequest, seats: Sequence[Seat]) -> RunRecord:
             message = f"the process that starts all ranks ended with code {parent.returncode}"
             raise RunFailed(message, remedies=["is there enough memory for all processes?"])
         if any(codes.values()):
-            raise cause(seats, codes, {rank: _failure(folder, rank) for rank in codes})
-        text = (folder / "record.json").read_text(encoding="utf-8")
-        return RunRecord.model_validate_json(text)
+            raise cause(names, codes, {rank: _failure(folder, rank) for rank in codes})
+        return (folder / ANSWER).read_text(encoding="utf-8")
 
 
 def free_port() -> int:
@@ -54,7 +68,7 @@ def free_port() -> int:
 
 
 def cause(
-    seats: Sequence[Seat], codes: Mapping[int, int], failures: Mapping[int, Failure | None]
+    names: Sequence[str], codes: Mapping[int, int], failures: Mapping[int, Failure | None]
 ) -> PlannerError:
     """The first cause: a killed process, else one that failed by itself, else one that lost it."""
     failed = [rank for rank, code in codes.items() if code]
@@ -62,22 +76,21 @@ def cause(
     found = {rank: failures.get(rank) for rank in failed}
     own = [rank for rank, failure in found.items() if failure and not failure.consequence]
     rank = min(killed or own or failed)
-    seat, failure = seats[rank], found[rank]
+    name, failure = names[rank], found[rank]
     if rank in killed:
         return RunFailed(
-            f"{seat} was ended by signal {-codes[rank]}",
-            where=seat.device,
+            f"{name} was ended by signal {-codes[rank]}",
             remedies=["signal 9 is often the system running out of memory"],
         )
     if failure is None:
-        return RunFailed(f"{seat} ended with code {codes[rank]}", where=seat.device)
+        return RunFailed(f"{name} ended with code {codes[rank]}")
     if os.environ.get("PLANNER_TRACEBACK"):
         sys.stderr.write(failure.trace)
     if failure.code == InputError.exit_code:
         remedy = failure.remedies[0] if failure.remedies else ""
         return InputError([Problem("", failure.message.split("\n")[0], remedy)])
     remedies = failure.remedies or ("set PLANNER_TRACEBACK=1 to see the trace",)
-    return RunFailed(f"{seat}: {failure.message}", where=seat.device, remedies=remedies)
+    return RunFailed(f"{name}: {failure.message}", remedies=remedies)
 
 
 def _codes(folder: Path) -> dict[int, int] | None:

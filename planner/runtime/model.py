@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from planner.errors import InputError, Problem
-from planner.plan import Recompute
+from planner.plan import Interval, Recompute
 from planner.runtime.regions import Region
 from planner.runtime.shards import Cut, whole
 
@@ -38,6 +38,10 @@ class LayeredModel(Protocol):
     @property
     def sequence_parallel(self) -> bool:
         """Whether layers keep only their part of the sequence outside tensor-parallel regions."""
+        ...
+
+    def alike(self) -> tuple[Interval, ...]:
+        """All layers in order as intervals of layers that do the same work."""
         ...
 
     def weights(self, layer: int) -> Mapping[str, str]:
@@ -111,6 +115,10 @@ class Blocks:
     def names(self) -> tuple[str, ...]:
         """``layer0``, ``layer1``, ..."""
         return tuple(f"layer{k}" for k in range(len(self.blocks)))
+
+    def alike(self) -> tuple[Interval, ...]:
+        """Every block by itself: nothing is known of them."""
+        return tuple((k, k + 1) for k in range(len(self.blocks)))
 
     def weights(self, layer: int) -> Mapping[str, str]:
         """``LAYER.PARAMETER``, or that of the parameter it is tied to."""

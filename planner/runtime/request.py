@@ -18,7 +18,7 @@ class RunRequest(_Frozen):
     (``package.module:name``, which returns what ``parallelize`` takes, alone or with a loss) says
     what the model is. ``data`` is "synthetic" or a token file. ``device`` and ``dtype`` replace
     those of the plan. ``warmup`` steps are left out of the measured step time. ``checkpoint_every``
-    0 saves at the end only.
+    0 saves at the end only. ``repeat_work``: chips that do everything so many times.
     """
 
     plan: str
@@ -37,6 +37,7 @@ class RunRequest(_Frozen):
     checkpoint_every: Annotated[int, Field(ge=0)] = 0
     resume: str | None = None
     timeout_s: float = 600.0
+    repeat_work: dict[str, Annotated[int, Field(ge=1)]] = {}
     quiet: bool = False
 
 

@@ -42,7 +42,7 @@ def run_rank(request: RunRequest, report: Report | None = None) -> RunRecord | N
     if "OMP_NUM_THREADS" not in os.environ and _processes_here() > 1:
         torch.set_num_threads(1)  # processes of one machine would fight for its cores
     before = resident()
-    model, loss, vocabulary = _model(request)
+    model, loss, vocabulary = given_model(request.config, request.function, request.seed)
     data = _data(request, plan, vocabulary)
     trainer = parallelize(
         plan,
@@ -54,6 +54,7 @@ def run_rank(request: RunRequest, report: Report | None = None) -> RunRecord | N
         device=request.device,
         dtype=_dtype(request),
         timeout_s=request.timeout_s,
+        repeat_work=request.repeat_work,
     )
     torch.manual_seed(request.seed + trainer.seat.rank - trainer.seat.shard)
     first = load_checkpoint(trainer, latest(request.resume)) if request.resume else 0
@@ -121,14 +122,18 @@ def _measured(trainer: Trainer, before: int, steps: int) -> DeviceRecord:
     )
 
 
-def _model(request: RunRequest) -> tuple[Model, Loss, int]:
-    """The model, its loss, and the number of words that synthetic data may use."""
-    if request.config is not None:
+def given_model(
+    config: dict[str, Any] | None, function: str | None, seed: int
+) -> tuple[Model, Loss, int]:
+    """The model, its loss, and the number of words that synthetic data may use (0: unknown).
+
+    Raises InputError for a function that cannot be imported.
+    """
+    if config is not None:
         from planner.runtime.hf import model_of_config
 
-        model = model_of_config(request.config, seed=request.seed)
-        return model, token_cross_entropy, int(request.config["vocab_size"])
-    found = _call(str(request.function))
+        return model_of_config(config, seed=seed), token_cross_entropy, int(config["vocab_size"])
+    found = _call(str(function))
     loss: Loss = token_cross_entropy
     if isinstance(found, tuple) and len(found) == 2 and callable(found[1]):
         found, loss = found

@@ -1,10 +1,11 @@
-"""The processes that ``planner run --local`` starts: one parent that forks a child per rank.
+"""The processes that run and profile start on this machine: a parent that forks a child per rank.
 
 python -m planner.runtime.worker FOLDER COUNT PORT
 
 PyTorch is loaded once, by the parent; the children share what it has read. FOLDER holds
-``request.json``; rank 0 leaves ``record.json`` there, a rank that fails ``failure-RANK.json``, and
-the parent ``codes.json`` with the exit codes, negative for signals.
+``run.json`` or ``profile.json``, what is asked for; rank 0 leaves ``answer.json`` there, a rank
+that fails ``failure-RANK.json``, and the parent ``codes.json`` with the exit codes, negative for
+signals.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from planner.errors import PlannerError, RunFailed
-from planner.runtime.request import Failure, RunRequest, StepRecord
+from planner.runtime.profile_request import ProfileFound, ProfileRequest
+from planner.runtime.request import Failure, RunRecord, RunRequest, StepRecord
+
+RUN, PROFILE, ANSWER = "run.json", "profile.json", "answer.json"
+Request = RunRequest | ProfileRequest
 
 LOST = ("Connection closed", "Connection reset", "timed out", "Broken pipe", "Timed out")
 """Words of a backend that has lost another process."""
@@ -34,8 +39,7 @@ GRACE_S = 5.0
 
 def main(folder: Path, count: int, port: int) -> int:
     """Fork all ranks, wait for them, write their exit codes. The first failure ends the others."""
-    text = (folder / "request.json").read_text(encoding="utf-8")
-    request = RunRequest.model_validate_json(text)
+    request = read_request(folder)
     preload(request)
     running: dict[int, int] = {}
     for rank in range(count):
@@ -50,10 +54,19 @@ def main(folder: Path, count: int, port: int) -> int:
     return int(any(codes.values()))
 
 
-def preload(request: RunRequest) -> None:
+def read_request(folder: Path) -> Request:
+    """What the command asked for."""
+    run = folder / RUN
+    if run.is_file():
+        return RunRequest.model_validate_json(run.read_text(encoding="utf-8"))
+    return ProfileRequest.model_validate_json((folder / PROFILE).read_text(encoding="utf-8"))
+
+
+def preload(request: Request) -> None:
     """Load what all ranks need, before they are forked."""
     import torch
 
+    import planner.runtime.profile_session
     import planner.runtime.session
 
     torch.optim.SGD([torch.zeros(1)], lr=0.0)  # the first optimizer loads half of the compiler
@@ -104,7 +117,13 @@ def show_step(end: int, record: StepRecord) -> None:
     sys.stderr.flush()
 
 
-def _child(folder: Path, request: RunRequest, environment: Mapping[str, str]) -> None:
+def show_stage(what: str) -> None:
+    """What is being measured, on standard error."""
+    sys.stderr.write(f"measuring {what}\n")
+    sys.stderr.flush()
+
+
+def _child(folder: Path, request: Request, environment: Mapping[str, str]) -> None:
     """One rank. Never returns: a backend that lost a peer would wait for it at a normal exit."""
     os.environ.update(environment)
     code = 1
@@ -116,20 +135,26 @@ def _child(folder: Path, request: RunRequest, environment: Mapping[str, str]) ->
         os._exit(code)
 
 
-def _run(folder: Path, request: RunRequest, rank: int) -> int:
-    from planner.runtime.session import run_rank
-
+def _run(folder: Path, request: Request, rank: int) -> int:
     try:
-        record = run_rank(request, None if request.quiet else show_step)
-        if record is not None:
-            path = folder / "record.json"
-            path.write_text(record.model_dump_json(), encoding="utf-8")
+        answer = _answer(request)
+        if answer is not None:
+            (folder / ANSWER).write_text(answer.model_dump_json(), encoding="utf-8")
     except Exception as error:
         failure = failure_of(rank, error)
         path = folder / f"failure-{rank}.json"
         path.write_text(failure.model_dump_json(), encoding="utf-8")
         return failure.code
     return 0
+
+
+def _answer(request: Request) -> RunRecord | ProfileFound | None:
+    from planner.runtime.profile_session import profile_rank
+    from planner.runtime.session import run_rank
+
+    if isinstance(request, RunRequest):
+        return run_rank(request, None if request.quiet else show_step)
+    return profile_rank(request, None if request.quiet else show_stage)
 
 
 def _watch(running: dict[int, int]) -> dict[int, int]:

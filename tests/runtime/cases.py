@@ -15,9 +15,9 @@ from tests.runtime.run_plans import P, S, run_plan
 class Case:
     """A model, pipelines, and what else is asked for.
 
-    ``steps`` > 1 follows the reference trajectory. ``ignore`` leaves some targets out.
-    ``saves`` and ``loads`` name a checkpoint that is written after two steps, or read to begin
-    with, by a case of fewer processes.
+    ``steps`` > 1 follows the reference trajectory. ``ignore`` leaves some targets out. ``repeat``
+    does all work three times, which must change nothing. ``saves`` and ``loads`` name a checkpoint
+    that is written after two steps, or read to begin with, by a case of fewer processes.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Case:
     sequence_parallel: bool = False
     steps: int = 1
     ignore: bool = False
+    repeat: bool = False
     saves: str = ""
     loads: str = ""
 
@@ -134,6 +135,12 @@ CASES = (
     # recomputation
     Case("full", "llama", [P([S((0, 3), recompute="full"), S((3, 6), recompute="full")], 3)]),
     Case("selective", "gpt2", [P([S((0, 5), [(2, 2)], recompute="selective")], 2)]),
+    Case(
+        "work-done-three-times",
+        "tied",
+        [P([S((0, 2), [(2, 2)], recompute="full"), S((2, 4))], 2)],
+        repeat=True,
+    ),
     # ZeRO level 1
     Case(
         "sharded-optimizer",

@@ -13,7 +13,9 @@ from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import ScheduleZBVZeroBubble
 from torch.distributed.tensor import DTensor
 
+from planner.errors import ExportError
 from planner.runtime.fsdp import prepare_fsdp
+from planner.runtime.trainer import as_layers
 
 WIDTH, ROWS, MICRO_BATCHES = 8, 8, 4
 STAGES = 4
@@ -64,6 +66,23 @@ def zero_bubble_error(prepared: bool) -> float:
     arguments = (inputs[replica],) if place == 0 else ()
     schedule.step(*arguments, target=targets[replica] if place == 0 else None)
     return max(_error(model[number], wanted[number]) for number in numbers)
+
+
+def refusals() -> str:
+    """What is said of a stage that nobody sharded, and of a sharded layer in the runtime."""
+    said = []
+    plain = Layer()
+    wrapped = fully_shard(Layer(), mesh=DeviceMesh("cpu", list(range(dist.get_world_size()))))
+    for attempt in (lambda: prepare_fsdp(plain), lambda: as_layers([plain, wrapped], _sum)):
+        try:
+            attempt()
+        except ExportError as error:
+            said.append(str(error))
+    return "\n".join(said)
+
+
+def _sum(output: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+    return output.sum(), targets.numel()
 
 
 def _loss(output: Tensor, target: Tensor) -> Tensor:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
-from planner.errors import ExportError
 from tests.runtime.conftest import needs_torch
 
 pytestmark = needs_torch
@@ -28,11 +25,9 @@ def test_without_it_gradients_are_wrong(worlds: Path) -> None:
     assert max(found["as it comes"] for found in errors(worlds)) > 1e-3
 
 
-def test_refuses_a_stage_that_nobody_sharded() -> None:
-    """A stage without FSDP2 would silently stay as it is."""
-    from torch import nn
-
-    from planner.runtime import prepare_fsdp
-
-    with pytest.raises(ExportError, match="no module"):
-        prepare_fsdp(nn.Linear(2, 2))
+def test_refuses_what_does_not_belong_together(worlds: Path) -> None:
+    """A stage that nobody sharded, and a sharded one where the plan shards."""
+    for rank in range(4):
+        said = (worlds / f"fsdp-refused-{rank}.txt").read_text()
+        assert "no module of the stage is wrapped by FSDP2" in said
+        assert "layer 1 was wrapped by FSDP2, but the plan says what is sharded" in said

@@ -105,7 +105,7 @@ def test_under_torchrun_rank_zero_reports(tmp_path: Path) -> None:
 
 def test_names_the_rank_whose_own_error_it_was() -> None:
     """Not the rank that lost contact because of it, and killed processes before all others."""
-    seats = seating(two_stages()).seats
+    seats = [str(seat) for seat in seating(two_stages()).seats]
     lost = failure_of(0, RuntimeError("Connection closed by peer"))
     own = failure_of(1, ValueError("the dog ate the batch"))
     said = cause(seats, {0: 7, 1: 7}, {0: lost, 1: own})
@@ -117,7 +117,7 @@ def test_names_the_rank_whose_own_error_it_was() -> None:
 def test_a_mistake_in_the_inputs_stays_one() -> None:
     """Found by a process, it ends with the same code as if the command had found it."""
     mistake = failure_of(0, InputError([Problem("model", "has 5 layers", "give the plan's")]))
-    assert cause(seating(two_stages()).seats, {0: 2, 1: 7}, {0: mistake, 1: None}).exit_code == 2
+    assert cause(["rank 0", "rank 1"], {0: 2, 1: 7}, {0: mistake, 1: None}).exit_code == 2
 
 
 def test_a_lost_connection_is_a_consequence() -> None:

@@ -32,7 +32,8 @@ from planner.runtime.rows import global_rows
 from planner.runtime.trainer import Trainer, parallelize
 from planner.runtime.weights import Held, Weights, take
 from tests.runtime.cases import CASES, Case
-from tests.runtime.fsdp_stages import zero_bubble_error
+from tests.runtime.fsdp_stages import refusals, zero_bubble_error
+from tests.runtime.run_plans import CHIP
 from tests.runtime.small_blocks import LENGTH, WORDS
 from tests.runtime.small_models import model, reference
 
@@ -164,6 +165,7 @@ def run_fsdp(rank: int, folder: Path) -> int:
     """Two stages over two replicas each under a zero-bubble schedule, prepared and not."""
     found = {name: zero_bubble_error(prepared) for name, prepared in FSDP.items()}
     (folder / f"fsdp-{rank}.txt").write_text(json.dumps(found))
+    (folder / f"fsdp-refused-{rank}.txt").write_text(refusals())
     return 0
 
 
@@ -179,6 +181,7 @@ def run_case(case: Case, expected: Reference, folder: Path) -> dict[str, Any]:
         learning_rate=1e-2,
         weight_decay=0.1,
         timeout_s=60,
+        repeat_work={CHIP: 3} if case.repeat else None,
     )
     first = 0
     result: dict[str, Any] = {}
