@@ -23,21 +23,21 @@ from typing import Any
 
 MODEL = {
     "model_type": "llama",
-    "hidden_size": 256,
-    "intermediate_size": 704,
+    "hidden_size": 128,
+    "intermediate_size": 384,
     "num_hidden_layers": 8,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "head_dim": 64,
-    "vocab_size": 1024,
+    "head_dim": 32,
+    "vocab_size": 512,
     "max_position_embeddings": 256,
 }
 SEQ_LEN = 128
 
 LAYOUTS = {
-    "equal split of the batch": "dp: 2, micro_batch_rows: 4",
-    "equal split of the layers": "pp: 2, micro_batch_rows: 2, layers_per_stage: [4, 4]",
-    "layers 6 : 2": "pp: 2, micro_batch_rows: 2, layers_per_stage: [6, 2]",
+    "equal split of the batch": "dp: 2, micro_batch_rows: 8",
+    "equal split of the layers": "pp: 2, micro_batch_rows: 4, layers_per_stage: [4, 4]",
+    "layers 6 : 2": "pp: 2, micro_batch_rows: 4, layers_per_stage: [6, 2]",
 }
 
 
@@ -46,8 +46,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--slow", type=int, default=3, help="how often cpu-slow does its work")
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=16, help="rows per step")
+    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--batch", type=int, default=32, help="rows per step")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="closed-loop-"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def measure(folder: Path, slow: int) -> None:
     planner(
         *("profile", str(folder / "config.json"), "--device", "cpu", "--apart"),
         *("--process", "cpu-fast", "--process", f"cpu-slow={slow}"),
-        *("--rows", "1,2,4", "--seq-len", str(SEQ_LEN), "--seconds", "1.5", "--quiet"),
+        *("--rows", "2,4,8", "--seq-len", str(SEQ_LEN), "--seconds", "1.5", "--quiet"),
         *("-o", str(folder / "profile.json"), "--catalogue", str(folder / "chips.json")),
     )
     records = json.loads((folder / "chips.json").read_text())["chips"]
