@@ -26,6 +26,9 @@ def check_supported(plan: Plan) -> None:
 
 def _features(plan: Plan) -> Iterator[tuple[str, str, str]]:
     """Where, what, and what to do instead."""
+    for field in ("lora", "frozen_layers"):
+        if plan.inputs.job.resolved.get(field):
+            yield f"job.{field}", f"{field.replace('_', ' ')}", "train all weights"
     for p, pipeline in enumerate(plan.pipelines):
         for s, stage in enumerate(pipeline.stages):
             where = f"pipelines[{p}].stages[{s}]"
