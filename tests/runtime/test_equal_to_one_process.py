@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from tests.runtime.cases import CASES, Case
@@ -44,6 +47,24 @@ def test_all_gradients_equal_a_single_process(case: Case, results: Results) -> N
     for found in of(case, results):
         assert float(str(found["gradients"])) <= RELATIVE, found["where"]
         assert found["where"]
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if not c.loads], ids=lambda case: case.name)
+def test_the_norm_counts_every_element_once(case: Case, results: Results) -> None:
+    """Whatever is replicated, sharded or shared; and a batch without gradients has its loss."""
+    for found in of(case, results):
+        assert float(str(found["norm"])) <= RELATIVE
+        assert float(str(found["evaluated"])) <= RELATIVE
+
+
+def test_bf16_keeps_gradients_and_masters_in_fp32(worlds: Path) -> None:
+    """Weights have 16 bits, sums and updates 32; losses stay near those in fp64."""
+    for rank in range(2):
+        found = json.loads((worlds / f"narrow-{rank}.txt").read_text())
+        assert found["losses"] < 0.02
+        assert found["fell"]
+        assert found["weights"] == ["torch.bfloat16"]
+        assert found["gradients"] == found["masters"] == ["torch.float32"]
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.steps > 1], ids=lambda case: case.name)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import signal
 import sys
@@ -33,7 +34,7 @@ from planner.runtime.trainer import Trainer, parallelize
 from planner.runtime.weights import Held, Weights, take
 from tests.runtime.cases import CASES, Case
 from tests.runtime.fsdp_stages import refusals, zero_bubble_error
-from tests.runtime.run_plans import CHIP
+from tests.runtime.run_plans import CHIP, run_plan
 from tests.runtime.small_blocks import LENGTH, WORDS
 from tests.runtime.small_models import model, reference
 
@@ -57,6 +58,9 @@ def main(folder: Path, only: str = "") -> None:
     if not only or "guide" in only:
         plan_of_the_guide(folder)
         run_world(GUIDE_CHIPS, folder, lambda rank: run_guide(rank, folder))
+    if not only or "narrow" in only:
+        wide = reference("llama", batches(CASES[1]).batches * 5)[0]
+        run_world(2, folder, lambda rank: run_narrow(rank, wide, folder))
     if not only or "fsdp" in only:
         run_world(4, folder, lambda rank: run_fsdp(rank, folder))
 
@@ -161,6 +165,28 @@ def run_guide(rank: int, folder: Path) -> int:
     return 0
 
 
+def run_narrow(rank: int, wide: list[float], folder: Path) -> int:
+    """Two replicas in bf16 with gradients and masters in fp32, beside the losses in fp64."""
+    case = CASES[1]
+    names = [f"layer{k}" for k in range(6)]
+    plan = run_plan(case.pipelines, names, zero=1, precision="bf16")
+    trainer = parallelize(
+        plan, model("llama"), device="cpu", learning_rate=1e-2, weight_decay=0.1, timeout_s=60
+    )
+    data = batches(case)
+    losses = [trainer.step(data, step) for step in range(5)]
+    updater = trainer.engine.updater
+    found = {
+        "losses": max(abs(a - b) / b for a, b in zip(losses, wide)),
+        "fell": losses[4] < losses[0],
+        "weights": sorted({str(h.parameter.dtype) for _, h in updater.weights}),
+        "gradients": sorted({str(h.gradient().dtype) for _, h in updater.weights}),
+        "masters": sorted({str(m.tensor.dtype) for m in updater.masters}),
+    }
+    (folder / f"narrow-{rank}.txt").write_text(json.dumps(found))
+    return 0
+
+
 def run_fsdp(rank: int, folder: Path) -> int:
     """Two stages over two replicas each under a zero-bubble schedule, prepared and not."""
     found = {name: zero_bubble_error(prepared) for name, prepared in FSDP.items()}
@@ -187,9 +213,13 @@ def run_case(case: Case, expected: Reference, folder: Path) -> dict[str, Any]:
     result: dict[str, Any] = {}
     if case.loads:
         first = load_checkpoint(trainer, folder / case.loads)
+    before = losses[0] if first else trainer.evaluate(data, 0)
     found = [trainer.gradients(data, first)]
     if not first:
         result["gradients"], result["where"] = gradient_error(trainer, gradients)
+        whole = math.sqrt(sum(float(g.square().sum()) for g in gradients.values()))
+        result["norm"] = abs(trainer.engine.updater.norm() - whole) / whole
+        result["evaluated"] = abs(before - losses[0]) / losses[0]
     if case.steps > 1:
         trainer.update()
         for step in range(first + 1, case.steps):
