@@ -54,14 +54,15 @@ def run_rank(request: RunRequest, report: Report | None = None) -> RunRecord | N
         device=request.device,
         dtype=_dtype(request),
         timeout_s=request.timeout_s,
+        seed=request.seed,
         repeat_work=request.repeat_work,
     )
-    torch.manual_seed(request.seed + trainer.seat.rank - trainer.seat.shard)
     first = load_checkpoint(trainer, latest(request.resume)) if request.resume else 0
     steps = _train(trainer, data, request, first, report)
     device = _measured(trainer, before, len(steps) - min(request.warmup, len(steps) - 1))
     gathered: list[Any] = [None] * trainer.engine.world.size
     dist.all_gather_object(gathered, device.model_dump())
+    dist.destroy_process_group()
     if trainer.seat.rank:
         return None
     job = ResolvedJob.from_json(plan.inputs.job.resolved)

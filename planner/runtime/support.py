@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
-from planner.errors import ExportError
+from planner.errors import ExportError, InputError, Problem
 from planner.plan import Plan, Stage
 from planner.runtime.orders import pipeline_orders, stage_chunks
 
@@ -20,8 +21,30 @@ def check_supported(plan: Plan) -> None:
             where=where,
             remedies=list(dict.fromkeys(r for _, _, r in found)) or [remedy],
         )
+    problems = [*_incomplete(plan)]
+    if problems:
+        raise InputError(problems)
     for p, pipeline in enumerate(plan.pipelines):
         pipeline_orders(pipeline, f"pipelines[{p}]")
+
+
+def _incomplete(plan: Plan) -> Iterator[Problem]:
+    """Layers that a pipeline leaves out, and devices that would have to do two things."""
+    remedy = "planner check says everything that is wrong with a plan"
+    for p, pipeline in enumerate(plan.pipelines):
+        end = stage_chunks(pipeline.stages[-1])[-1][1]
+        if end != len(plan.layer_order):
+            message = f"ends at layer {end}, but the model has {len(plan.layer_order)} layers"
+            yield Problem(f"pipelines[{p}]", message, remedy)
+    used = Counter(
+        device
+        for pipeline in plan.pipelines
+        for stage in pipeline.stages
+        for replica in stage.replicas
+        for device in replica.devices
+    )
+    for device in [d for d, count in used.items() if count > 1][:5]:
+        yield Problem("devices", f"{device} is used {used[device]} times", remedy)
 
 
 def _features(plan: Plan) -> Iterator[tuple[str, str, str]]:

@@ -107,6 +107,7 @@ def parallelize(
     device: str | None = None,
     dtype: torch.dtype | None = None,
     timeout_s: float = 600.0,
+    seed: int = 0,
     repeat_work: Mapping[str, int] | None = None,
 ) -> Trainer:
     """Prepare this process for its part of the plan.
@@ -116,8 +117,9 @@ def parallelize(
     weights; a model on the meta device gets fresh ones, layer by layer.
     ``optimizer`` makes the optimizer from parameter groups; by default the job's own.
     ``device`` replaces that of the plan's chips (``cpu`` to try a plan anywhere), ``dtype`` the
-    job's precision. ``timeout_s`` bounds the wait for another process. ``repeat_work`` lets chips
-    (by the plan's id) do everything so many times, to try plans for unlike chips on one machine.
+    job's precision. ``timeout_s`` bounds the wait for another process. ``seed`` sets
+    PyTorch's random numbers, alike in a tensor-parallel group, as dropout needs it. ``repeat_work``
+    lets chips (by the plan's id) do everything so many times: unlike chips on one machine.
 
     Starts torch.distributed if nobody has. Raises ExportError for features of the plan that are not
     executed, InputError where model, plan and processes do not fit one another.
@@ -135,6 +137,7 @@ def parallelize(
     region = make_region(plan, places, groups, split=split)
     wires = Wires(groups, target)
     used = dtype or precision_dtype(job.precision)
+    torch.manual_seed(seed * 1_000_003 + region.group.ranks[0])
     repeat = (repeat_work or {}).get(seat.chip, 1)
     frame = Frame(
         plan, layered, places, seat, groups, wires, region, target, used, job.seq_len, split, repeat

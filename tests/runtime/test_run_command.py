@@ -179,6 +179,20 @@ def test_a_plan_for_other_inputs_is_stale(
     assert "another model" in capsys.readouterr().err
 
 
+def test_refuses_plans_that_say_nothing_possible(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A layer that no stage runs, and a device that would be two processes."""
+    body = run_plan([P([S((0, 3)), S((3, 5))], 2)], NAMES).model_dump(mode="json")
+    body["pipelines"][0]["stages"][1]["replicas"][0]["devices"] = ["host0/0"]
+    path = tmp_path / "plan.json"
+    path.write_text(seal(Plan.model_validate(body)).to_json())
+    assert main(["run", str(path), "--local"]) == 2
+    said = capsys.readouterr().err
+    assert "ends at layer 5, but the model has 6 layers" in said
+    assert "host0/0 is used 2 times" in said
+
+
 def test_refuses_by_name_what_it_does_not_execute(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
