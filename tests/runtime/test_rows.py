@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.runtime.rows import (
@@ -38,6 +38,7 @@ def test_a_smaller_last_micro_batch_is_shared_by_largest_remainder() -> None:
     assert replica_rows(stage, 1) == ((0, 1), (1, 1))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(1, 45))
 def test_shares_cover_all_rows_once(weights: list[int], rows: int) -> None:
     """Consecutive, none negative, and proportional up to one row."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.runtime.shards import (
@@ -95,6 +95,7 @@ def test_large_spans_are_cut_further() -> None:
     assert [(s.first, s.end, s.numel) for s in bucket.spans] == [(0, 4, 8), (4, 8, 8), (8, 12, 8)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5))
 def test_every_element_is_reduced_once_over_all_replicas(degrees: list[int]) -> None:
     """Spans cover the weight without overlap, each with one rank of every replica."""
