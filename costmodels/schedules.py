@@ -23,7 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-ScheduleName = Literal["1f1b", "gpipe"]
+ScheduleName = Literal["1f1b", "gpipe", "interleaved"]
+"""Interleaved plans can be run; no function here prices them: each raises ``ValueError``."""
 Op = tuple[Literal["F", "B"], int]
 
 
@@ -132,6 +133,8 @@ def formula_time(
     far behind in b/f follows many that are far ahead: see :func:`upper_bound_time`.
     """
     _check(forward_ps, backward_ps, hop_ps, depths)
+    if schedule == "interleaved":
+        raise ValueError("interleaved schedules are not priced by this version")
     if schedule == "gpipe":
         hop = max(hop_ps, default=0)
         tau = max(hop, *forward_ps) + max(hop, *backward_ps)
@@ -272,6 +275,8 @@ def upper_bound_time(
 
 def _effective(schedule: ScheduleName, in_flight: int, micro_batches: int) -> int:
     """How many micro-batches a stage really holds at once."""
+    if schedule == "interleaved":
+        raise ValueError("interleaved schedules are not priced by this version")
     return micro_batches if schedule == "gpipe" else min(in_flight, micro_batches)
 
 

@@ -1,7 +1,8 @@
 """The command line. Every command is a thin function of :mod:`planner.commands`.
 
 Exit codes: 0 an answer · 1 a bug · 2 invalid input or usage · 3 proven infeasible · 4 a limit was
-reached without a plan · 5 the plan does not belong to these inputs · 6 a gate failed.
+reached without a plan · 5 the plan does not belong to these inputs · 6 a gate failed · 7 a process
+of a run died.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from planner.commands.failure import (
 from planner.commands.import_ import imports
 from planner.commands.output import STDOUT, ReaderGone, write_text
 from planner.commands.plan import plan
+from planner.commands.profile import profile
 from planner.commands.profiles import profiles
 from planner.commands.report import report
+from planner.commands.run import run
 from planner.commands.schema import schema
 from planner.commands.shipped import FACTS, group
 from planner.commands.show import show
@@ -45,7 +48,7 @@ BROKEN_PIPE = 141
 EPILOG = (
     "Exit codes: 0 an answer, 1 a bug in the planner, 2 invalid input or usage, 3 proven "
     "infeasible, 4 a limit reached without a plan, 5 the plan does not fit these inputs, "
-    "6 a gate failed."
+    "6 a gate failed, 7 a process of a run died."
 )
 
 app = typer.Typer(
@@ -57,7 +60,18 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (plan, check, show, estimate, simulate, export, report, schema):
+for command in (
+    plan,
+    check,
+    show,
+    estimate,
+    simulate,
+    export,
+    run,
+    profile,
+    report,
+    schema,
+):
     app.command()(command)
 app.add_typer(chips, name="chips")
 app.add_typer(profiles, name="profiles")

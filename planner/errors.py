@@ -6,6 +6,7 @@
     ├── NoPlanFound       4  a limit was reached before any plan was found
     ├── StalePlanError    5  a plan does not belong to these inputs
     ├── GateFailed        6  a plan exists but misses --max-step-time, --max-cost or --min-mfu
+    ├── RunFailed         7  a process of a run died or was lost
     └── ExportError       2  a runtime cannot run this plan
 
 Anything else that escapes is a bug of the planner and ends with exit code 1.
@@ -87,6 +88,13 @@ class GateFailed(PlannerError):
 
     exit_code = 6
     code = "gate_failed"
+
+
+class RunFailed(PlannerError):
+    """A process of a training run died, or another one lost contact with it."""
+
+    exit_code = 7
+    code = "run_failed"
 
 
 class ExportError(PlannerError):

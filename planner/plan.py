@@ -11,13 +11,19 @@ import json
 from importlib import import_module
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 SCHEMA_VERSION = 1
 
 PlanClass = Literal["rectangular", "staged", "asymmetric"]
 Recompute = Literal["none", "selective", "full"]
-Schedule = Literal["1f1b", "gpipe"]
+Schedule = Literal["1f1b", "gpipe", "interleaved"]
 Interval = tuple[int, int]
 
 
@@ -111,9 +117,15 @@ class Replica(_Frozen):
 
 
 class Stage(_Frozen):
-    """Consecutive layers on the same devices."""
+    """Consecutive layers on the same devices.
+
+    Under the interleaved schedule a stage holds several ``chunks`` in order of execution;
+    ``layers`` then reaches from the first chunk's begin to the last one's end. Without chunks the
+    field is left out of the file, so that plans of older versions keep their hash.
+    """
 
     layers: Interval
+    chunks: tuple[Interval, ...] = ()
     in_flight: int
     recompute: tuple[RecomputeRange, ...]
     zero: Zero
@@ -122,6 +134,13 @@ class Stage(_Frozen):
     hop_to_next_s: float | None
     """Seconds for one micro-batch of activations to the next stage; null for the last, 0 where
     the next stage counts it as its own time."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_chunks(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        value: dict[str, Any] = handler(self)
+        if not self.chunks:
+            del value["chunks"]
+        return value
 
 
 class Pipeline(_Frozen):

@@ -42,7 +42,7 @@ def _layout(
 ) -> LayoutPipeline | None:
     stages = []
     for stage in pipeline.stages:
-        if len(stage.replicas) != 1:
+        if len(stage.replicas) != 1 or stage.chunks:
             return None
         (replica,) = stage.replicas
         islands = {where[d].name if d in where else None for d in replica.devices}

@@ -81,6 +81,9 @@ def _draft(plan: Plan, index: int, world: Restored) -> _Draft:
     pipeline = plan.pipelines[index]
     stages = pipeline.stages
     where = f"pipelines[{index}]"
+    if pipeline.schedule == "interleaved":
+        message = "interleaved pipelines are not replayed by this version"
+        raise InputError([Problem(f"{where}.schedule", message, "use 1f1b or gpipe")])
     down, up = [], []
     for s in range(len(stages) - 1):
         down.append(_hop(pipeline, s, world, where, reverse=False))

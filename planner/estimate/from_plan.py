@@ -109,6 +109,9 @@ class _Reader:
 
     def _shape(self, pipe: Pipeline, at: DataPath) -> Iterator[_Found]:
         """Layers once and in order, depths that do not deadlock, sensible micro-batches."""
+        if pipe.schedule == "interleaved":
+            message = "interleaved pipelines are not priced by this version"
+            yield _Found((*at, "schedule"), message, "use 1f1b or gpipe")
         done = 0
         for s, stage in enumerate(pipe.stages):
             first, end = stage.layers

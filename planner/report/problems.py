@@ -17,6 +17,7 @@ TITLES = {
     "stale_plan": "stale plan",
     "gate_failed": "gate failed",
     "export_refused": "export refused",
+    "run_failed": "run failed",
 }
 
 

@@ -232,9 +232,7 @@ class _Search:
             at = end + 1
         a = np.array([e[0] for e in edges], dtype=np.int64)
         b = np.array([e[1] for e in edges], dtype=np.int64)
-        boxes = _Boxes(
-            a, b, np.full_like(a, self.least), self._most(a, target), np.zeros(len(a))
-        )
+        boxes = _Boxes(a, b, np.full_like(a, self.least), self._most(a, target), np.zeros(len(a)))
         self.open = self._priced(boxes, target)
 
     def _most(self, a: Ints, target: float) -> Ints:

@@ -16,6 +16,7 @@ def check_layout(plan: Plan, world: Restored) -> list[Problem]:
     problems = [*_layer_order(plan, world)]
     for p, pipeline in enumerate(plan.pipelines):
         where = f"pipelines[{p}]"
+        problems += _interleaved(pipeline, where)
         problems += _coverage(pipeline, len(world.model.layers), where)
         problems += _depths(pipeline, where)
         problems += _rows(pipeline, where)
@@ -53,6 +54,18 @@ def _coverage(pipeline: Pipeline, layers: int, where: str) -> Iterator[Problem]:
         done = end
     if done != layers:
         yield Problem(f"{where}.stages", f"end at layer {done}, but the model has {layers} layers")
+
+
+def _interleaved(pipeline: Pipeline, where: str) -> Iterator[Problem]:
+    """Stages of several chunks can be run, but nobody prices them yet."""
+    remedy = "use 1f1b or gpipe, one interval of layers per stage"
+    if pipeline.schedule == "interleaved":
+        message = "interleaved pipelines are not priced by this version and cannot be verified"
+        yield Problem(f"{where}.schedule", message, remedy)
+    for s, stage in enumerate(pipeline.stages):
+        if stage.chunks:
+            message = "a stage of several chunks is not priced by this version"
+            yield Problem(f"{where}.stages[{s}].chunks", message, remedy)
 
 
 def _depths(pipeline: Pipeline, where: str) -> Iterator[Problem]:

@@ -1,0 +1,155 @@
+"""What every stage does next, and whether the stages wait for one another forever.
+
+A pipeline's chunks are its intervals of layers in the order of the layers. Stage s of S holds the
+chunks s, S + s, 2S + s, ... (only the first without interleaving). An operation names the chunk by
+its number on the stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from planner.errors import InputError, Problem
+from planner.plan import Interval, Pipeline, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Forward or backward of one micro-batch through one chunk of a stage."""
+
+    kind: Literal["F", "B"]
+    chunk: int
+    micro_batch: int
+
+
+Order = tuple[Operation, ...]
+
+
+def stage_chunks(stage: Stage) -> tuple[Interval, ...]:
+    """The stage's intervals of layers in order of execution."""
+    return stage.chunks or (stage.layers,)
+
+
+def pipeline_orders(pipeline: Pipeline, where: str = "pipeline") -> tuple[Order, ...]:
+    """Operations of every stage.
+
+    A stage starts as many forwards as its depth allows, then alternates one backward and one
+    forward, then drains: 1F1B; with the depth of all forwards, GPipe. Interleaved stages take
+    micro-batches in groups of at least S, each group through all of the stage's chunks before the
+    next one (Narayanan et al. 2021, section 2.2; groups are as equal as they can be). There
+    ``in_flight`` counts (chunk, micro-batch) pairs.
+
+    Raises InputError for chunks that are not dealt out in turn, and for depths at which the stages
+    wait for one another.
+    """
+    problems = list(_problems(pipeline, where))
+    if problems:
+        raise InputError(problems)
+    count, per_stage = len(pipeline.stages), len(stage_chunks(pipeline.stages[0]))
+    forwards, backwards = _sequences(pipeline.micro_batches, count, per_stage)
+    orders = tuple(
+        _alternate(forwards, backwards, _depth(pipeline, stage)) for stage in pipeline.stages
+    )
+    stuck = _stuck(orders, per_stage)
+    if stuck is not None:
+        depths = ", ".join(str(stage.in_flight) for stage in pipeline.stages)
+        message = f"the schedule deadlocks at stage {stuck} with depths {depths}"
+        enough = classic_depths(count, per_stage, pipeline.micro_batches)
+        remedy = f"{', '.join(map(str, enough))} are enough"
+        raise InputError([Problem(f"{where}.stages[{stuck}].in_flight", message, remedy)])
+    return orders
+
+
+def classic_depths(stages: int, chunks: int = 1, micro_batches: int = 1) -> tuple[int, ...]:
+    """The usual depth of every stage: S - s, or that of interleaved 1F1B in pairs."""
+    if chunks == 1:
+        return tuple(stages - s for s in range(stages))
+    group = max(len(members) for members in _groups(micro_batches, stages))
+    return tuple(2 * (stages - s - 1) + (chunks - 1) * group + 1 for s in range(stages))
+
+
+def _problems(pipeline: Pipeline, where: str) -> list[Problem]:
+    found = []
+    chunks = [stage_chunks(stage) for stage in pipeline.stages]
+    counts = {len(c) for c in chunks}
+    interleaved = pipeline.schedule == "interleaved"
+    if not interleaved and counts != {1}:
+        message = f"{pipeline.schedule} runs one chunk per stage, the stages hold several"
+        found.append(Problem(f"{where}.schedule", message, "write schedule interleaved"))
+    if len(counts) > 1:
+        message = f"the stages hold {' and '.join(map(str, sorted(counts)))} chunks"
+        found.append(Problem(f"{where}.stages", message, "give every stage as many"))
+        return found
+    dealt = [stage[v] for v in range(counts.pop()) for stage in chunks]
+    done = 0
+    for first, end in dealt:
+        if first != done or end <= first:
+            message = f"chunk [{first}, {end}) does not follow layer {done - 1}"
+            remedy = "deal the chunks out in turn: one to every stage, then again from the first"
+            found.append(Problem(f"{where}.stages", message, remedy))
+            break
+        done = end
+    return found
+
+
+def _sequences(micro_batches: int, stages: int, chunks: int) -> tuple[Order, Order]:
+    """Forwards and backwards in the order in which a stage runs them."""
+    forwards: list[Operation] = []
+    backwards: list[Operation] = []
+    groups = _groups(micro_batches, stages) if chunks > 1 else [range(micro_batches)]
+    for members in groups:
+        forwards += [Operation("F", c, i) for c in range(chunks) for i in members]
+        backwards += [Operation("B", c, i) for c in reversed(range(chunks)) for i in members]
+    return tuple(forwards), tuple(backwards)
+
+
+def _groups(micro_batches: int, stages: int) -> list[range]:
+    """As many groups as can have a micro-batch per stage; sizes differ by one at most."""
+    count = max(1, micro_batches // stages)
+    ends = [micro_batches * k // count for k in range(count + 1)]
+    return [range(first, end) for first, end in pairwise(ends)]
+
+
+def _depth(pipeline: Pipeline, stage: Stage) -> int:
+    total = pipeline.micro_batches * len(stage_chunks(stage))
+    return total if pipeline.schedule == "gpipe" else min(stage.in_flight, total)
+
+
+def _alternate(forwards: Order, backwards: Order, depth: int) -> Order:
+    """``depth`` forwards, then one backward and one forward in turn, then the other backwards."""
+    order = list(forwards[:depth])
+    for done, backward in enumerate(backwards):
+        order.append(backward)
+        if done + depth < len(forwards):
+            order.append(forwards[done + depth])
+    return tuple(order)
+
+
+def _stuck(orders: Sequence[Order], chunks: int) -> int | None:
+    """A stage that waits forever when every stage runs its order; None if all finish."""
+    stages = len(orders)
+    last = stages * chunks - 1
+    done: set[tuple[str, int, int]] = set()
+    position = [0] * stages
+    moved = True
+    while moved:
+        moved = False
+        for s, order in enumerate(orders):
+            while position[s] < len(order):
+                op = order[position[s]]
+                virtual = op.chunk * stages + s
+                if op.kind == "F":
+                    ready = virtual == 0 or ("F", virtual - 1, op.micro_batch) in done
+                else:
+                    ready = ("F", virtual, op.micro_batch) in done and (
+                        virtual == last or ("B", virtual + 1, op.micro_batch) in done
+                    )
+                if not ready:
+                    break
+                done.add((op.kind, virtual, op.micro_batch))
+                position[s] += 1
+                moved = True
+    return next((s for s, order in enumerate(orders) if position[s] < len(order)), None)
