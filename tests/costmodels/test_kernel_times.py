@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodels.compute import (
-    LAUNCH_S,
     Rates,
     core_s,
     gemm_s,
@@ -18,10 +17,12 @@ from costmodels.compute import (
     rates,
     streamed_s,
 )
+from costmodels.constants import shipped_constants
 from costmodels.layers import CoreWork, Gemm, Streamed
 from costmodels.memory import StateBytes, adam_state
 
 AT = rates(chip(), "bf16")
+LAUNCH_S = shipped_constants().launch_s
 DIM = st.integers(1, 20_000)
 
 

@@ -1,0 +1,86 @@
+"""The constants of the cost model that were fitted to measurements, each with its meaning.
+
+Values, intervals and the rows that determine them are data (``data/constants.json``), written by
+:mod:`costmodels.calibration`. They describe software and silicon in general; what belongs to one
+chip (its sustained share of the peak) is in ``data/efficiencies.json`` and reaches the formulas
+through :class:`costmodels.catalog.Chip`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from importlib.resources import files
+from typing import cast
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """One set of constants. Seconds, bytes and pure numbers.
+
+    Products: ``launch_s`` between two dependent kernels; ``k_half`` the reduction depth at which
+    half of a product's time fills and drains its pipeline; ``wave_tiles`` tiles of 128x128 by
+    which a partly filled last wave lengthens a product.
+
+    Attention: ``flash_forward`` and ``flash_backward``, the rate of the fused kernel over that of
+    a large product; ``flash_head_half``, the head size at which it reaches half of its rate;
+    ``unfused_forward`` and ``unfused_backward``, reads and writes of the score matrix;
+    ``misaligned_core``, the slow-down of unfused batched products whose head size does not divide
+    by 8 (tensor cores cannot load it).
+
+    Memory: ``stream`` is the achieved share of the memory bandwidth of elementwise kernels;
+    ``cast_passes`` the reads and writes of each operand (in elements of 16 bits) that a cast to
+    8 bits and its scaling take.
+
+    Host: ``host_forward_s`` and ``host_backward_s`` to issue a block, ``host_collective_s`` for
+    each of its all-reduces. A chip that is faster than its host waits.
+
+    Communication: ``collective_launch_s`` per collective; ``tensor_exposed``, ``context_exposed``
+    and ``expert_exposed`` are the shares of a layer's communication that no computation hides;
+    ``gradient_overlap`` the share of the last backward pass behind which gradients are reduced,
+    ``gradient_tail`` the share of the reduction that always comes after it;
+    ``shard_overlap`` the share of a layer's computation behind which its weights are gathered;
+    ``jitter`` the slow-down of a step by a factor e in hosts.
+    """
+
+    launch_s: float
+    k_half: float
+    wave_tiles: float
+    flash_forward: float
+    flash_backward: float
+    flash_head_half: float
+    unfused_forward: float
+    unfused_backward: float
+    misaligned_core: float
+    stream: float
+    cast_passes: float
+    host_forward_s: float
+    host_backward_s: float
+    host_collective_s: float
+    collective_launch_s: float
+    tensor_exposed: float
+    context_exposed: float
+    expert_exposed: float
+    gradient_overlap: float
+    gradient_tail: float
+    shard_overlap: float
+    jitter: float
+
+
+NAMES = tuple(f.name for f in fields(Constants))
+"""Names of all constants, in the order of the class."""
+
+
+@lru_cache(maxsize=1)
+def constants_data() -> dict[str, dict[str, object]]:
+    """The data file: for each constant its value, unit, interval, meaning and evidence."""
+    text = (files("costmodels") / "data" / "constants.json").read_text(encoding="utf-8")
+    return cast("dict[str, dict[str, object]]", json.loads(text)["constants"])
+
+
+@lru_cache(maxsize=1)
+def shipped_constants() -> Constants:
+    """The constants as fitted and shipped."""
+    data = constants_data()
+    return Constants(**{name: float(cast(float, data[name]["value"])) for name in NAMES})

@@ -1,0 +1,162 @@
+"""From a row to a run that the cost model prices, with every rule that filled in a gap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from costmodels.catalog import Catalog, network_kind
+from costmodels.collectives import Links
+from costmodels.memory import StateBytes, adam_state
+from costmodels.price import POLICIES
+from costmodels.step import Run
+from planner.graphs.model_graph import ModelGraph
+from planner.validate.chips import CORES_PER_CHIP, Fleet, find_fleet
+from planner.validate.fields import Unstated, count, degrees, network, precision, recompute, zero
+from planner.validate.shapes import build_model
+from planner.validate.stacks import Stack, stack_of
+from planner.validate.table import Row
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row as a run. ``recipe`` is the precision's finer name; ``open_policy``: recomputation is
+    not stated and the least that fits was taken."""
+
+    row: Row
+    graph: ModelGraph
+    run: Run
+    stack: Stack
+    recipe: str
+    hosts: int
+    notes: tuple[str, ...]
+    open_policy: bool = False
+
+
+def build_case(row: Row, catalog: Catalog) -> Case:
+    """The run of a row. Raises Unstated with the reason where it cannot be expressed."""
+    fleet = find_fleet(row, catalog)
+    built = build_model(row)
+    stack = stack_of(row)
+    rule = precision(row)
+    notes = [*fleet.notes, *built.notes]
+    chip = fleet.chip
+    job_precision = rule.job
+    if not chip.supports(job_precision):
+        job_precision = "bf16" if chip.supports("bf16") else "fp16"
+        notes.append(f"{rule.job} priced as {job_precision}: the chip has no rate for it")
+    seq = count(row, "seq")
+    if seq is None:
+        raise Unstated("seq is not stated")
+    sharing = zero(row)
+    level = sharing.level
+    tp, pp, virtual, dp, cp, ep = _degrees(row, fleet, level, notes)
+    shape = built.graph
+    blocks = len(shape.layers) - 2
+    if pp * virtual > blocks + 2:
+        raise Unstated(f"{pp} stages of {virtual} chunks, but the model has {blocks} blocks")
+    cuts = _cuts(blocks, pp)
+    gradient = rule.gradient_bytes or stack.gradient_bytes
+    state = adam_state(job_precision, gradient)
+    rows, micro_batches = _batch(row, dp, pp, notes)
+    policy = recompute(row)
+    shard = min(sharing.shard or dp * cp, dp * cp) if level else 1
+    run = Run(
+        layers=tuple(layer.shape for layer in shape.layers),
+        cuts=cuts,
+        chip=chip,
+        links=_links(row, fleet, notes),
+        seq_len=seq,
+        precision=job_precision,
+        state=state,
+        tp=tp,
+        cp=cp,
+        ep=ep,
+        dp=dp,
+        virtual=virtual,
+        rows=rows,
+        micro_batches=micro_batches,
+        policy=POLICIES.index(policy or "none"),
+        zero=level,
+        shard=shard,
+        sequence_parallel=_sequence_parallel(row, tp, stack),
+        flash=stack.flash,
+        overlap=stack.overlap,
+        imbalance=1.0 if stack.balanced else 1.1,
+    )
+    hosts = -(-fleet.chips // fleet.per_node)
+    return Case(row, shape, run, stack, rule.recipe, hosts, tuple(notes), policy is None)
+
+
+def _degrees(
+    row: Row, fleet: Fleet, level: int, notes: list[str]
+) -> tuple[int, int, int, int, int, int]:
+    given = degrees(row)
+    tp, pp, cp, dp = given["TP"], given["PP"], given["CP"], given["DP"]
+    if tp is None and pp is None and dp is None:
+        if level < 3:
+            raise Unstated("the parallel layout is not stated")
+        notes.append("sharded over all chips, no other parallelism")
+    tp, pp, cp = tp or 1, pp or 1, cp or 1
+    cores = CORES_PER_CHIP.get(fleet.chip.id, 1)
+    if cores > 1 and tp * pp * cp * (dp or 1) > fleet.chips and tp % cores == 0:
+        notes.append(f"degrees count cores, {cores} on a chip: tp {tp} is {tp // cores} chips")
+        tp //= cores
+    chips = tp * pp * cp
+    if fleet.chips % chips:
+        raise Unstated(f"tp {tp} × pp {pp} × cp {cp} = {chips} does not divide {fleet.chips} chips")
+    if dp is not None and chips * dp != fleet.chips:
+        notes.append(f"dp {fleet.chips // chips}: what the chips leave (the row says {dp})")
+    dp = fleet.chips // chips
+    ep = given["EP"] or 1
+    if ep > 1 and tp * cp * dp % ep:
+        raise Unstated(f"ep {ep} does not divide the {tp * cp * dp} chips of a stage")
+    virtual = given["VPP"]
+    if virtual is None and pp > 1 and "interleaved" in row["notes"].lower():
+        virtual = 2
+        notes.append("interleaved, chunks not stated: 2")
+    return tp, pp, virtual or 1, dp, cp, ep
+
+
+def _cuts(blocks: int, pp: int) -> tuple[int, ...]:
+    base, extra = divmod(blocks, pp)
+    sizes = [base + (1 if s < extra else 0) for s in range(pp)]
+    cuts = [0]
+    for size in sizes:
+        cuts.append(cuts[-1] + size)
+    return tuple([0, *[c + 1 for c in cuts[1:-1]], blocks + 2])
+
+
+def _batch(row: Row, dp: int, pp: int, notes: list[str]) -> tuple[int, int]:
+    rows, batch = count(row, "micro_batch"), count(row, "global_batch")
+    if batch is None:
+        rows = rows or 1
+        each = 4 * pp if pp > 1 else 1
+        notes.append(f"global batch {rows * each * dp}: {each} micro-batches per pipeline")
+        return rows, each
+    per = max(1, round(batch / dp))
+    if rows is None:
+        rows = next(r for r in (4, 2, 1) if per % r == 0) if pp == 1 else 1
+        notes.append(f"{rows} rows per micro-batch")
+    rows = min(rows, per)
+    return rows, max(1, round(per / rows))
+
+
+def _sequence_parallel(row: Row, tp: int, stack: Stack) -> bool:
+    text = row["sequence_parallel"].lower()
+    if tp == 1:
+        return False
+    if text:
+        return text in ("yes", "true", "1")
+    return stack.flash
+
+
+def _links(row: Row, fleet: Fleet, notes: list[str]) -> Links:
+    chip = fleet.chip
+    fabric = chip.fabric or chip.host_fabric
+    found = network(row, fleet.per_node, chip.nic_bytes_per_s)
+    if found is None or fleet.chips <= fleet.per_fabric:
+        return Links(fabric, fleet.per_fabric)
+    kind = network_kind(found.kind)
+    ports = max(1, round(found.per_host / (50e9)))
+    port = kind.achievable(found.per_host, ports) / fleet.per_node
+    return Links(fabric, fleet.per_fabric, port, kind.latency_s)

@@ -1,0 +1,62 @@
+"""The software generation that a run used: an efficiency belongs to a chip *and* a generation.
+
+A generation is recognised by words of the row that describe the run (family, source, precision,
+notes), in the order of the table. What a generation could not do yet (fused attention, reducing
+gradients behind the backward pass) follows from it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from planner.validate.table import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A software generation. ``pattern`` is looked for in what the row says of itself."""
+
+    name: str
+    pattern: str
+    flash: bool = True
+    overlap: bool = True
+    gradient_bytes: int = 4
+    balanced: bool = False
+    """Whether routers were forced to spread tokens evenly."""
+
+
+STACKS = (
+    Stack("megatron-bridge-25.09", r"container 25\.0?9", balanced=True),
+    Stack("megatron-bridge-25.11", r"container 25\.1[0-2]", balanced=True),
+    Stack("megatron-bridge-26.02", r"container 26\.0?[1-3]\b", balanced=True),
+    Stack("megatron-bridge-26.04", r"container 26\.0?[45]\b", balanced=True),
+    Stack("megatron-bridge-26.06", r"container 26\.(0?[6-9]|1[0-2])\b", balanced=True),
+    Stack("mlperf-5", r"mlperf-?v?5|training_results_v5"),
+    Stack("mlperf-4", r"mlperf-?v?4|training_results_v4"),
+    Stack("nemo-24", r"nemo[- ]?24|nemo-longseq|nemo24"),
+    Stack("nemo-25", r"\bnemo\b"),
+    Stack("megatron-deepspeed", r"megatron-deepspeed|bloom|vtrain|sailor", False, False, 2),
+    Stack("megatron-2021", r"megatron-sc21|korthikanti|sc21", False, False, 4),
+    Stack("llm-foundry", r"llm-?foundry|mosaicml"),
+    Stack("torchtitan", r"torchtitan"),
+    Stack("maxtext", r"maxtext|tpu-recipes|tpu-ironwood|jax", gradient_bytes=4),
+    Stack("modellink", r"modellink|mindspeed|ascend"),
+    Stack("neuron", r"neuron|trn1|trn2"),
+    Stack("internevo", r"internevo|internlm"),
+    Stack("nanotron", r"nanotron|playbook|ultrascale"),
+    Stack("megatron-deepspeed-2", r"deepspeed"),
+    Stack("megatron-core", r"megatron|flagscale|flagperf|mcore"),
+    Stack("fsdp", r"fsdp"),
+)
+"""Every generation that is told apart, the most particular first."""
+
+UNKNOWN = Stack("unknown", "")
+"""Runs of no known generation: the chip's own mean applies."""
+
+
+def stack_of(row: Row) -> Stack:
+    """The generation of a row."""
+    words = ("family", "source", "precision", "address", "notes")
+    text = " ".join(row[word] for word in words).lower()
+    return next((s for s in STACKS if re.search(s.pattern, text)), UNKNOWN)
