@@ -131,9 +131,7 @@ def _input_widths(matmuls: tuple[Matmul, ...] | list[Matmul]) -> list[int]:
     return sorted({m.inputs for m in matmuls if m.split != "row"})
 
 
-def _scores_bytes(
-    shape: LayerShape, rows: int, seq_len: int, split: Division, size: int
-) -> int:
+def _scores_bytes(shape: LayerShape, rows: int, seq_len: int, split: Division, size: int) -> int:
     """Kept scores: the softmax, and for GPT its dropout's mask and output (5 bytes in 16 bits)."""
     if shape.attention is None:
         return 0
@@ -142,9 +140,7 @@ def _scores_bytes(
     return rows * heads * seq_len * divide(seq_len, split.cp) * per_score
 
 
-def _score_gradients(
-    shape: LayerShape, rows: int, seq_len: int, split: Division, size: int
-) -> int:
+def _score_gradients(shape: LayerShape, rows: int, seq_len: int, split: Division, size: int) -> int:
     """Gradients of the softmax's output and input, both alive at once."""
     if shape.attention is None:
         return 0
@@ -152,9 +148,7 @@ def _score_gradients(
     return 2 * rows * heads * seq_len * divide(seq_len, split.cp) * size
 
 
-def _gradient_bytes(
-    shape: LayerShape, tokens: int, split: Division, size: int
-) -> tuple[int, int]:
+def _gradient_bytes(shape: LayerShape, tokens: int, split: Division, size: int) -> tuple[int, int]:
     """Gradients of inner tensors that are alive together: in attention, in the MLP."""
     parts, a, tp = anatomy(shape), shape.attention, split.tp
     attention = 0

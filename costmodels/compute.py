@@ -8,8 +8,9 @@ with P the dense peak, e the chip's sustained share of it, and shape terms that 
 product be faster:
 
 - s_a, alignment: m, n and k count as the next multiples of 64 (the tiles do the work anyway);
-- s_w, waves: the last wave of 128x128 tiles fills the cores in part; on average this costs the
-  time of ``wave_tiles`` tiles more, s_w = tiles/(tiles + wave_tiles);
+- s_w, waves: tiles run on the chip's cores in waves and the last one fills them in part. A
+  library takes the tile size that ends first, large tiles being the more efficient ones;
+  ``wave_fill`` of a wave is lost where it is not full (1: all of it);
 - s_k, reduction: filling and draining the pipeline of a tile, s_k = k/(k + k_half).
 
 In 8 bits each operand is cast first, which moves memory: on small products that eats the gain.
@@ -27,8 +28,12 @@ from costmodels.memory import StateBytes
 from costmodels.shapes import LayerKind
 from costmodels.units import bytes_of
 
+NARROW = ("fp8", "fp4")
+"""Precisions to which operands are cast for a product; everything else stays in 16 bits."""
+
 _TILE = 64
-_TILE_ELEMENTS = 128 * 128
+_CORES = 108
+"""Cores of a chip whose number is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +47,16 @@ class Rates:
     memory: float
     element_bytes: int
     casts: bool = False
+    cores: int = _CORES
 
 
 def rates(chip: Chip, precision: str) -> Rates:
     """Sustained rates. LookupError if the chip does not have the precision.
 
-    Attention, the head and routers stay in 16 bits when the other products run in fp8.
+    Attention and the head stay in 16 bits when the other products run in fp8 or fp4.
     """
     wide = precision
-    if precision == "fp8":
+    if precision in NARROW:
         wide = "bf16" if chip.supports("bf16") else "fp16"
     sustained = chip.peak(wide) * chip.sustained(wide)
     return Rates(
@@ -59,7 +65,8 @@ def rates(chip: Chip, precision: str) -> Rates:
         core=sustained * chip.attention,
         memory=chip.memory_bandwidth,
         element_bytes=bytes_of(precision),
-        casts=precision == "fp8",
+        casts=precision in NARROW,
+        cores=chip.cores or _CORES,
     )
 
 
@@ -68,9 +75,13 @@ def product_s(
 ) -> float:
     """Seconds of ``count`` equal products in one kernel at ``flops`` FLOP/s sustained."""
     c = c or shipped_constants()
-    rows, columns = -(-m // _TILE) * _TILE, -(-n // _TILE) * _TILE
     depth = -(-k // _TILE) * _TILE + c.k_half
-    busy = 2.0 * (count * rows * columns + c.wave_tiles * _TILE_ELEMENTS) * depth / flops
+    fewest = float("inf")
+    for high, wide, share in c.tiles:
+        tiles = count * -(-m // high) * -(-n // wide) / at.cores
+        waves = tiles + c.wave_fill * (-(-tiles // 1) - tiles)
+        fewest = min(fewest, waves * high * wide / share)
+    busy = 2.0 * fewest * at.cores * depth / flops
     moved = count * (m * k + k * n + m * n) * at.element_bytes / at.memory
     return (busy if busy > moved else moved) + c.launch_s
 
@@ -121,19 +132,25 @@ def _flash_s(core: CoreWork, at: Rates, c: Constants) -> tuple[float, float]:
 def _unfused_s(core: CoreWork, at: Rates, c: Constants) -> tuple[float, float]:
     """Two batched products over the whole square, and passes over the stored scores.
 
-    Tensor cores load heads of a multiple of 8 elements; others run ``misaligned_core`` slower.
+    Tensor cores load heads of a multiple of 8 elements at full speed; each power of two less takes
+    the cube root of ``misaligned_core``, so that odd heads run slower by all of it.
     """
     s, batch = core.seq_len, core.rows * core.heads
     queries = -(-s // core.context_parallel)
     scores = product_s(queries, s, core.qk_head_dim, batch, at.wide, at, c)
     values = product_s(queries, core.v_head_dim, s, batch, at.wide, at, c)
-    if core.qk_head_dim % 8 or core.v_head_dim % 8:
-        scores, values = scores * c.misaligned_core, values * c.misaligned_core
+    slow = c.misaligned_core ** (_missing_twos(core.qk_head_dim, core.v_head_dim) / 3)
+    scores, values = scores * slow, values * slow
     one_pass = batch * float(queries) * s * at.element_bytes / (at.memory * c.stream)
     forward = scores + values + c.unfused_forward * one_pass + 3 * c.launch_s
     # Each product has two gradients of the same size.
     backward = 2 * (scores + values) + c.unfused_backward * one_pass + 3 * c.launch_s
     return forward, backward
+
+
+def _missing_twos(*sizes: int) -> int:
+    """How many powers of two the least aligned size lacks to divide by 8."""
+    return max(3 - min(3, (size & -size).bit_length() - 1) for size in sizes)
 
 
 def streamed_s(streamed: Streamed, at: Rates, c: Constants | None = None) -> float:
@@ -151,18 +168,19 @@ def generic_s(flops: float, moved: float, at: Rates, c: Constants | None = None)
 
 
 def host_floor_s(
-    kind: LayerKind, collectives: float, c: Constants | None = None
+    kind: LayerKind, collectives: float, c: Constants | None = None, experts: int = 0
 ) -> tuple[float, float]:
     """Seconds that the host needs to issue a layer's kernels: forward, backward.
 
     Only blocks have many small kernels; ``collectives`` are the all-reduces of one pass, an
-    all-gather or a reduce-scatter being half of one.
+    all-gather or a reduce-scatter being half of one; ``experts`` lie on the chip and each has
+    products of its own.
     """
     if kind != "block":
         return 0.0, 0.0
     c = c or shipped_constants()
-    calls = collectives * c.host_collective_s
-    return c.host_forward_s + calls, c.host_backward_s + calls
+    calls = collectives * c.host_collective_s + experts * c.host_expert_s
+    return c.host_forward_s + calls, c.host_backward_s + calls + experts * c.host_expert_s
 
 
 def optimizer_update_s(

@@ -20,8 +20,9 @@ class Constants:
     """One set of constants. Seconds, bytes and pure numbers.
 
     Products: ``launch_s`` between two dependent kernels; ``k_half`` the reduction depth at which
-    half of a product's time fills and drains its pipeline; ``wave_tiles`` tiles of 128x128 by
-    which a partly filled last wave lengthens a product.
+    half of a product's time fills and drains its pipeline; ``wave_fill`` the share of the cores'
+    idle time in a partly filled last wave that is really lost; ``tile_128``, ``tile_64`` and
+    ``tile_32`` the rates of tiles of 128x128, 128x64 and 64x64 over that of 256x128.
 
     Attention: ``flash_forward`` and ``flash_backward``, the rate of the fused kernel over that of
     a large product; ``flash_head_half``, the head size at which it reaches half of its rate;
@@ -30,23 +31,28 @@ class Constants:
     by 8 (tensor cores cannot load it).
 
     Memory: ``stream`` is the achieved share of the memory bandwidth of elementwise kernels;
+    ``accumulate`` passes of reading and writing the accumulated gradients per micro-batch;
     ``cast_passes`` the reads and writes of each operand (in elements of 16 bits) that a cast to
     8 bits and its scaling take.
 
     Host: ``host_forward_s`` and ``host_backward_s`` to issue a block, ``host_collective_s`` for
-    each of its all-reduces. A chip that is faster than its host waits.
+    each of its all-reduces, ``host_expert_s`` for each expert that lies on the chip. A chip that is faster than its host waits.
 
     Communication: ``collective_launch_s`` per collective; ``tensor_exposed``, ``context_exposed``
     and ``expert_exposed`` are the shares of a layer's communication that no computation hides;
     ``gradient_overlap`` the share of the last backward pass behind which gradients are reduced,
     ``gradient_tail`` the share of the reduction that always comes after it;
-    ``shard_overlap`` the share of a layer's computation behind which its weights are gathered;
+    ``shard_overlap`` the share of a layer's computation behind which its weights are gathered,
+    ``shard_exposed`` the share of that communication that computation always feels;
     ``jitter`` the slow-down of a step by a factor e in hosts.
     """
 
     launch_s: float
     k_half: float
-    wave_tiles: float
+    wave_fill: float
+    tile_128: float
+    tile_64: float
+    tile_32: float
     flash_forward: float
     flash_backward: float
     flash_head_half: float
@@ -54,10 +60,12 @@ class Constants:
     unfused_backward: float
     misaligned_core: float
     stream: float
+    accumulate: float
     cast_passes: float
     host_forward_s: float
     host_backward_s: float
     host_collective_s: float
+    host_expert_s: float
     collective_launch_s: float
     tensor_exposed: float
     context_exposed: float
@@ -65,7 +73,18 @@ class Constants:
     gradient_overlap: float
     gradient_tail: float
     shard_overlap: float
+    shard_exposed: float
     jitter: float
+
+    @property
+    def tiles(self) -> tuple[tuple[int, int, float], ...]:
+        """Height, width and relative rate of the tiles that a product may be cut into."""
+        return (
+            (256, 128, 1.0),
+            (128, 128, self.tile_128),
+            (128, 64, self.tile_64),
+            (64, 64, self.tile_32),
+        )
 
 
 NAMES = tuple(f.name for f in fields(Constants))

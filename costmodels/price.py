@@ -32,6 +32,9 @@ class LayerConfig:
     ``expert_tp`` (None: ``tp`` where ``ep`` is 1, else 1). Chips are numbered tensor parallel
     fastest, then context parallel. ``island`` chips share the fabric, 0 any number; a group that
     is larger goes out over ``port`` bytes/s per chip with hops of ``port_latency_s``.
+    ``early_stop``: full recomputation ends at the last tensor that the backward pass reads, as
+    PyTorch's checkpoints do, and so skips the last product of the block. The weight gradient of
+    every micro-batch is added to an accumulator of ``gradient_bytes`` per parameter.
     """
 
     rows: int
@@ -47,6 +50,8 @@ class LayerConfig:
     island: int = 0
     port: float = 0.0
     port_latency_s: float = 0.0
+    early_stop: bool = False
+    gradient_bytes: int = 2
 
     @property
     def division(self) -> Division:
@@ -145,13 +150,16 @@ def price_with(
     generic = generic_s(work.generic_flops, work.generic_bytes, at, c) / derate
     forward = product[0] + core[0] + streamed[0] + loss[0] + generic
     backward_input = product[1] + core[1] + loss[1] + generic
-    backward_weight = product[2] + generic
+    added = 2 * config.gradient_bytes * c.accumulate * work.parameters
+    adding = added / (at.memory * c.stream) / derate
+    backward_weight = product[2] + generic + adding
     if shape.kind == "embedding":  # token ids have no gradient
         backward_weight += streamed[1]
     else:
         backward_input += streamed[1]
     calls = sum(1.0 if k.kind == "all_reduce" else 0.5 for k in work.tp_forward)
-    host = [t / derate for t in host_floor_s(shape.kind, calls, c)]
+    experts = max((g.count for g in work.gemms), default=0)
+    host = [t / derate for t in host_floor_s(shape.kind, calls, c, experts if experts > 1 else 0)]
     waiting = (
         max(0.0, host[0] - forward),
         max(0.0, host[1] - backward_input - backward_weight),
@@ -163,6 +171,9 @@ def price_with(
     back = _exposed_s(work.tp_backward, config, links, core[1], c)
     comm_forward, comm_backward = sum(there), sum(back)
     repeated = shape.kind in ("block", "generic")
+    skipped = 0.0
+    if config.early_stop and shape.kind == "block" and work.gemms:
+        skipped = min(gemm_s(work.gemms[-1], at, c)[0] / derate, 0.5 * forward)
     return LayerPrice(
         forward_s=forward,
         backward_input_s=backward_input,
@@ -172,7 +183,7 @@ def price_with(
         recompute_s=(
             0.0,
             0.0 if flash else core[0],
-            forward + comm_forward if repeated else 0.0,
+            forward + comm_forward - skipped if repeated else 0.0,
         ),
         parameters=work.parameters,
         activation_bytes=memory.kept,
@@ -184,6 +195,7 @@ def price_with(
             ("lookup" if shape.kind == "embedding" else "norms and elementwise", sum(streamed)),
             ("softmax and loss", sum(loss)),
             ("layer totals", 3 * generic),
+            ("adding gradients", adding),
             ("waiting for the host", sum(waiting)),
             ("tensor-parallel communication", there[0] + back[0]),
             ("context-parallel communication", there[1] + back[1]),
@@ -212,7 +224,11 @@ def _items(*parts: tuple[str, float]) -> tuple[tuple[str, float], ...]:
 
 
 def _exposed_s(
-    collectives: tuple[Collective, ...], config: LayerConfig, links: Links, core: float, c: Constants
+    collectives: tuple[Collective, ...],
+    config: LayerConfig,
+    links: Links,
+    core: float,
+    c: Constants,
 ) -> tuple[float, float, float]:
     """What computation does not hide: tensor, context (behind the core), expert parallel."""
     tensor = context = expert = 0.0

@@ -61,6 +61,7 @@ class Run:
     sequence_parallel: bool = False
     flash: bool = True
     overlap: bool = True
+    early_stop: bool = False
     schedule: ScheduleName = "1f1b"
     imbalance: float = 1.0
     derate: float = 1.0
@@ -102,6 +103,8 @@ class Run:
             island=self.links.island,
             port=self.links.port,
             port_latency_s=self.links.latency_s,
+            early_stop=self.early_stop,
+            gradient_bytes=self.state.gradient,
         )
 
 
@@ -176,7 +179,9 @@ def _stages(run: Run, c: Constants, price: PriceLayer | None) -> tuple[StageCost
         gather = [sum(sharded[shape][way] for shape in own) for way in (0, 1)]
         forward = sum(p.forward_s + p.tp_comm_forward_s for p in prices)
         backward = sum(
-            p.backward_input_s + p.backward_weight_s + p.recompute_s[run.policy]
+            p.backward_input_s
+            + p.backward_weight_s
+            + p.recompute_s[run.policy]
             + p.tp_comm_backward_s
             for p in prices
         )
@@ -209,11 +214,13 @@ def _gather_s(run: Run, layer: LayerPrice, c: Constants) -> tuple[float, float]:
             )
     backward_s = layer.backward_input_s + layer.backward_weight_s + layer.recompute_s[run.policy]
     if run.zero == 2:
-        return 0.0, max(0.0, scatter - c.shard_overlap * backward_s)
-    return (
-        max(0.0, gather - c.shard_overlap * layer.forward_s),
-        max(0.0, gather + scatter - c.shard_overlap * backward_s),
-    )
+        return 0.0, _beside(scatter, backward_s, c)
+    return _beside(gather, layer.forward_s, c), _beside(gather + scatter, backward_s, c)
+
+
+def _beside(communication: float, computation: float, c: Constants) -> float:
+    """Seconds that communication adds to the computation beside which it runs."""
+    return max(c.shard_exposed * communication, communication - c.shard_overlap * computation)
 
 
 def _expert_group(run: Run, replicas: int) -> tuple[int, int]:

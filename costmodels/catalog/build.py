@@ -70,6 +70,7 @@ def build_chip(record: Record, records: Mapping[str, Record]) -> Chip:
         architecture=text(record, "architecture"),
         bridge=bridge,
         devices_per_package=package,
+        cores=int(number(record, "cores") or 0),
         assumed=tuple(map(str, stated)) if isinstance(stated, list | tuple) else tuple(notes),
     )
 

@@ -49,7 +49,8 @@ class Chip:
     generation. ``devices_per_package`` is 2 where software sees two devices in one package.
     ``sustained_shares`` are measured shares of the peak that products sustain in training, by
     precision; a precision without one falls back to ``gemm_fraction`` less :data:`SUSTAINED`.
-    ``attention`` is the rate of fused attention over that of the reference chips.
+    ``attention`` is the rate of fused attention over that of the reference chips. ``cores`` is how
+    many tiles of a product run at once (streaming multiprocessors), 0 where that is not known.
     ``assumed`` lists, as sentences, every figure that was judged and not read.
     """
 
@@ -75,6 +76,7 @@ class Chip:
     devices_per_package: int = 1
     sustained_shares: tuple[tuple[str, float], ...] = ()
     attention: float = 1.0
+    cores: int = 0
     assumed: tuple[str, ...] = ()
 
     def sustained(self, precision: str) -> float:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from costmodels.catalog import Catalog, network_kind
 from costmodels.collectives import Links
-from costmodels.memory import StateBytes, adam_state
+from costmodels.footprint import run_footprint
+from costmodels.memory import adam_state
 from costmodels.price import POLICIES
-from costmodels.step import Run
+from costmodels.step import Run, price_step
 from planner.graphs.model_graph import ModelGraph
 from planner.validate.chips import CORES_PER_CHIP, Fleet, find_fleet
 from planner.validate.fields import Unstated, count, degrees, network, precision, recompute, zero
@@ -56,6 +57,9 @@ def build_case(row: Row, catalog: Catalog) -> Case:
         raise Unstated(f"{pp} stages of {virtual} chunks, but the model has {blocks} blocks")
     cuts = _cuts(blocks, pp)
     gradient = rule.gradient_bytes or stack.gradient_bytes
+    if not sharing.stated and stack.shards_optimizer and dp * cp > 1:
+        level = 1
+        notes.append("optimizer sharded over the replicas (ZeRO-1): the runtime's default")
     state = adam_state(job_precision, gradient)
     rows, micro_batches = _batch(row, dp, pp, notes)
     policy = recompute(row)
@@ -81,10 +85,25 @@ def build_case(row: Row, catalog: Catalog) -> Case:
         sequence_parallel=_sequence_parallel(row, tp, stack),
         flash=stack.flash,
         overlap=stack.overlap,
+        early_stop=stack.early_stop,
         imbalance=1.0 if stack.balanced else 1.1,
     )
     hosts = -(-fleet.chips // fleet.per_node)
+    if policy is None and stack.tuned:
+        notes.append("recomputation none: a tuned recipe")
+    elif policy is None:
+        run = _least_recomputation(run, notes)
     return Case(row, shape, run, stack, rule.recipe, hosts, tuple(notes), policy is None)
+
+
+def _least_recomputation(run: Run, notes: list[str]) -> Run:
+    """Recomputation is not stated: the least that fits the chip, all of it where none does."""
+    stages = price_step(run, exact=False).stages
+    for policy, name in enumerate(POLICIES):
+        if name == POLICIES[-1] or run_footprint(run, stages, policy).fits:
+            notes.append(f"recomputation {name}: the least that fits")
+            return replace(run, policy=policy)
+    return run
 
 
 def _degrees(
@@ -118,8 +137,13 @@ def _degrees(
 
 
 def _cuts(blocks: int, pp: int) -> tuple[int, ...]:
+    """First layers of the stages: blocks evenly; where only blocks, embedding and head together
+    divide by the stages, these two count as blocks."""
     base, extra = divmod(blocks, pp)
     sizes = [base + (1 if s < extra else 0) for s in range(pp)]
+    if extra and (blocks + 2) % pp == 0 and pp > 1:
+        each = (blocks + 2) // pp
+        sizes = [each - 1, *[each] * (pp - 2), each - 1]
     cuts = [0]
     for size in sizes:
         cuts.append(cuts[-1] + size)

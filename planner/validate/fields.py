@@ -61,7 +61,7 @@ def precision(row: Row) -> PrecisionRule:
         return PrecisionRule("fp16" if "fp16" in text else "bf16", "16")
     if "fp4" in text:
         # MLPerf lists "FP8 or NVFP4"; vendors' tables say NVFP4 alone.
-        return PrecisionRule("fp8", "fp8" if "fp8" in text else "fp4")
+        return PrecisionRule("fp8", "fp8") if "fp8" in text else PrecisionRule("fp4", "fp4")
     if "int8" in text:
         return PrecisionRule("fp8", "int8")
     if "fp8" in text:
@@ -104,6 +104,8 @@ def zero(row: Row) -> ZeroRule:
 def recompute(row: Row) -> Recompute | None:
     """The policy; None where the source leaves it to a recipe or does not say."""
     text = row["recompute"].lower()
+    if re.search(r"\brecompute\b[^.;]*\bnot in the table", row["notes"].lower()):
+        return None
     if text.startswith("full") or "offloaded" in text:
         return "full"
     if text.startswith("none/selective") or "minimal" in text or "partial" in text:

@@ -7,7 +7,7 @@ MLP's width and kind by the family, the vocabulary by the tokenizer that the nam
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.graphs.model_graph import Layer, ModelGraph, TensorEdge
 from planner.inputs import layer_parts as parts
@@ -21,6 +21,9 @@ PUBLIC: Mapping[str, Mapping[str, int]] = {
     "llama-2-13b": {"layers": 40, "hidden": 5120, "heads": 40, "ffn": 13824, "vocab": 32000},
 }
 """Widths of public models that tables name without giving them."""
+
+MISTRAL_WINDOW = 4096
+OSS_WINDOW = 128
 
 _GATED = (
     "llama", "mistral", "mixtral", "qwen", "gemma", "aquila", "baichuan", "glm", "internlm",
@@ -63,11 +66,12 @@ def build_model(row: Row) -> Built:
             raise Unstated(f"{column} is not stated")
         return value
 
-    layers, hidden, heads = width("layers"), width("hidden"), width("heads")
+    hidden, heads = width("hidden"), width("heads")
     vocab = count(row, "vocab") or known.get("vocab")
     if vocab is None:
         vocab = next((v for w, v in _VOCABULARIES if w in low), _DEFAULT_VOCABULARY)
         notes.append(f"vocabulary {vocab}: of the family")
+    layers = _layers(row, hidden, vocab, notes) or width("layers")
     dense, expert = ffn(row)
     dense = dense or known.get("ffn")
     if dense is None and expert is None:
@@ -80,8 +84,23 @@ def build_model(row: Row) -> Built:
         attention = _attention(row, low, hidden, heads, notes)
         body = _mlp(row, low, hidden, dense, expert, gated, notes)
         bodies = [attention + body] * layers
+        if ("gpt oss" in low or "gpt-oss" in low) and attention.attention is not None:
+            notes.append(f"every second block attends over a window of {OSS_WINDOW} tokens")
+            core = replace(attention.attention, window=OSS_WINDOW)
+            near = replace(attention, attention=core) + body
+            bodies = [near if i % 2 == 0 else bodies[0] for i in range(layers)]
     tied = any(w in low for w in _TIED) and "gpt oss" not in low and "gpt-oss" not in low
     return Built(_graph(name, hidden, vocab, bodies, tied), tuple(notes))
+
+
+def _layers(row: Row, hidden: int, vocab: int, notes: list[str]) -> int | None:
+    """Blocks from the parameter count, where the source says that its layers are inferred."""
+    billions = number(row, "params_B")
+    if billions is None or "layers inferred" not in row["notes"].lower():
+        return None
+    layers = round((billions * 1e9 - vocab * hidden) / (12 * hidden * hidden))
+    notes.append(f"{layers} blocks: {billions:g}e9 parameters less the vocabulary")
+    return max(1, layers)
 
 
 def _gated(
@@ -122,7 +141,7 @@ def _attention(row: Row, low: str, hidden: int, heads: int, notes: list[str]) ->
         dim = 128
     elif "gpt oss" in low or "gpt-oss" in low:
         dim = 64
-    return parts.fused_attention(
+    part = parts.fused_attention(
         hidden,
         heads,
         kv_heads,
@@ -130,7 +149,11 @@ def _attention(row: Row, low: str, hidden: int, heads: int, notes: list[str]) ->
         qkv_name="self_attn.qkv_proj",
         out_name="self_attn.o_proj",
         bias=not any(w in low for w in _GATED),
-    ) + parts.norms(hidden, count=2)
+    )
+    if "mistral" in low and part.attention is not None:
+        notes.append(f"attention over a window of {MISTRAL_WINDOW} tokens, as published")
+        part = replace(part, attention=replace(part.attention, window=MISTRAL_WINDOW))
+    return part + parts.norms(hidden, count=2)
 
 
 def _mlp(
