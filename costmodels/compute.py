@@ -107,10 +107,18 @@ def gemm_s(
     return forward, inputs, weights
 
 
-def core_s(core: CoreWork, at: Rates, c: Constants | None = None) -> tuple[float, float]:
-    """Seconds of the attention core: forward, backward."""
+def core_s(
+    core: CoreWork, at: Rates, c: Constants | None = None, *, fused_softmax: bool = True
+) -> tuple[float, float]:
+    """Seconds of the attention core: forward, backward.
+
+    ``fused_softmax`` False: unfused attention whose scale, mask, softmax and casts are kernels of
+    their own.
+    """
     c = c or shipped_constants()
-    return _flash_s(core, at, c) if core.flash else _unfused_s(core, at, c)
+    if core.flash:
+        return _flash_s(core, at, c)
+    return _unfused_s(core, at, c, 1.0 if fused_softmax else c.eager_softmax)
 
 
 def _flash_s(core: CoreWork, at: Rates, c: Constants) -> tuple[float, float]:
@@ -129,7 +137,7 @@ def _flash_s(core: CoreWork, at: Rates, c: Constants) -> tuple[float, float]:
     return forward + c.launch_s, backward + 2 * c.launch_s
 
 
-def _unfused_s(core: CoreWork, at: Rates, c: Constants) -> tuple[float, float]:
+def _unfused_s(core: CoreWork, at: Rates, c: Constants, passes: float) -> tuple[float, float]:
     """Two batched products over the whole square, and passes over the stored scores.
 
     Tensor cores load heads of a multiple of 8 elements at full speed; each power of two less takes
@@ -141,7 +149,7 @@ def _unfused_s(core: CoreWork, at: Rates, c: Constants) -> tuple[float, float]:
     values = product_s(queries, core.v_head_dim, s, batch, at.wide, at, c)
     slow = c.misaligned_core ** (_missing_twos(core.qk_head_dim, core.v_head_dim) / 3)
     scores, values = scores * slow, values * slow
-    one_pass = batch * float(queries) * s * at.element_bytes / (at.memory * c.stream)
+    one_pass = passes * batch * float(queries) * s * at.element_bytes / (at.memory * c.stream)
     forward = scores + values + c.unfused_forward * one_pass + 3 * c.launch_s
     # Each product has two gradients of the same size.
     backward = 2 * (scores + values) + c.unfused_backward * one_pass + 3 * c.launch_s

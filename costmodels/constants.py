@@ -26,21 +26,25 @@ class Constants:
 
     Attention: ``flash_forward`` and ``flash_backward``, the rate of the fused kernel over that of
     a large product; ``flash_head_half``, the head size at which it reaches half of its rate;
-    ``unfused_forward`` and ``unfused_backward``, reads and writes of the score matrix;
+    ``unfused_forward`` and ``unfused_backward``, reads and writes of the score matrix,
+    ``eager_softmax`` times as many where scale, mask, softmax and casts are not one kernel;
     ``misaligned_core``, the slow-down of unfused batched products whose head size does not divide
     by 8 (tensor cores cannot load it).
 
     Memory: ``stream`` is the achieved share of the memory bandwidth of elementwise kernels;
+    ``eager_passes`` times as many bytes where elementwise kernels are not fused;
     ``accumulate`` passes of reading and writing the accumulated gradients per micro-batch;
     ``cast_passes`` the reads and writes of each operand (in elements of 16 bits) that a cast to
     8 bits and its scaling take.
 
     Host: ``host_forward_s`` and ``host_backward_s`` to issue a block, ``host_collective_s`` for
-    each of its all-reduces, ``host_expert_s`` for each expert that lies on the chip. A chip that is faster than its host waits.
+    each of its all-reduces, ``host_expert_s`` for each expert that lies on the chip; ``slow_host`` times
+    as long in runtimes that issue every kernel from Python. A chip that is faster than its host waits.
 
     Communication: ``collective_launch_s`` per collective; ``tensor_exposed``, ``context_exposed``
     and ``expert_exposed`` are the shares of a layer's communication that no computation hides;
-    ``gradient_overlap`` the share of the last backward pass behind which gradients are reduced,
+    ``gradient_overlap`` the share of the last backward (and, sharded, the next forward) pass behind
+    which gradients are reduced and weights handed out,
     ``gradient_tail`` the share of the reduction that always comes after it;
     ``shard_overlap`` the share of a layer's computation behind which its weights are gathered,
     ``shard_exposed`` the share of that communication that computation always feels;
@@ -58,14 +62,17 @@ class Constants:
     flash_head_half: float
     unfused_forward: float
     unfused_backward: float
+    eager_softmax: float
     misaligned_core: float
     stream: float
+    eager_passes: float
     accumulate: float
     cast_passes: float
     host_forward_s: float
     host_backward_s: float
     host_collective_s: float
     host_expert_s: float
+    slow_host: float
     collective_launch_s: float
     tensor_exposed: float
     context_exposed: float

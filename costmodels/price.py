@@ -33,7 +33,9 @@ class LayerConfig:
     fastest, then context parallel. ``island`` chips share the fabric, 0 any number; a group that
     is larger goes out over ``port`` bytes/s per chip with hops of ``port_latency_s``.
     ``early_stop``: full recomputation ends at the last tensor that the backward pass reads, as
-    PyTorch's checkpoints do, and so skips the last product of the block. The weight gradient of
+    PyTorch's checkpoints do, and so skips the last product of the block. ``fused_softmax`` False:
+    neither the softmax of unfused attention nor the elementwise kernels are fused. ``slow_host``:
+    kernels are issued one by one by a runtime that takes long over each. The weight gradient of
     every micro-batch is added to an accumulator of ``gradient_bytes`` per parameter.
     """
 
@@ -51,6 +53,8 @@ class LayerConfig:
     port: float = 0.0
     port_latency_s: float = 0.0
     early_stop: bool = False
+    fused_softmax: bool = True
+    slow_host: bool = False
     gradient_bytes: int = 2
 
     @property
@@ -142,9 +146,10 @@ def price_with(
     work, memory = layer_work(shape, **run), activation_bytes(shape, **run)
     at = rates(chip, config.precision)
     product = _products(shape, work, at, derate, c)
-    core = [t / derate for t in core_s(work.core, at, c)] if work.core else [0.0, 0.0]
+    core = [t / derate for t in core_s(work.core, at, c, fused_softmax=config.fused_softmax)] if work.core else [0.0, 0.0]
+    passes = derate if config.fused_softmax else derate / c.eager_passes
     streamed = [
-        streamed_s(s, at, c) / derate for s in (work.streamed_forward, work.streamed_backward)
+        streamed_s(s, at, c) / passes for s in (work.streamed_forward, work.streamed_backward)
     ]
     loss = [streamed_s(s, at, c) / derate for s in (work.loss_forward, work.loss_backward)]
     generic = generic_s(work.generic_flops, work.generic_bytes, at, c) / derate
@@ -159,7 +164,8 @@ def price_with(
         backward_input += streamed[1]
     calls = sum(1.0 if k.kind == "all_reduce" else 0.5 for k in work.tp_forward)
     experts = max((g.count for g in work.gemms), default=0)
-    host = [t / derate for t in host_floor_s(shape.kind, calls, c, experts if experts > 1 else 0)]
+    pace = derate / (c.slow_host if config.slow_host else 1.0)
+    host = [t / pace for t in host_floor_s(shape.kind, calls, c, experts if experts > 1 else 0)]
     waiting = (
         max(0.0, host[0] - forward),
         max(0.0, host[1] - backward_input - backward_weight),

@@ -36,7 +36,7 @@ class Run:
     ``micro_batches`` per pipeline and step. ``policy`` is the recomputation of all blocks, an
     index of :data:`costmodels.price.POLICIES`. ``zero`` shards optimizer (1), gradients (2) and
     weights (3) over ``shard`` replicas. ``overlap``: the runtime reduces gradients while the last
-    backward pass runs. ``links`` are those of one chip; ``hosts`` the fabrics that the run fills.
+    backward pass runs. ``pace`` multiplies the whole step (software generations). ``links`` are those of one chip; ``hosts`` the fabrics that the run fills.
     ``depths`` of None are classic 1F1B.
     """
 
@@ -62,9 +62,12 @@ class Run:
     flash: bool = True
     overlap: bool = True
     early_stop: bool = False
+    fused_softmax: bool = True
+    slow_host: bool = False
     schedule: ScheduleName = "1f1b"
     imbalance: float = 1.0
     derate: float = 1.0
+    pace: float = 1.0
 
     @property
     def pp(self) -> int:
@@ -104,6 +107,8 @@ class Run:
             port=self.links.port,
             port_latency_s=self.links.latency_s,
             early_stop=self.early_stop,
+            fused_softmax=self.fused_softmax,
+            slow_host=self.slow_host,
             gradient_bytes=self.state.gradient,
         )
 
@@ -148,8 +153,9 @@ def price_step(
     whole = pipeline + sync + update
     hosts = -(-run.chips // run.links.island) if run.links.island else 1
     waiting = whole * c.jitter * log(hosts)
+    slower = (whole + waiting) * (run.pace - 1.0)
     return StepPrice(
-        step_s=whole + waiting,
+        step_s=whole + waiting + slower,
         stages=stages,
         items=(
             ("pipeline", pipeline - bubble),
@@ -157,6 +163,7 @@ def price_step(
             ("gradient synchronisation", sync),
             ("optimizer update", update),
             ("stragglers", waiting),
+            ("software generation", slower),
         ),
     )
 
@@ -289,7 +296,8 @@ def _sync_s(run: Run, stage: StageCost, c: Constants) -> float:
         total += _reduce_s(run, experts * each, ranks, stride)
         if run.zero and run.shard < run.replicas:
             total += 0.0
-    hidden = c.gradient_overlap * stage.backward_s if run.overlap else 0.0
+    beside = stage.backward_s + (stage.forward_s if run.zero else 0.0)
+    hidden = c.gradient_overlap * beside if run.overlap else 0.0
     return max(total - hidden, c.gradient_tail * total)
 
 

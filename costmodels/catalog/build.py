@@ -71,6 +71,7 @@ def build_chip(record: Record, records: Mapping[str, Record]) -> Chip:
         bridge=bridge,
         devices_per_package=package,
         cores=int(number(record, "cores") or 0),
+        silicon=text(record, "silicon", text(record, "id")),
         assumed=tuple(map(str, stated)) if isinstance(stated, list | tuple) else tuple(notes),
     )
 

@@ -51,6 +51,7 @@ class Chip:
     precision; a precision without one falls back to ``gemm_fraction`` less :data:`SUSTAINED`.
     ``attention`` is the rate of fused attention over that of the reference chips. ``cores`` is how
     many tiles of a product run at once (streaming multiprocessors), 0 where that is not known.
+    ``silicon`` names the die at its power: chips that share it compute alike.
     ``assumed`` lists, as sentences, every figure that was judged and not read.
     """
 
@@ -77,6 +78,7 @@ class Chip:
     sustained_shares: tuple[tuple[str, float], ...] = ()
     attention: float = 1.0
     cores: int = 0
+    silicon: str = ""
     assumed: tuple[str, ...] = ()
 
     def sustained(self, precision: str) -> float:

@@ -26,6 +26,7 @@ TOPOLOGIES = ("none", "bridge", "switch", "mesh", "cube-mesh", "torus")
 _OWN_FIELDS: dict[str, type] = {
     "inherit": str,
     "architecture": str,
+    "silicon": str,
     "link_id": str,
     "topology": str,
     "scaleup_efficiency": float,
@@ -43,7 +44,7 @@ _OWN_FIELDS: dict[str, type] = {
     "assumed": list,
 }
 _TEXT = ("id", "name", "vendor", "confidence", "torch_device", "dist_backend", "scaleup_link",
-         "host_link", "notes", "ccl", "inherit", "architecture", "link_id", "topology",
+         "host_link", "notes", "ccl", "inherit", "architecture", "silicon", "link_id", "topology",
          "usable_source")  # fmt: skip
 _REQUIRED = ("id", "vendor", "memory_gib", "mem_bw_gbs", "host_gbs_per_dir")
 PEAK_FIELDS = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, replace
 
 from costmodels.catalog import Catalog, network_kind
@@ -86,6 +88,8 @@ def build_case(row: Row, catalog: Catalog) -> Case:
         flash=stack.flash,
         overlap=stack.overlap,
         early_stop=stack.early_stop,
+        fused_softmax=stack.fused_softmax,
+        slow_host=stack.slow_host,
         imbalance=1.0 if stack.balanced else 1.1,
     )
     hosts = -(-fleet.chips // fleet.per_node)
@@ -126,13 +130,22 @@ def _degrees(
     if dp is not None and chips * dp != fleet.chips:
         notes.append(f"dp {fleet.chips // chips}: what the chips leave (the row says {dp})")
     dp = fleet.chips // chips
+    batch = count(row, "global_batch")
+    if given["CP"] is None and batch is not None and dp > batch and dp % batch == 0:
+        cp, dp = cp * (dp // batch), batch
+        notes.append(f"cp {cp}: more chips than rows in a batch")
     ep = given["EP"] or 1
+    experts = count(row, "moe_experts")
+    if given["EP"] is None and experts and given["TP"] is None:
+        ep = math.gcd(experts, cp * dp)
+        notes.append(f"ep {ep}: experts spread over the chips")
     if ep > 1 and tp * cp * dp % ep:
         raise Unstated(f"ep {ep} does not divide the {tp * cp * dp} chips of a stage")
     virtual = given["VPP"]
-    if virtual is None and pp > 1 and "interleaved" in row["notes"].lower():
-        virtual = 2
-        notes.append("interleaved, chunks not stated: 2")
+    if virtual is None and pp > 1 and re.search(r"interleaved|vpp", row["notes"].lower()):
+        layers = (count(row, "layers") or 0) // pp
+        virtual = max((v for v in range(1, 7) if layers and layers % v == 0), default=1)
+        notes.append(f"interleaved, chunks not stated: {virtual} per stage")
     return tp, pp, virtual or 1, dp, cp, ep
 
 

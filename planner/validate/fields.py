@@ -139,7 +139,9 @@ def network(row: Row, per_host: int, catalogue: float | None) -> NetworkRule | N
     low = text.lower()
     kind = next((k for w, k in _KINDS if w in low), "ib")
     best: float | None = None
-    for ports, _, rate, _ in _RATE.findall(text):
+    for ports, _, rate, unit in _RATE.findall(text):
+        if unit == "GbE" and kind != "tcp":
+            continue  # the Ethernet beside the fabric that is named
         single = float(rate.split("/")[0]) * GBIT
         after = low[low.find(rate) :]
         if "per gpu" in after or "per npu" in after or "per chip" in after:

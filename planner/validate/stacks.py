@@ -31,6 +31,10 @@ class Stack:
     the little that costs no time."""
     attention: str = "fa2"
     """Generation of the fused attention kernel: fa2, or te (cuDNN and FlashAttention 3)."""
+    slow_host: bool = False
+    """Whether the runtime issues every kernel from Python, one by one."""
+    fused_softmax: bool = True
+    """Whether unfused attention at least has a fused softmax kernel."""
     early_stop: bool = False
     """Whether full recomputation ends at the last tensor that is read (PyTorch's checkpoints)."""
 
@@ -97,8 +101,11 @@ STACKS = (
         shards_optimizer=True,
         tuned=True,
     ),
-    Stack("nemo-25", r"\bnemo\b", attention="te", shards_optimizer=True, tuned=True),
-    Stack("megatron-deepspeed", r"megatron-deepspeed|bloom|vtrain|sailor", False, False, 2),
+    Stack("nemo-25", r"\bnemo\b", gradient_bytes=2, attention="te", shards_optimizer=True, tuned=True),
+    Stack("sailor", r"sailor", False, False, 2, slow_host=True, fused_softmax=False),
+    Stack("paddle", r"paddle", shards_optimizer=True),
+    Stack("deepspeed-2023", r"flagperf.*deepspeed", shards_optimizer=True),
+    Stack("megatron-deepspeed", r"megatron-deepspeed|bloom|vtrain", False, False, 2, slow_host=True),
     Stack("megatron-2021", r"megatron-sc21|korthikanti|sc21", False, False, 4),
     Stack("llm-foundry", r"llm-?foundry|mosaicml", early_stop=True),
     Stack("torchtitan", r"torchtitan", early_stop=True),
@@ -107,7 +114,7 @@ STACKS = (
     Stack("neuron", r"neuron|trn1|trn2"),
     Stack("internevo", r"internevo|internlm"),
     Stack("nanotron", r"nanotron|playbook|ultrascale"),
-    Stack("megatron-deepspeed-2", r"deepspeed"),
+    Stack("deepspeed", r"deepspeed", shards_optimizer=True),
     Stack("megatron-core", r"megatron|flagscale|flagperf|mcore", shards_optimizer=True),
     Stack("fsdp", r"fsdp", early_stop=True),
 )
