@@ -21,8 +21,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodels.catalog.efficiencies import (
+    SECTIONS,
+    Efficiencies,
+    Fitted,
+    Key,
+    Setting,
+    precision_class,
+)
 from costmodels.constants import Constants
-from costmodels.fitted import Calibration, Fitted, Key, Setting, precision_class
+from costmodels.fitted import Calibration
 from costmodels.step import Run, price_step
 
 Floats = NDArray[np.float64]
@@ -187,7 +195,7 @@ class _Problem:
     def calibration(self, x: Floats) -> Calibration:
         """The calibration that a vector of unknowns stands for."""
         tables: dict[str, dict[Key, Fitted]] = {
-            kind: dict(getattr(self.start, kind)) for kind in SPREAD if kind != "constant"
+            kind: dict(getattr(self.start.efficiencies, kind)) for kind in SECTIONS
         }
         moved: dict[str, float] = {}
         for n, factor in enumerate(self.factors):
@@ -199,7 +207,7 @@ class _Problem:
                 before = tables[factor.kind].get(factor.key)
                 value = (before.value if before else 1.0) * change
                 tables[factor.kind][factor.key] = Fitted(value, value, value, 0)
-        return Calibration(replace(self.start.constants, **moved), **tables)
+        return Calibration(replace(self.start.constants, **moved), Efficiencies(**tables))
 
     def predict(self, x: Floats, only: Sequence[int] | None = None) -> Floats:
         """Logarithms of the predicted seconds of all rows, or of some."""
@@ -245,7 +253,7 @@ class _Problem:
         covariance = np.linalg.inv(curvature)
         calibration = self.calibration(x)
         tables: dict[str, dict[Key, Fitted]] = {
-            kind: dict(getattr(calibration, kind)) for kind in SPREAD if kind != "constant"
+            kind: dict(getattr(calibration.efficiencies, kind)) for kind in SECTIONS
         }
         constants: dict[str, Fitted] = {}
         leverage: dict[str, tuple[str, ...]] = {}
@@ -262,7 +270,7 @@ class _Problem:
                 value = tables[factor.kind][factor.key].value
                 rows = len(self.touched[n])
                 tables[factor.kind][factor.key] = Fitted(value, value / wide, value * wide, rows)
-        fitted = Calibration(calibration.constants, **tables)
+        fitted = Calibration(calibration.constants, Efficiencies(**tables))
         residuals = tuple(float(r) for r in predicted - self.measured)
         return Fit(fitted, residuals, constants, leverage)
 

@@ -1,178 +1,30 @@
-"""Fitted figures that belong to chips and to software: what they are and what they rest on.
-
-A run's time depends on a chip's sustained share of its peak (per precision recipe), on the rate of
-its fused attention (per architecture and kernel generation) and on the pace of its software
-generation. Shares shrink to the vendor's mean and paces to 1 where rows are few; a chip without
-rows falls back to its catalogue figures times the vendor's mean, with a wide interval.
-"""
+"""A calibration: the constants and the efficiencies under which runs are priced."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from importlib.resources import files
-from typing import cast
 
-from costmodels.catalog import Chip
-from costmodels.catalog.chip import SUSTAINED
+from costmodels.catalog.efficiencies import Efficiencies, Setting, shipped_efficiencies
 from costmodels.constants import Constants, shipped_constants
 from costmodels.step import Run
-
-NARROW_RECIPES: Mapping[str, str] = {"fp8": "fp8", "mxfp8": "fp8", "int8": "fp8", "fp4": "fp4"}
-"""Precision class of each recipe; all others are of 16 bits or more."""
-
-Key = tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """A fitted factor, its interval of 90 %, and how many rows determine it."""
-
-    value: float
-    low: float
-    high: float
-    rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What a run adds to its layout: the precision's recipe, attention kernels, software."""
-
-    recipe: str = "16"
-    attention: str = "te"
-    software: str = ""
-
-
-def precision_class(recipe: str) -> str:
-    """``16``, ``fp8`` or ``fp4``."""
-    return NARROW_RECIPES.get(recipe, "16")
-
-
-def wide_precision(chip: Chip) -> str:
-    """The 16-bit precision that a chip multiplies in."""
-    return "bf16" if chip.supports("bf16") else "fp16"
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Constants, and factors by key.
-
-    ``vendor``: ``(vendor, precision class)`` on the catalogue's share. ``architecture``:
-    ``(architecture, precision class)`` on top of it, ``sustained``: ``(silicon, recipe)`` on top of
-    that. ``attention``: ``(architecture, kernel generation)``. ``pace``: ``(silicon, recipe,
-    software)``, the factor of a generation on the whole step.
-    """
+    """Constants of the formulas, and efficiencies of chips and software."""
 
     constants: Constants
-    vendor: Mapping[Key, Fitted] = field(default_factory=dict)
-    architecture: Mapping[Key, Fitted] = field(default_factory=dict)
-    sustained: Mapping[Key, Fitted] = field(default_factory=dict)
-    attention: Mapping[Key, Fitted] = field(default_factory=dict)
-    pace: Mapping[Key, Fitted] = field(default_factory=dict)
-
-    def share(self, chip: Chip, recipe: str) -> float:
-        """Sustained share of the dense peak of a chip in a recipe."""
-        share = chip.gemm_fraction * SUSTAINED
-        kind = precision_class(recipe)
-        for found in (
-            self.vendor.get((chip.vendor, kind)),
-            self.architecture.get((chip.architecture, kind)),
-            self._own(chip, recipe),
-        ):
-            share *= found.value if found else 1.0
-        return share
-
-    def _own(self, chip: Chip, recipe: str) -> Fitted | None:
-        """The silicon's own factor; another recipe of the same class where that one has none."""
-        own = self.sustained.get((chip.silicon, recipe))
-        if own is not None:
-            return own
-        near = [
-            f
-            for (silicon, known), f in sorted(self.sustained.items())
-            if silicon == chip.silicon and _same(known, recipe)
-        ]
-        return near[0] if near else None
-
-    def attention_rate(self, chip: Chip, generation: str) -> float:
-        """Rate of the fused attention of a chip's architecture over the reference."""
-        own = self.attention.get((chip.architecture, generation))
-        if own is None:
-            near = [f for (a, _), f in self.attention.items() if a == chip.architecture]
-            own = near[-1] if near else None
-        return own.value if own else 1.0
-
-    def chip(self, chip: Chip, setting: Setting) -> Chip:
-        """The chip with what it sustains under a setting."""
-        wide = wide_precision(chip)
-        shares = {wide: self.share(chip, "16")}
-        kind = precision_class(setting.recipe)
-        narrow = kind if chip.supports(kind) else wide
-        shares[narrow if kind != "16" else wide] = self.share(chip, setting.recipe)
-        rate = self.attention_rate(chip, setting.attention)
-        return replace(chip, sustained_shares=tuple(sorted(shares.items())), attention=rate)
-
-    def software_pace(self, chip: Chip, setting: Setting) -> float:
-        """Factor of a software generation on a step; 1 where nothing is known of it."""
-        own = self.pace.get((chip.silicon, setting.recipe, setting.software))
-        if own is not None:
-            return own.value
-        near = [
-            f.value
-            for (_, recipe, software), f in sorted(self.pace.items())
-            if software == setting.software and _same(recipe, setting.recipe)
-        ]
-        return sum(near) / len(near) if near else 1.0
+    efficiencies: Efficiencies = field(default_factory=Efficiencies)
 
     def run(self, run: Run, setting: Setting, *, pace: bool = True) -> Run:
         """The run on its calibrated chip; ``pace`` False leaves software generations out."""
-        factor = self.software_pace(run.chip, setting) if pace else 1.0
-        return replace(run, chip=self.chip(run.chip, setting), pace=factor)
-
-
-def _same(one: str, other: str) -> bool:
-    return precision_class(one) == precision_class(other)
-
-
-SECTIONS = ("vendor", "architecture", "sustained", "attention", "pace")
-
-
-def to_json(calibration: Calibration) -> dict[str, object]:
-    """The factors as JSON; keys are joined with ``|``."""
-    value: dict[str, object] = {}
-    for section in SECTIONS:
-        table: Mapping[Key, Fitted] = getattr(calibration, section)
-        value[section] = {
-            "|".join(key): {
-                "value": round(f.value, 4),
-                "low": round(f.low, 4),
-                "high": round(f.high, 4),
-                "rows": f.rows,
-            }
-            for key, f in sorted(table.items())
-        }
-    return value
-
-
-def from_json(value: Mapping[str, object], constants: Constants) -> Calibration:
-    """The calibration of :func:`to_json`. KeyError or TypeError if it is not one."""
-
-    def table(section: str) -> dict[Key, Fitted]:
-        rows = cast("Mapping[str, Mapping[str, float]]", value.get(section, {}))
-        return {
-            tuple(key.split("|")): Fitted(
-                float(f["value"]), float(f["low"]), float(f["high"]), int(f["rows"])
-            )
-            for key, f in rows.items()
-        }
-
-    return Calibration(constants, *(table(section) for section in SECTIONS))
+        found = self.efficiencies
+        factor = found.software_pace(run.chip, setting) if pace else 1.0
+        return replace(run, chip=found.chip(run.chip, setting), pace=factor)
 
 
 @lru_cache(maxsize=1)
 def shipped_calibration() -> Calibration:
-    """The factors as fitted to the shipped rows."""
-    text = (files("costmodels") / "data" / "efficiencies.json").read_text(encoding="utf-8")
-    return from_json(json.loads(text), shipped_constants())
+    """The calibration as fitted to the shipped rows."""
+    return Calibration(shipped_constants(), shipped_efficiencies())
