@@ -24,9 +24,9 @@ from costmodels.layers import Division, anatomy, divide, expert_tokens, mlp_elem
 from costmodels.shapes import LayerShape, Matmul
 from costmodels.units import bytes_of
 
-LOGITS_BYTES = 8
-"""Per logit on the last stage: fp32 values (4), and 16-bit logits or gradient beside them (4 more
-at the peak; in fp32 the gradient is as large as the values)."""
+LOGITS_BYTES = 10
+"""Per logit on the last stage: the product's 16-bit logits (2), their fp32 copy (4) and its fp32
+gradient (4) are alive at once in a plain cross-entropy."""
 
 _TOKEN_ID_BYTES = 8
 

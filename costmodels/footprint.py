@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from costmodels.memory import (
     MemoryItems,
@@ -12,6 +12,23 @@ from costmodels.memory import (
 )
 from costmodels.step import Run, StageCost
 from costmodels.units import bytes_of
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """What a runtime holds beside the tensors of the model.
+
+    ``fixed_bytes``: driver context, libraries and communication buffers together, in place of the
+    default overhead. ``share``: what the allocator loses of everything that comes and goes.
+    ``held_per_parameter``: copies beside weights, gradients and optimizer (fp32 gradients).
+    ``selective_kept``: share of a layer's activations that "selective" keeps where the runtime
+    chooses operation by operation (1: only the scores are dropped).
+    """
+
+    fixed_bytes: int
+    share: float = 0.0
+    held_per_parameter: int = 0
+    selective_kept: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +49,17 @@ class Footprint:
         return self.worst.peak <= self.usable
 
 
-def run_footprint(run: Run, stages: tuple[StageCost, ...], policy: int | None = None) -> Footprint:
-    """Itemised memory of a run whose layers are priced; ``policy`` replaces its recomputation."""
+def run_footprint(
+    run: Run,
+    stages: tuple[StageCost, ...],
+    policy: int | None = None,
+    workspace: Workspace | None = None,
+) -> Footprint:
+    """Itemised memory of a run whose layers are priced.
+
+    ``policy`` replaces its recomputation; ``workspace`` is that of its runtime where it is known,
+    else the default overhead of a device counts.
+    """
     overhead = device_overhead(run.chip)
     policy = run.policy if policy is None else policy
     out = []
@@ -42,23 +68,47 @@ def run_footprint(run: Run, stages: tuple[StageCost, ...], policy: int | None = 
         incoming, outgoing = (0 if s == 0 else boundary), (0 if s == run.pp - 1 else boundary)
         shards = run.shard if run.zero else 1
         experts = max(1, shards * run.tp // (run.ep * run.config.division.expert_slices))
-        out.append(
-            stage_memory(
-                stage.layers,
-                [policy] * len(stage.layers),
-                state=run.state,
-                overhead=overhead,
-                in_flight=in_flight(run, s),
-                micro_batches=max(run.micro_batches, in_flight(run, s)),
-                zero_level=run.zero,
-                replicas=shards,
-                expert_replicas=experts if run.ep > 1 else None,
-                boundary_bytes=boundary_buffer_bytes(
-                    incoming, outgoing, tp=run.tp, sequence_parallel=run.sequence_parallel
-                ),
-            )
+        items = stage_memory(
+            stage.layers,
+            [policy] * len(stage.layers),
+            state=run.state,
+            overhead=overhead,
+            in_flight=in_flight(run, s),
+            micro_batches=max(run.micro_batches, in_flight(run, s)),
+            zero_level=run.zero,
+            replicas=shards,
+            expert_replicas=experts if run.ep > 1 else None,
+            boundary_bytes=boundary_buffer_bytes(
+                incoming, outgoing, tp=run.tp, sequence_parallel=run.sequence_parallel
+            ),
         )
+        if workspace is not None:
+            shared = run.tp if run.sequence_parallel else 1
+            waiting = in_flight(run, s) * outgoing // shared
+            items = _in_runtime(items, workspace, run, stage, policy, waiting)
+        out.append(items)
     return Footprint(tuple(out), run.chip.usable_memory_bytes)
+
+
+def _in_runtime(
+    items: MemoryItems, space: Workspace, run: Run, stage: StageCost, policy: int, waiting: int
+) -> MemoryItems:
+    """The items under a runtime's own workspace; ``waiting`` outputs stay until gradients come."""
+    activations = items.activations + waiting
+    if policy == 1 and space.selective_kept < 1.0:
+        activations = round(items.activations * space.selective_kept) + waiting
+    parameters = sum(p.parameters for p in stage.layers)
+    held = parameters * space.held_per_parameter // (run.shard if run.zero >= 3 else 1)
+    moving = activations + items.logits + items.buffers
+    changed = replace(
+        items,
+        activations=activations,
+        gradients=items.gradients + held,
+        context=space.fixed_bytes,
+        fragmentation=round(moving * space.share),
+        peak=0,
+    )
+    return replace(changed, peak=sum(getattr(changed, f) for f in MemoryItems.__slots__))
 
 
 def in_flight(run: Run, stage: int) -> int:

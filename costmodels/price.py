@@ -146,7 +146,11 @@ def price_with(
     work, memory = layer_work(shape, **run), activation_bytes(shape, **run)
     at = rates(chip, config.precision)
     product = _products(shape, work, at, derate, c)
-    core = [t / derate for t in core_s(work.core, at, c, fused_softmax=config.fused_softmax)] if work.core else [0.0, 0.0]
+    core = (
+        [t / derate for t in core_s(work.core, at, c, fused_softmax=config.fused_softmax)]
+        if work.core
+        else [0.0, 0.0]
+    )
     passes = derate if config.fused_softmax else derate / c.eager_passes
     streamed = [
         streamed_s(s, at, c) / passes for s in (work.streamed_forward, work.streamed_backward)

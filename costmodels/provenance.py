@@ -1,7 +1,7 @@
 """What each constant means, in words, and the data files that a fit writes.
 
-    constants.json      one entry per constant: value, unit, meaning, interval, evidence
-    efficiencies.json   factors of vendors, architectures, silicon, attention kernels, software
+constants.json      one entry per constant: value, unit, meaning, interval, evidence
+efficiencies.json   factors of vendors, architectures, silicon, attention kernels, software
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from costmodels.constants import Constants
-from costmodels.footprint import Footprint, run_footprint
+from costmodels.footprint import Footprint, Workspace, run_footprint
 from costmodels.step import Run, StepPrice, price_step
 
 
@@ -27,7 +27,12 @@ class UniformPrice:
         return self.step.step_s
 
 
-def price_uniform(run: Run, constants: Constants | None = None) -> UniformPrice:
-    """Price a run. ValueError or LookupError where it cannot exist on its chips and links."""
+def price_uniform(
+    run: Run, constants: Constants | None = None, workspace: Workspace | None = None
+) -> UniformPrice:
+    """Price a run; ``workspace`` is the memory of its runtime where that is known.
+
+    ValueError or LookupError where the run cannot exist on its chips and links.
+    """
     step = price_step(run, constants)
-    return UniformPrice(step, run_footprint(run, step.stages))
+    return UniformPrice(step, run_footprint(run, step.stages, workspace=workspace))

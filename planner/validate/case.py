@@ -8,15 +8,24 @@ from dataclasses import dataclass, replace
 
 from costmodels.catalog import Catalog, network_kind
 from costmodels.collectives import Links
-from costmodels.footprint import run_footprint
+from costmodels.footprint import Workspace, run_footprint
 from costmodels.memory import adam_state
 from costmodels.price import POLICIES
 from costmodels.step import Run, price_step
 from planner.graphs.model_graph import ModelGraph
 from planner.validate.chips import CORES_PER_CHIP, Fleet, find_fleet
-from planner.validate.fields import Unstated, count, degrees, network, precision, recompute, zero
+from planner.validate.fields import (
+    Unstated,
+    count,
+    degrees,
+    network,
+    precision,
+    recompute,
+    unlisted,
+    zero,
+)
 from planner.validate.shapes import build_model
-from planner.validate.stacks import Stack, stack_of
+from planner.validate.stacks import Stack, stack_of, workspace_of
 from planner.validate.table import Row
 
 
@@ -93,18 +102,18 @@ def build_case(row: Row, catalog: Catalog) -> Case:
         imbalance=1.0 if stack.balanced else 1.1,
     )
     hosts = -(-fleet.chips // fleet.per_node)
-    if policy is None and stack.tuned:
-        notes.append("recomputation none: a tuned recipe")
+    if policy is None and not (stack.fitting or unlisted(row)):
+        notes.append("recomputation none: not stated")
     elif policy is None:
-        run = _least_recomputation(run, notes)
+        run = _least_recomputation(run, workspace_of(stack), notes)
     return Case(row, shape, run, stack, rule.recipe, hosts, tuple(notes), policy is None)
 
 
-def _least_recomputation(run: Run, notes: list[str]) -> Run:
+def _least_recomputation(run: Run, space: Workspace, notes: list[str]) -> Run:
     """Recomputation is not stated: the least that fits the chip, all of it where none does."""
     stages = price_step(run, exact=False).stages
     for policy, name in enumerate(POLICIES):
-        if name == POLICIES[-1] or run_footprint(run, stages, policy).fits:
+        if name == POLICIES[-1] or run_footprint(run, stages, policy, space).fits:
             notes.append(f"recomputation {name}: the least that fits")
             return replace(run, policy=policy)
     return run

@@ -104,7 +104,7 @@ def zero(row: Row) -> ZeroRule:
 def recompute(row: Row) -> Recompute | None:
     """The policy; None where the source leaves it to a recipe or does not say."""
     text = row["recompute"].lower()
-    if re.search(r"\brecompute\b[^.;]*\bnot in the table", row["notes"].lower()):
+    if unlisted(row):
         return None
     if text.startswith("full") or "offloaded" in text:
         return "full"
@@ -115,6 +115,11 @@ def recompute(row: Row) -> Recompute | None:
     if text.startswith("none"):
         return "none"
     return None
+
+
+def unlisted(row: Row) -> bool:
+    """Whether the table's notes say that recomputation is not among what the source lists."""
+    return bool(re.search(r"\brecompute\b[^.;]*\bnot in the table", row["notes"].lower()))
 
 
 _RATE = re.compile(r"(?:(\d+)\s*x\s*)?([\w .+-]*?)(\d+(?:/\d+)?)\s*(Gb/s|Gbit/s|Gbps|GbE)")

@@ -13,7 +13,7 @@ from costmodels.units import GIB
 from planner.estimate.uniform import price_uniform
 from planner.validate.case import Case, build_case
 from planner.validate.fields import Unstated
-from planner.validate.stacks import UNKNOWN
+from planner.validate.stacks import UNKNOWN, workspace_of
 from planner.validate.table import Row
 from planner.validate.targets import Target, target_of
 
@@ -92,7 +92,7 @@ def predict_row(
         case = build_case(row, catalog)
         target = target_of(row, case.run.tokens, case.run.chips)
         run = calibration.run(case.run, setting_of(case), pace=software)
-        price = price_uniform(run, calibration.constants)
+        price = price_uniform(run, calibration.constants, workspace_of(case.stack))
     except Unstated as reason:
         return Prediction(row, reason=str(reason))
     except (ValueError, LookupError) as error:

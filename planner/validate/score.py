@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from costmodels.units import GIB
 from planner.validate.predict import Prediction
 
 LEAST_SWEEP = 3
@@ -155,16 +156,20 @@ def _ranks(values: Sequence[float]) -> list[float]:
     return ranks
 
 
+def _lacked(p: Prediction) -> bool:
+    """Whether a run did not fit: labelled so, or a peak was computed that no such chip has."""
+    if p.target is None or p.case is None:
+        return False
+    need = p.target.peak_gib or 0.0
+    return p.target.out_of_memory or need * GIB > p.case.run.chip.memory_bytes
+
+
 def memory_summary(predictions: Iterable[Prediction]) -> MemorySummary | None:
     """Memory errors and the out-of-memory confusion; None where no row speaks of memory."""
     rows = [p for p in predictions if p.target is not None]
     errors = [p.memory_error for p in rows if p.memory_error is not None]
-    lost = [p for p in rows if p.target is not None and p.target.out_of_memory]
-    ran = [
-        p
-        for p in rows
-        if p.target is not None and not p.target.out_of_memory and p.target.peak_gib is not None
-    ]
+    lost = [p for p in rows if _lacked(p)]
+    ran = [p for p in rows if not _lacked(p) and p.memory_error is not None]
     if not errors and not lost:
         return None
     near = sum(abs(math.expm1(e)) <= 0.2 for e in errors)

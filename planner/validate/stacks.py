@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from costmodels.footprint import Workspace
+from costmodels.units import GIB
 from planner.validate.table import Row
 
 
@@ -26,9 +28,15 @@ class Stack:
     """Whether routers were forced to spread tokens evenly."""
     shards_optimizer: bool = False
     """Whether the optimizer is sharded where the source does not speak of it."""
-    tuned: bool = False
-    """Whether runs are vendors' tuned recipes: where these do not say what they recompute, it is
-    the little that costs no time."""
+    fitting: bool = False
+    """Whether unstated recomputation is the least that fits (the recipe chose it); else none is
+    taken, as runtimes recompute nothing unless they are told to."""
+    workspace_gib: float = 6.0
+    """Context, libraries and communication buffers as runs of this kind report their memory."""
+    held_bytes: int = 0
+    """Bytes per parameter held beside weights, gradients and optimizer."""
+    selective_kept: float = 1.0
+    """Share of the activations that "selective" recomputation keeps."""
     attention: str = "fa2"
     """Generation of the fused attention kernel: fa2, or te (cuDNN and FlashAttention 3)."""
     slow_host: bool = False
@@ -46,7 +54,6 @@ STACKS = (
         balanced=True,
         attention="te",
         shards_optimizer=True,
-        tuned=True,
     ),
     Stack(
         "megatron-bridge-25.11",
@@ -54,7 +61,6 @@ STACKS = (
         balanced=True,
         attention="te",
         shards_optimizer=True,
-        tuned=True,
     ),
     Stack(
         "megatron-bridge-26.02",
@@ -62,7 +68,6 @@ STACKS = (
         balanced=True,
         attention="te",
         shards_optimizer=True,
-        tuned=True,
     ),
     Stack(
         "megatron-bridge-26.04",
@@ -70,7 +75,6 @@ STACKS = (
         balanced=True,
         attention="te",
         shards_optimizer=True,
-        tuned=True,
     ),
     Stack(
         "megatron-bridge-26.06",
@@ -78,50 +82,96 @@ STACKS = (
         balanced=True,
         attention="te",
         shards_optimizer=True,
-        tuned=True,
     ),
     Stack(
         "mlperf-5",
         r"mlperf-?v?5|training_results_v5",
         attention="te",
         shards_optimizer=True,
-        tuned=True,
     ),
     Stack(
         "mlperf-4",
         r"mlperf-?v?4|training_results_v4",
         attention="te",
         shards_optimizer=True,
-        tuned=True,
     ),
     Stack(
         "nemo-24",
         r"nemo[- ]?24|nemo-longseq|nemo24",
         attention="te",
         shards_optimizer=True,
-        tuned=True,
     ),
-    Stack("nemo-25", r"\bnemo\b", gradient_bytes=2, attention="te", shards_optimizer=True, tuned=True),
-    Stack("sailor", r"sailor", False, False, 2, slow_host=True, fused_softmax=False),
-    Stack("paddle", r"paddle", shards_optimizer=True),
-    Stack("deepspeed-2023", r"flagperf.*deepspeed", shards_optimizer=True),
-    Stack("megatron-deepspeed", r"megatron-deepspeed|bloom|vtrain", False, False, 2, slow_host=True),
-    Stack("megatron-2021", r"megatron-sc21|korthikanti|sc21", False, False, 4),
+    Stack(
+        "nemo-25",
+        r"\bnemo\b",
+        gradient_bytes=2,
+        attention="te",
+        shards_optimizer=True,
+    ),
+    Stack(
+        "sailor", r"sailor", False, False, 2, slow_host=True, fused_softmax=False, workspace_gib=3.0
+    ),
+    Stack("paddle", r"paddle", shards_optimizer=True, workspace_gib=11.0),
+    Stack(
+        "deepspeed-2023",
+        r"flagperf.*deepspeed",
+        gradient_bytes=2,
+        shards_optimizer=True,
+        workspace_gib=10.0,
+    ),
+    Stack(
+        "bigscience-bf16",
+        r"prequel, 02-28",
+        False,
+        False,
+        2,
+        slow_host=True,
+        held_bytes=4,
+        workspace_gib=10.0,
+    ),
+    Stack(
+        "megatron-deepspeed",
+        r"megatron-deepspeed|bloom|vtrain",
+        False,
+        False,
+        2,
+        slow_host=True,
+        workspace_gib=8.5,
+    ),
+    Stack("megatron-2021", r"megatron-sc21|korthikanti|sc21", False, False, 4, workspace_gib=0.5),
     Stack("llm-foundry", r"llm-?foundry|mosaicml", early_stop=True),
-    Stack("torchtitan", r"torchtitan", early_stop=True),
-    Stack("maxtext", r"maxtext|tpu-recipes|tpu-ironwood|jax", gradient_bytes=4),
+    Stack("torchtitan", r"torchtitan", early_stop=True, selective_kept=0.52, workspace_gib=1.5),
+    Stack("maxtext", r"maxtext|tpu-recipes|tpu-ironwood|jax", fitting=True),
     Stack("modellink", r"modellink|mindspeed|ascend"),
-    Stack("neuron", r"neuron|trn1|trn2"),
-    Stack("internevo", r"internevo|internlm"),
+    Stack("neuron", r"neuron|trn1|trn2", fitting=True),
+    Stack("internevo", r"internevo|internlm", held_bytes=12, workspace_gib=1.0),
     Stack("nanotron", r"nanotron|playbook|ultrascale"),
-    Stack("deepspeed", r"deepspeed", shards_optimizer=True),
-    Stack("megatron-core", r"megatron|flagscale|flagperf|mcore", shards_optimizer=True),
+    Stack("deepspeed", r"deepspeed", shards_optimizer=True, workspace_gib=10.0),
+    Stack(
+        "megatron-core",
+        r"megatron|flagscale|flagperf|mcore",
+        shards_optimizer=True,
+        workspace_gib=6.0,
+    ),
     Stack("fsdp", r"fsdp", early_stop=True),
 )
 """Every generation that is told apart, the most particular first."""
 
+ALLOCATOR_SHARE = 0.1
+"""What the allocator loses of everything that comes and goes."""
+
 UNKNOWN = Stack("unknown", "")
 """Runs of no known generation: the chip's own mean applies."""
+
+
+def workspace_of(stack: Stack) -> Workspace:
+    """The memory that a runtime of this generation takes beside the model."""
+    return Workspace(
+        fixed_bytes=round(stack.workspace_gib * GIB),
+        share=ALLOCATOR_SHARE,
+        held_per_parameter=stack.held_bytes,
+        selective_kept=stack.selective_kept,
+    )
 
 
 def stack_of(row: Row) -> Stack:
