@@ -28,6 +28,7 @@ from planner.commands.plan import plan
 from planner.commands.schema import schema
 from planner.commands.show import show
 from planner.commands.simulate import simulate
+from planner.commands.validate import validate
 from planner.errors import PlannerError
 from planner.version import VERSION
 
@@ -52,7 +53,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (plan, check, show, estimate, simulate, schema):
+for command in (plan, check, show, estimate, simulate, validate, schema):
     app.command()(command)
 app.add_typer(chips, name="chips")
 

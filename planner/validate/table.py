@@ -11,18 +11,63 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from planner.errors import InputError, Problem
 from planner.inputs.problems import nearest
 
-COLUMNS = (
-    "id family model params_B active_params_B layers hidden heads kv_heads ffn vocab seq "
-    "moe_experts moe_topk chip chip_count chips_per_node intra_node_link inter_node_net "
-    "mixed_chips chip_mix precision TP PP VPP DP CP EP zero_stage sequence_parallel recompute "
-    "micro_batch global_batch step_time_s tflops_per_chip tflops_kind mfu_pct hfu_pct "
-    "tokens_per_s_per_chip peak_mem_GiB metric_other derived_step_time_s "
-    "derived_tokens_per_s_per_chip source address source_confidence quality notes"
-).split()
+COLUMNS: Final = frozenset(
+    {
+        "id",
+        "family",
+        "model",
+        "params_B",
+        "active_params_B",
+        "layers",
+        "hidden",
+        "heads",
+        "kv_heads",
+        "ffn",
+        "vocab",
+        "seq",
+        "moe_experts",
+        "moe_topk",
+        "chip",
+        "chip_count",
+        "chips_per_node",
+        "intra_node_link",
+        "inter_node_net",
+        "mixed_chips",
+        "chip_mix",
+        "precision",
+        "TP",
+        "PP",
+        "VPP",
+        "DP",
+        "CP",
+        "EP",
+        "zero_stage",
+        "sequence_parallel",
+        "recompute",
+        "micro_batch",
+        "global_batch",
+        "step_time_s",
+        "tflops_per_chip",
+        "tflops_kind",
+        "mfu_pct",
+        "hfu_pct",
+        "tokens_per_s_per_chip",
+        "peak_mem_GiB",
+        "metric_other",
+        "derived_step_time_s",
+        "derived_tokens_per_s_per_chip",
+        "source",
+        "address",
+        "source_confidence",
+        "quality",
+        "notes",
+    }
+)
 """Columns of the published table; TFLOP/s and utilisation are never used as a target."""
 
 REQUIRED = ("chip", "chip_count")
