@@ -105,17 +105,19 @@ def fit(
     *,
     constants: Sequence[str] = (),
     software: bool = True,
+    sections: Sequence[str] = SECTIONS,
     steps: int = 8,
     progress: Callable[[int, float], None] | None = None,
 ) -> Fit:
     """Fit to rows, starting from (and shrinking to) ``start``.
 
     ``constants`` names the global constants that may move; none for a user's own runs.
-    ``software`` False leaves software generations out. ValueError without rows.
+    ``software`` False leaves software generations out; ``sections`` are the kinds of factors that
+    may move. ValueError without rows.
     """
     if not rows:
         raise ValueError("nothing to fit: no row has a measured time and a layout")
-    problem = _Problem(rows, start, tuple(constants), software)
+    problem = _Problem(rows, start, tuple(constants), software, frozenset(sections))
     x = np.zeros(len(problem.factors))
     predicted = problem.predict(x)
     best = problem.objective(x, predicted)
@@ -154,8 +156,10 @@ class _Problem:
         start: Calibration,
         constants: tuple[str, ...],
         software: bool,
+        sections: frozenset[str],
     ) -> None:
         self.rows, self.start, self.software = tuple(rows), start, software
+        self.sections = sections
         self.measured = np.log([r.seconds for r in rows])
         families = Counter(r.family for r in rows)
         weights = [FAMILY_WEIGHT / math.sqrt(families[r.family]) for r in rows]
@@ -190,7 +194,7 @@ class _Problem:
             ]
         if self.software and setting.software:
             found.append(Factor("pace", (chip.silicon, setting.recipe, setting.software)))
-        return found
+        return [f for f in found if f.kind in self.sections]
 
     def calibration(self, x: Floats) -> Calibration:
         """The calibration that a vector of unknowns stands for."""

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from planner.commands.calibrate import calibrate
 from planner.commands.check import check
 from planner.commands.chips import chips
 from planner.commands.estimate import estimate
@@ -53,7 +54,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (plan, check, show, estimate, simulate, validate, schema):
+for command in (plan, check, show, estimate, simulate, validate, calibrate, schema):
     app.command()(command)
 app.add_typer(chips, name="chips")
 

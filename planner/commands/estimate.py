@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from planner.commands.calibration_file import CalibrationOption
 from planner.commands.loading import Loaded, job_overrides, load_inputs
 from planner.commands.options import (
     ClusterArgument,
@@ -63,6 +64,7 @@ def estimate(
         bool,
         typer.Option("--must-fit", help="Exit 3, and write nothing, if a chip is too small."),
     ] = False,
+    calibration: CalibrationOption = None,
     format_: FormatOption = Format.text,
     details: DetailsOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No report, only errors.")] = False,
@@ -76,7 +78,7 @@ def estimate(
     """
     overrides = job_overrides(set_, global_batch=global_batch, seq_len=seq_len, precision=precision)
     check_writable(output)
-    loaded, given = _load(model, cluster, layout, job, overrides)
+    loaded, given = _load(model, cluster, layout, job, overrides, calibration)
     from planner.estimate import estimate as price
 
     found = price(loaded.model, loaded.cluster, loaded.job, given)
@@ -95,7 +97,12 @@ def estimate(
 
 
 def _load(
-    model: str, cluster: str, layout: str, job: str | None, overrides: Sequence[Override]
+    model: str,
+    cluster: str,
+    layout: str,
+    job: str | None,
+    overrides: Sequence[Override],
+    calibration: str | None,
 ) -> tuple[Loaded, LayoutInput | PlanLayout]:
     """All four inputs, or InputError with the problems of all of them."""
     from planner.estimate import read_layout  # late: it loads the solver's modules
@@ -103,7 +110,7 @@ def _load(
     problems: list[Problem] = []
     loaded, given = None, None
     try:
-        loaded = load_inputs(model, cluster, job, overrides)
+        loaded = load_inputs(model, cluster, job, overrides, calibration)
     except InputError as error:
         problems += error.problems
     try:

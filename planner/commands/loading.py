@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from costmodels.catalog import load_catalog
+from costmodels.catalog import Catalog, CatalogError, load_catalog
+from planner.commands.calibration_file import calibrated_chips
 from planner.errors import InputError, Problem
 from planner.inputs.cluster import ClusterInput, load_cluster
 from planner.inputs.job import TECHNIQUES, JobInput, load_job
@@ -26,15 +27,35 @@ class Loaded:
     job: JobInput
 
 
-def load_inputs(model: str, cluster: str, job: str | None, overrides: Sequence[Override]) -> Loaded:
-    """Read all three. Raises InputError with the problems of all of them."""
+def load_inputs(
+    model: str,
+    cluster: str,
+    job: str | None,
+    overrides: Sequence[Override],
+    calibration: str | None = None,
+) -> Loaded:
+    """Read all three, chips as a calibration file has them.
+
+    Raises InputError with the problems of all of them.
+    """
     problems: list[Problem] = []
+    catalog = _attempt(lambda: _catalog(calibration), problems)
     found_model = _attempt(lambda: load_model(model, overrides), problems)
-    found_cluster = _attempt(lambda: load_cluster(cluster, load_catalog(), overrides), problems)
+    found_cluster = _attempt(lambda: load_cluster(cluster, catalog, overrides), problems)
     found_job = _attempt(lambda: load_job(job, overrides), problems)
     if found_model is None or found_cluster is None or found_job is None:
         raise InputError(problems)
     return Loaded(found_model, found_cluster, found_job)
+
+
+def _catalog(calibration: str | None) -> Catalog:
+    if calibration is None:
+        return load_catalog()
+    try:
+        return load_catalog({"chips": calibrated_chips(calibration)})
+    except CatalogError as error:
+        found = [Problem(f"{calibration}: {p.where}", p.message, p.remedy) for p in error.problems]
+        raise InputError(found) from None
 
 
 def job_overrides(

@@ -13,6 +13,7 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
+from planner.commands.calibration_file import CalibrationOption
 from planner.commands.loading import Loaded, job_overrides, load_inputs
 from planner.commands.options import (
     ClusterArgument,
@@ -85,6 +86,7 @@ def plan(
         float | None,
         typer.Option(min=0.0, max=1.0, metavar="FRACTION", help="Exit 6 if the MFU is lower."),
     ] = None,
+    calibration: CalibrationOption = None,
     format_: FormatOption = Format.text,
     details: DetailsOption = False,
     quiet: Annotated[
@@ -112,7 +114,7 @@ def plan(
         precision=precision,
     )
     check_writable(output)
-    loaded = load_inputs(model, cluster, job, overrides)
+    loaded = load_inputs(model, cluster, job, overrides, calibration)
     old = read_plan(hint) if hint is not None else None
     talk = not quiet and format_ is Format.text
     beside = output == STDOUT

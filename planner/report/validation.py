@@ -81,16 +81,17 @@ def figures(summary: ErrorSummary) -> tuple[str, ...]:
 
 def _worst(found: Validation) -> RenderableType:
     table = Table.grid(padding=(0, 2))
-    for justify in ("right", "left", "left", "right", "right"):
-        table.add_column(justify="right" if justify == "right" else "left", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column()
     for p in worst_first(found.predictions)[:WORST]:
         measured = p.target.step_s if p.target is not None else None
+        signed = 100 * ((p.step_s or 0.0) / (measured or 1.0) - 1)
         table.add_row(
-            f"{p.abs_pct_error:.0f} %",
+            f"{signed:+.0f} %",
             p.row.id,
-            f"{p.row['model']} on {p.row['chip_count']} {p.row['chip']}",
-            f"predicted {duration(p.step_s or 0.0)}",
-            f"measured {duration(measured or 0.0)}",
+            f"{p.row['model']} on {p.row['chip_count']} {p.row['chip']}: "
+            f"{duration(p.step_s or 0.0)} for {duration(measured or 0.0)}",
         )
     return table
 

@@ -95,12 +95,20 @@ def build_model(row: Row) -> Built:
 
 def _layers(row: Row, hidden: int, vocab: int, notes: list[str]) -> int | None:
     """Blocks from the parameter count, where the source says that its layers are inferred."""
-    billions = number(row, "params_B")
+    billions = _billions(row)
     if billions is None or "layers inferred" not in row["notes"].lower():
         return None
     layers = round((billions * 1e9 - vocab * hidden) / (12 * hidden * hidden))
     notes.append(f"{layers} blocks: {billions:g}e9 parameters less the vocabulary")
     return max(1, layers)
+
+
+def _billions(row: Row) -> float | None:
+    """The stated size; a name such as 7B1 in its place says nothing."""
+    try:
+        return number(row, "params_B")
+    except Unstated:
+        return None
 
 
 def _gated(
@@ -117,7 +125,7 @@ def _gated(
         return True
     if any(w in low for w in _PLAIN):
         return False
-    billions = number(row, "params_B")
+    billions = _billions(row)
     if billions is not None and dense is not None:
         rest = 4 * hidden * hidden * layers + vocab * hidden
         sizes = [abs(rest + k * hidden * dense * layers - billions * 1e9) for k in (2, 3)]
