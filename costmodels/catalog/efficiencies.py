@@ -9,6 +9,7 @@ shrunk to 1 where rows are few; a chip without rows falls back on what is above 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -22,6 +23,9 @@ NARROW_RECIPES: Mapping[str, str] = {"fp8": "fp8", "mxfp8": "fp8", "int8": "fp8"
 
 CURRENT_ATTENTION = ("te", "fa2")
 """Generations of fused attention kernels, the newest first; a plan counts on the newest known."""
+
+MOST = 0.95
+"""Share of a peak that no training run is planned to exceed, whatever few rows say."""
 
 Key = tuple[str, ...]
 
@@ -114,13 +118,27 @@ class Efficiencies:
         return replace(chip, sustained_shares=tuple(sorted(shares.items())), attention=rate)
 
     def current(self, chip: Chip) -> Chip:
-        """The chip with what it sustains in every precision, with the newest kernels known."""
-        shares = tuple(
-            (name, self.share(chip, name if name in NARROW_RECIPES else "16"))
-            for name, _ in chip.peak_flops
-        )
+        """The chip with what it sustains in every precision, with the newest kernels known.
+
+        Nothing is said of software, so the mean pace of the generations that ran on this silicon
+        counts.
+        """
+        shares = []
+        for name, _ in chip.peak_flops:
+            recipe = name if name in NARROW_RECIPES else "16"
+            share = self.share(chip, recipe) / self.mean_pace(chip, recipe)
+            shares.append((name, min(share, MOST)))
         rate = self.attention_rate(chip, CURRENT_ATTENTION[0])
-        return replace(chip, sustained_shares=shares, attention=rate)
+        return replace(chip, sustained_shares=tuple(shares), attention=rate)
+
+    def mean_pace(self, chip: Chip, recipe: str) -> float:
+        """Geometric mean of the paces of all generations that ran on a silicon."""
+        known = [
+            math.log(f.value)
+            for (silicon, used, _), f in self.pace.items()
+            if silicon == chip.silicon and _same(used, recipe)
+        ]
+        return math.exp(sum(known) / len(known)) if known else 1.0
 
     def software_pace(self, chip: Chip, setting: Setting) -> float:
         """Factor of a software generation on a step; 1 where nothing is known of it."""
