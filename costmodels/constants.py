@@ -108,5 +108,16 @@ def constants_data() -> dict[str, dict[str, object]]:
 @lru_cache(maxsize=1)
 def shipped_constants() -> Constants:
     """The constants as fitted and shipped."""
+    return _constants("value")
+
+
+@lru_cache(maxsize=1)
+def judged_constants() -> Constants:
+    """What the constants were judged to be before anything was fitted: where a fit starts, and
+    what it shrinks to."""
+    return _constants("judged")
+
+
+def _constants(field: str) -> Constants:
     data = constants_data()
-    return Constants(**{name: float(cast(float, data[name]["value"])) for name in NAMES})
+    return Constants(**{name: float(cast(float, data[name][field])) for name in NAMES})

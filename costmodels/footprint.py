@@ -11,7 +11,6 @@ from costmodels.memory import (
     stage_memory,
 )
 from costmodels.step import Run, StageCost
-from costmodels.units import bytes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ def run_footprint(
     policy = run.policy if policy is None else policy
     out = []
     for s, stage in enumerate(stages):
-        boundary = _boundary_bytes(run)
+        boundary = run.boundary_bytes
         incoming, outgoing = (0 if s == 0 else boundary), (0 if s == run.pp - 1 else boundary)
         shards = run.shard if run.zero else 1
         experts = max(1, shards * run.tp // (run.ep * run.config.division.expert_slices))
@@ -126,7 +125,3 @@ def in_flight(run: Run, stage: int) -> int:
         return min(-(-chunks // v), run.micro_batches)
     return min(run.pp - stage, run.micro_batches)
 
-
-def _boundary_bytes(run: Run) -> int:
-    hidden = max(shape.hidden for shape in run.layers)
-    return run.rows * run.seq_len * hidden * bytes_of(run.precision) // run.cp

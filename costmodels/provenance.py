@@ -46,15 +46,16 @@ MEANINGS: dict[str, tuple[str, str]] = {
 """Unit and meaning of every constant."""
 
 
-def constants_document(fit: Fit, before: Constants) -> dict[str, object]:
+def constants_document(fit: Fit, judged: Constants) -> dict[str, object]:
     """The content of ``constants.json`` after a fit; constants that were held keep their value."""
     entries: dict[str, object] = {}
     for name in NAMES:
         unit, meaning = MEANINGS[name]
-        entry: dict[str, object] = {"unit": unit, "meaning": meaning}
+        start = getattr(judged, name)
+        entry: dict[str, object] = {"unit": unit, "meaning": meaning, "judged": start}
         found = fit.constants.get(name)
         if found is None:
-            entry |= {"value": getattr(before, name), "evidence": "judged or measured, not fitted"}
+            entry |= {"value": start, "evidence": "judged or measured, not fitted"}
         else:
             families = fit.leverage.get(name, ())
             evidence = f"{found.rows} rows feel it"
@@ -69,7 +70,8 @@ def constants_document(fit: Fit, before: Constants) -> dict[str, object]:
         entries[name] = entry
     about = (
         "Constants of the cost model, fitted to the rows of this folder by `planner calibrate "
-        "--refit`. low and high enclose 90 % given the model's form."
+        "--refit`, starting from (and shrinking to) the judged values. low and high enclose 90 % "
+        "given the model's form."
     )
     return {"about": about, "constants": entries}
 

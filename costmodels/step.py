@@ -90,6 +90,12 @@ class Run:
         return self.dp * self.micro_batches * self.rows * self.seq_len
 
     @property
+    def boundary_bytes(self) -> int:
+        """Bytes of one micro-batch's activations at a cut, on one context-parallel part."""
+        hidden = max(shape.hidden for shape in self.layers)
+        return self.rows * self.seq_len * hidden * bytes_of(self.precision) // self.cp
+
+    @property
     def config(self) -> LayerConfig:
         """How every layer is run."""
         return LayerConfig(
@@ -264,10 +270,11 @@ def _hops_s(run: Run) -> list[float]:
     """Seconds of one micro-batch's activations between neighbouring stages."""
     if run.pp == 1:
         return []
-    links, hidden = run.links, max(shape.hidden for shape in run.layers)
-    size = run.rows * run.seq_len * hidden * bytes_of(run.precision) / run.cp
+    links, size = run.links, run.boundary_bytes
     stage = run.tp * run.cp * run.dp
     if links.island and stage * 2 > links.island:
+        if links.port <= 0:
+            raise ValueError("stages lie on several fabrics, and no network joins them")
         # A chip sends its slice, its whole group sends at once; neighbours on both sides share.
         each = size / run.tp
         last = run.pp - 2

@@ -119,7 +119,7 @@ def _document(found: Calibrated, paths: list[str]) -> dict[str, Any]:
         "abs_pct_error": {
             "before": asdict(found.before),
             "after": asdict(found.after),
-            "held_out": None if found.held_out is None else asdict(found.held_out),
+            "held_out": {h.by: asdict(h.summary) for h in found.held_out},
         },
         "chips": chip_records(found),
         "efficiencies": to_json(found.fit.calibration.efficiencies),
@@ -128,16 +128,29 @@ def _document(found: Calibrated, paths: list[str]) -> dict[str, Any]:
 
 def _check_folder(output: str | None) -> None:
     if output is not None and not Path(output).is_dir():
-        problem = Problem(output, "is no folder", "name the folder for the two files")
+        problem = Problem(output, "is no folder", "name the folder for the three files")
         raise InputError([problem])
 
 
 def _write_refit(found: Calibrated, folder: Path) -> None:
-    from costmodels.constants import shipped_constants
+    from costmodels.confidence import Seen, confidence_document
+    from costmodels.constants import judged_constants
     from costmodels.provenance import constants_document, efficiencies_document
 
+    unseen = next((h.errors for h in found.held_out if h.by == "family"), ())
+    runs = [
+        Seen(
+            chip=row.run.chip,
+            recipe=row.setting.recipe,
+            family=row.family,
+            experts=any(shape.is_moe for shape in row.run.layers),
+            error=error,
+        )
+        for row, error in zip(found.rows, unseen, strict=True)
+    ]
     documents = {
-        "constants.json": constants_document(found.fit, shipped_constants()),
+        "confidence.json": confidence_document(runs),
+        "constants.json": constants_document(found.fit, judged_constants()),
         "efficiencies.json": efficiencies_document(found.fit),
     }
     for name, document in documents.items():

@@ -23,7 +23,15 @@ from planner.commands.options import (
     SetOption,
     complete_file,
 )
-from planner.commands.output import STDOUT, Format, check_writable, show, write_text
+from costmodels.units import GIB
+from planner.commands.output import (
+    STDOUT,
+    Format,
+    check_writable,
+    show,
+    show_json,
+    write_text,
+)
 from planner.errors import InfeasibleError, InputError, Problem
 from planner.inputs.overrides import Override
 from planner.inputs.resources import fixture_names
@@ -78,7 +86,12 @@ def estimate(
     """
     overrides = job_overrides(set_, global_batch=global_batch, seq_len=seq_len, precision=precision)
     check_writable(output)
+    from planner.estimate import PlanLayout
+
     loaded, given = _load(model, cluster, layout, job, overrides, calibration)
+    if not isinstance(given, PlanLayout) and given.uniform:
+        _uniform(loaded, given, output, format_, must_fit=must_fit, quiet=quiet)
+        return
     from planner.estimate import estimate as price
 
     found = price(loaded.model, loaded.cluster, loaded.job, given)
@@ -120,6 +133,34 @@ def _load(
     if loaded is None or given is None:
         raise InputError(problems)
     return loaded, given
+
+
+def _uniform(
+    loaded: Loaded,
+    given: LayoutInput,
+    output: str | None,
+    format_: Format,
+    *,
+    must_fit: bool,
+    quiet: bool,
+) -> None:
+    """Price a layout with techniques that a plan file cannot hold: only the price is shown."""
+    from planner.estimate.techniques import estimate_uniform
+    from planner.report.uniform import uniform_json, uniform_page
+
+    if output is not None:
+        message = "a plan file holds no context or expert parallelism, interleaving or ZeRO 2 and 3"
+        raise InputError([Problem(output, message, "leave out -o; --format json has the price")])
+    found = estimate_uniform(loaded.model, loaded.cluster, loaded.job, given)
+    if must_fit and not found.price.footprint.fits:
+        worst = found.price.footprint.worst.peak
+        short = (worst - found.price.footprint.usable) / GIB
+        text = f"the layout does not fit: {short:.2f} GiB too much on the fullest chip"
+        raise InfeasibleError(text, where=given.name, remedies=[])
+    if format_ is Format.json:
+        show_json(uniform_json(found))
+    elif not quiet:
+        show(uniform_page(found))
 
 
 def _misfit(found: Estimated, name: str) -> InfeasibleError | None:

@@ -37,8 +37,8 @@ def _errors(found: Calibrated) -> RenderableType:
         table.add_column(head, justify="right")
     table.add_row("before", *figures(found.before))
     table.add_row("after, the same rows", *figures(found.after))
-    if found.held_out is not None:
-        table.add_row(f"after, left out by {found.held_out_by}", *figures(found.held_out))
+    for held in found.held_out:
+        table.add_row(f"after, left out by {held.by}", *figures(held.summary))
     return table
 
 

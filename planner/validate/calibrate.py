@@ -8,13 +8,14 @@ and is how the shipped figures were made.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from costmodels.calibration import Fit, Measured, constant_names, fit
 from costmodels.catalog.efficiencies import SECTIONS, Efficiencies, Fitted, Key
-from costmodels.constants import shipped_constants
+from costmodels.constants import judged_constants
 from costmodels.fitted import Calibration, shipped_calibration
 from costmodels.step import price_step
 from planner.errors import InputError, Problem
@@ -22,6 +23,9 @@ from planner.validate.predict import Prediction, setting_of
 from planner.validate.score import ErrorSummary, summarise
 
 FOLDS = 5
+
+MOST_ROWS = 120
+"""Rows of one family that a refit looks at: every n-th where there are more."""
 
 OWN = ("sustained", "attention")
 """Kinds of factors that a user's own runs may move: those of the chips that they ran on."""
@@ -37,20 +41,28 @@ class Change:
     after: Fitted
 
 
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Errors of rows that were predicted without all rows of their ``by``; log, in row order."""
+
+    by: str
+    summary: ErrorSummary
+    errors: tuple[float, ...]
+
+
 @dataclass(frozen=True)
 class Calibrated:
     """A fit, the error of its rows before and after, and on rows that it had not seen.
 
-    ``held_out`` predicts every model's rows (or, for a single model, every fifth row) from the
-    others; None where there are too few rows to leave some out.
+    ``held_out`` predicts rows from the others, leaving out all of one kind at a time; empty where
+    there are too few. The constants of the formulas are those of the fit to all rows.
     """
 
     fit: Fit
     rows: tuple[Measured, ...]
     before: ErrorSummary
     after: ErrorSummary
-    held_out: ErrorSummary | None
-    held_out_by: str
+    held_out: tuple[HeldOut, ...]
     changes: tuple[Change, ...]
 
 
@@ -74,12 +86,14 @@ def calibrate_rows(
 ) -> Calibrated:
     """Fit to predicted rows. Raises InputError where no row has a measured time and a layout."""
     named = measured_rows(predictions)
+    if refit:
+        named = _thinned(named)
     if not named:
         message = "no row has both a measured time and a layout that can be priced"
         remedy = "planner validate says row by row what is missing"
         raise InputError([Problem(source, message, remedy)])
     rows = tuple(row for row, _ in named)
-    start = Calibration(shipped_constants()) if refit else _start(rows)
+    start = Calibration(judged_constants()) if refit else _start(rows)
     names = constant_names() if refit else ()
     found = fit(
         rows,
@@ -89,15 +103,24 @@ def calibrate_rows(
         sections=SECTIONS if refit else OWN,
         progress=progress,
     )
-    folds = {} if refit else _folds([model for _, model in named])
     before = shipped_calibration()
+    models = [f"{row.family} {model}" if refit else model for row, model in named]
+    folds = {"model": _folds(models)}
+    if refit:
+        folds["family"] = _folds([row.family for row in rows])
+    base = Calibration(found.calibration.constants) if refit else start
     return Calibrated(
         fit=found,
         rows=rows,
         before=_summary(_errors(rows, before)),
         after=_summary(_errors(rows, found.calibration)),
-        held_out=_held_out(rows, folds, start),
-        held_out_by="model" if len({m for _, m in named}) > 1 else "fifths of the rows",
+        held_out=tuple(
+            _held_out(
+                rows, by if len(set(models)) > 1 else "fifths of the rows", parts, base, refit
+            )
+            for by, parts in folds.items()
+            if parts
+        ),
         changes=tuple(_changes(before.efficiencies, found.calibration.efficiencies)),
     )
 
@@ -122,14 +145,39 @@ def _folds(models: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _held_out(
-    rows: Sequence[Measured], folds: Mapping[str, Sequence[int]], start: Calibration
-) -> ErrorSummary | None:
-    errors: list[float] = []
+    rows: Sequence[Measured],
+    by: str,
+    folds: Mapping[str, Sequence[int]],
+    start: Calibration,
+    refit: bool,
+) -> HeldOut:
+    """Predict every fold from the rows outside of it; rows of other vendors say nothing of it."""
+    errors = [0.0] * len(rows)
     for left in folds.values():
-        kept = [row for i, row in enumerate(rows) if i not in set(left)]
-        calibration = fit(kept, start, software=False, sections=OWN, steps=4).calibration
-        errors += _errors([rows[i] for i in left], calibration)
-    return summarise(errors)
+        out = set(left)
+        vendors = {rows[i].run.chip.vendor for i in left}
+        kept = [r for i, r in enumerate(rows) if i not in out and r.run.chip.vendor in vendors]
+        calibration = start
+        if kept:
+            sections = SECTIONS if refit else OWN
+            found = fit(kept, start, software=refit, sections=sections, steps=3)
+            calibration = found.calibration
+        for i, error in zip(left, _errors([rows[i] for i in left], calibration)):
+            errors[i] = error
+    return HeldOut(by, _summary(errors), tuple(errors))
+
+
+def _thinned(named: Sequence[tuple[Measured, str]]) -> tuple[tuple[Measured, str], ...]:
+    """Every n-th row of families that have more than :data:`MOST_ROWS`."""
+    counts = Counter(row.family for row, _ in named)
+    seen: Counter[str] = Counter()
+    kept = []
+    for row, model in named:
+        every = -(-counts[row.family] // MOST_ROWS)
+        if seen[row.family] % every == 0 or counts[row.family] <= 2 * MOST_ROWS:
+            kept.append((row, model))
+        seen[row.family] += 1
+    return tuple(kept)
 
 
 def _errors(rows: Sequence[Measured], calibration: Calibration) -> list[float]:
