@@ -122,7 +122,9 @@ def unlisted(row: Row) -> bool:
     return bool(re.search(r"\brecompute\b[^.;]*\bnot in the table", row["notes"].lower()))
 
 
-_RATE = re.compile(r"(?:(\d+)\s*x\s*)?([\w .+-]*?)(\d+(?:/\d+)?)\s*(Gb/s|Gbit/s|Gbps|GbE)")
+_RATE = re.compile(
+    r"(?:(\d+)\s*x\s*)?((?:(?!\d+\s*x)[\w .+-])*?)(\d+(?:/\d+)?)\s*(Gb/s|Gbit/s|Gbps|GbE)"
+)
 
 
 @dataclass(frozen=True, slots=True)
