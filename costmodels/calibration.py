@@ -14,7 +14,7 @@ curvature at the minimum gives the intervals. The same rows in the same order gi
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -272,19 +272,20 @@ class _Problem:
                 leverage[name] = families
             else:
                 value = tables[factor.kind][factor.key].value
-                rows = len(self.touched[n])
-                tables[factor.kind][factor.key] = Fitted(value, value / wide, value * wide, rows)
+                touched = len(self.touched[n])
+                tables[factor.kind][factor.key] = Fitted(value, value / wide, value * wide, touched)
         fitted = Calibration(calibration.constants, Efficiencies(**tables))
         residuals = tuple(float(r) for r in predicted - self.measured)
         return Fit(fitted, residuals, constants, leverage)
 
     def _leverage(self, column: Floats) -> tuple[str, ...]:
         """The families whose rows feel a constant most."""
-        felt: Counter[str] = Counter()
+        felt: dict[str, float] = defaultdict(float)
         for row, slope, weight in zip(self.rows, column, self.weight):
             felt[row.family] += float(slope**2 * weight)
         total = sum(felt.values())
-        return tuple(f for f, share in felt.most_common(3) if total > 0 and share > 0.05 * total)
+        most = sorted(felt, key=lambda family: -felt[family])[:3]
+        return tuple(family for family in most if felt[family] > 0.05 * total)
 
 
 def constant_names() -> tuple[str, ...]:

@@ -134,7 +134,8 @@ def gradient_sync_s(
         max over hosts (2(k−1)/k · shard/B + 2(n−1)/n · exchanged/port) + launches + 2⌈log2 n⌉·α
 
     The latency is the lesser of ring and tree, which is the tree's. ``latency_s`` is one hop
-    between hosts. ``count`` is the number of hosts where ``hosts`` lists only the different ones. ZeRO level 1 moves the same bytes (gradients scattered, parameters gathered).
+    between hosts. ``count`` is the number of hosts where ``hosts`` lists only the different
+    ones. ZeRO level 1 moves the same bytes (gradients scattered, parameters gathered).
     ValueError if several hosts must talk and one has no port.
     """
     n = len(hosts) if count is None else count

@@ -38,8 +38,9 @@ class Constants:
     8 bits and its scaling take.
 
     Host: ``host_forward_s`` and ``host_backward_s`` to issue a block, ``host_collective_s`` for
-    each of its all-reduces, ``host_expert_s`` for each expert that lies on the chip; ``slow_host`` times
-    as long in runtimes that issue every kernel from Python. A chip that is faster than its host waits.
+    each of its all-reduces, ``host_expert_s`` for each expert that lies on the chip; ``slow_host``
+    times as long in runtimes that issue every kernel from Python. A chip that is faster than its
+    host waits.
 
     Communication: ``collective_launch_s`` per collective; ``tensor_exposed``, ``context_exposed``
     and ``expert_exposed`` are the shares of a layer's communication that no computation hides;

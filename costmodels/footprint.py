@@ -124,4 +124,3 @@ def in_flight(run: Run, stage: int) -> int:
         chunks = 2 * (p - stage - 1) + (v - 1) * p + 1
         return min(-(-chunks // v), run.micro_batches)
     return min(run.pp - stage, run.micro_batches)
-

@@ -1,4 +1,4 @@
-"""Chips that only published measurements name: variants that nobody can buy, beside the catalogue."""
+"""Chips that only published measurements name: variants nobody can buy, beside the catalogue."""
 
 from __future__ import annotations
 

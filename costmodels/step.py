@@ -36,7 +36,8 @@ class Run:
     ``micro_batches`` per pipeline and step. ``policy`` is the recomputation of all blocks, an
     index of :data:`costmodels.price.POLICIES`. ``zero`` shards optimizer (1), gradients (2) and
     weights (3) over ``shard`` replicas. ``overlap``: the runtime reduces gradients while the last
-    backward pass runs. ``pace`` multiplies the whole step (software generations). ``links`` are those of one chip; ``hosts`` the fabrics that the run fills.
+    backward pass runs. ``pace`` multiplies the whole step (software generations).
+    ``links`` are those of one chip; ``hosts`` the fabrics that the run fills.
     ``depths`` of None are classic 1F1B.
     """
 
@@ -261,8 +262,8 @@ def _pipeline_s(run: Run, stages: Sequence[StageCost], exact: bool) -> tuple[flo
         depths = tuple(min(run.pp - s, m) for s in range(run.pp))
         if run.schedule == "gpipe":
             depths = (m,) * run.pp
-        ps = [[round(t * PS_PER_S) for t in times] for times in (forward, backward, hops)]
-        total = exact_time(run.schedule, *ps, depths, m).total / PS_PER_S
+        ps = tuple([round(t * PS_PER_S) for t in times] for times in (forward, backward, hops))
+        total = exact_time(run.schedule, ps[0], ps[1], ps[2], depths, m).total / PS_PER_S
     return total, max(0.0, total - m * slowest)
 
 

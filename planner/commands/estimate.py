@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from costmodels.units import GIB
 from planner.commands.calibration_file import CalibrationOption
 from planner.commands.loading import Loaded, job_overrides, load_inputs
 from planner.commands.options import (
@@ -23,7 +24,6 @@ from planner.commands.options import (
     SetOption,
     complete_file,
 )
-from costmodels.units import GIB
 from planner.commands.output import (
     STDOUT,
     Format,

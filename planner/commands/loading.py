@@ -43,7 +43,7 @@ def load_inputs(
     found_model = _attempt(lambda: load_model(model, overrides), problems)
     found_cluster = _attempt(lambda: load_cluster(cluster, catalog, overrides), problems)
     found_job = _attempt(lambda: load_job(job, overrides), problems)
-    if found_model is None or found_cluster is None or found_job is None:
+    if problems or found_model is None or found_cluster is None or found_job is None:
         raise InputError(problems)
     return Loaded(found_model, found_cluster, found_job)
 

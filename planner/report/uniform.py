@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -18,6 +17,14 @@ from planner.report.format import count, duration, percent
 from planner.report.summary import bullets, section
 
 ITEMS = tuple(name for name in MemoryItems.__slots__ if name != "peak")
+SHORT = {
+    "parameters": "weights",
+    "gradients": "grads",
+    "optimizer": "optim.",
+    "activations": "activ.",
+    "fragmentation": "frag.",
+}
+"""Column heads, where eleven columns must fit a terminal."""
 
 
 def uniform_page(found: UniformEstimate) -> RenderableType:
@@ -70,14 +77,14 @@ def _times(found: UniformEstimate) -> RenderableType:
     for name, seconds in found.price.step.items:
         if seconds > 0:
             table.add_row(name, duration(seconds), percent(seconds / step))
-    layers: Counter[str] = Counter()
+    layers: dict[str, float] = {}
     slowest = max(found.price.step.stages, key=lambda s: s.forward_s + s.backward_s)
     for layer in slowest.layers:
         for name, seconds in layer.items:
-            layers[name] += seconds
+            layers[name] = layers.get(name, 0.0) + seconds
     whole = sum(layers.values())
     table.add_row(Text("of a micro-batch on the slowest stage", "dim"))
-    for name, seconds in layers.most_common():
+    for name, seconds in sorted(layers.items(), key=lambda item: -item[1]):
         table.add_row(f"  {name}", duration(seconds), percent(seconds / whole))
     return table
 
@@ -86,7 +93,7 @@ def _memory(found: UniformEstimate) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("stage", justify="right")
     for name in (*ITEMS, "peak", "usable"):
-        table.add_column(name, justify="right")
+        table.add_column(SHORT.get(name, name), justify="right")
     usable = found.price.footprint.usable
     for s, items in enumerate(found.price.footprint.stages, start=1):
         cells = [f"{getattr(items, name) / GIB:.1f}" for name in (*ITEMS, "peak")]

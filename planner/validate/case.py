@@ -169,7 +169,7 @@ def _cuts(blocks: int, pp: int) -> tuple[int, ...]:
     cuts = [0]
     for size in sizes:
         cuts.append(cuts[-1] + size)
-    return tuple([0, *[c + 1 for c in cuts[1:-1]], blocks + 2])
+    return (0, *(c + 1 for c in cuts[1:-1]), blocks + 2)
 
 
 def _batch(row: Row, dp: int, pp: int, notes: list[str]) -> tuple[int, int]:

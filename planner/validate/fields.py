@@ -17,7 +17,7 @@ from planner.validate.table import Row
 Recompute = Literal["none", "selective", "full"]
 
 
-class Unstated(Exception):  # noqa: N818 - not an error of the user
+class Unstated(Exception):
     """Why a row cannot be expressed."""
 
 

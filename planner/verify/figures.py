@@ -22,7 +22,11 @@ RELATIVE = 1e-9
 def check_figures(plan: Plan, world: Restored, costs: Costs) -> list[Problem]:
     """Step time, breakdown, throughput, utilisation and certificate."""
     step_ps, objective_ps = _step(plan, costs)
-    problems = [*_estimate(plan, step_ps), *_utilisation(plan, world)]
+    problems = [
+        *_estimate(plan, step_ps),
+        *_range(plan, world),
+        *_utilisation(plan, world),
+    ]
     if plan.certificate is not None:
         problems += _certificate(plan.certificate, plan.estimate, objective_ps)
     return problems
@@ -63,7 +67,6 @@ def _estimate(plan: Plan, step_ps: int) -> Iterator[Problem]:
     if simulated is not None and _picoseconds(simulated) < step_ps:
         message = f"the replay takes {simulated!r} s, less than without contention"
         yield Problem("estimate.simulated_step_time_s", message)
-    yield from _range(plan, world)
 
 
 def _range(plan: Plan, world: Restored) -> Iterator[Problem]:

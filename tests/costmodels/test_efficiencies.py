@@ -70,7 +70,10 @@ def test_unknown_software_runs_at_the_pace_of_the_chip():
 
 
 def test_the_current_share_counts_the_mean_pace_of_known_software():
-    pace = {("a100-sxm", "16", "old"): Fitted(1.21, 1, 1, 1), ("a100-sxm", "16", "x"): Fitted(1, 1, 1, 1)}
+    pace = {
+        ("a100-sxm", "16", "old"): Fitted(1.21, 1, 1, 1),
+        ("a100-sxm", "16", "x"): Fitted(1, 1, 1, 1),
+    }
     found = Efficiencies(pace=pace)
     assert found.mean_pace(chip(), "16") == pytest.approx(1.1)
     assert found.current(chip()).sustained("bf16") == pytest.approx(
@@ -83,7 +86,12 @@ def test_files_hold_the_same_figures():
 
 
 def test_a_chip_record_may_state_its_own_share():
-    record = {"id": "mine", "inherit": "A100-SXM-80GB", "sustained": {"bf16": 0.4}, "attention": 2.0}
+    record = {
+        "id": "mine",
+        "inherit": "A100-SXM-80GB",
+        "sustained": {"bf16": 0.4},
+        "attention": 2.0,
+    }
     mine = load_catalog({"chips": [record]}).get("mine")
     assert mine.sustained("bf16") == 0.4
     assert mine.sustained("fp16") == chip().sustained("fp16")

@@ -39,7 +39,7 @@ def fixed(forward: float, backward: float):
     def price(shape, config) -> LayerPrice:
         nothing = (0, 0, 0)
         return LayerPrice(
-            forward, backward / 2, backward / 2, 0, 0, (0, 0, forward), 10**6, nothing, nothing, 0, ()
+            forward, backward / 2, backward / 2, 0, 0, (0, 0, forward), 10**6, *[nothing] * 2, 0, ()
         )
 
     return price
@@ -134,9 +134,7 @@ def test_stages_without_a_network_between_them_are_an_error():
 def test_worse_hardware_or_more_work_never_takes_less_time(
     rows, tp, dp, zero, policy, slower, later
 ):
-    run = replace(
-        RUN, rows=rows, tp=tp, dp=dp, zero=zero, shard=dp if zero else 1, policy=policy
-    )
+    run = replace(RUN, rows=rows, tp=tp, dp=dp, zero=zero, shard=dp if zero else 1, policy=policy)
     base = price_step(run).step_s * (1 - 1e-9)
     links = replace(
         run.links,

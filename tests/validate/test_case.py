@@ -121,9 +121,7 @@ def test_a_rack_is_one_fabric():
 
 
 def test_cores_count_as_parts_of_a_chip():
-    run = case(
-        chip="Trainium1 (trn1.32xlarge)", chip_count=16, chips_per_node=16, TP=8, DP=4
-    ).run
+    run = case(chip="Trainium1 (trn1.32xlarge)", chip_count=16, chips_per_node=16, TP=8, DP=4).run
     assert (run.tp, run.dp) == (4, 4)
 
 
