@@ -14,7 +14,7 @@ curvature at the minimum gives the intervals. The same rows in the same order gi
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 

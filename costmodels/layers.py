@@ -17,6 +17,7 @@ first row-parallel matrix), then the MLP or the experts. Memory is in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -183,21 +184,13 @@ def parameters_per_device(shape: LayerShape, tp: int) -> int:
 def _held(shape: LayerShape, split: Division) -> tuple[int, int]:
     """Parameters of one device, and those of them in experts on ``ep`` devices."""
     tp = split.tp
-    divided = whole = experts = 0
-    for m in shape.matmuls:
-        if m.experts > 1 and split.ep > 1:
-            own = divide(m.experts, split.ep) * m.inputs * m.outputs
-            experts += divide(own, split.expert_slices)
-        elif m.split == "replicated":
-            whole += m.parameters
-        else:
-            divided += divide(m.parameters, tp)
+    whole, experts = held(shape.matmuls, split)
     table = min(shape.table_parameters, shape.vocab * shape.hidden)
     whole += shape.table_parameters - table + shape.vector_parameters
     generic = shape.generic_parameters
     if shape.generic is not None and shape.generic.tensor_parallel:
         generic = divide(generic, tp)
-    return divided + whole + experts + divide(table, tp) + generic, experts
+    return whole + divide(table, tp) + generic, experts
 
 
 def layer_work(
@@ -229,7 +222,7 @@ def layer_work(
     generic, share = shape.generic, split.cp
     if generic is not None and generic.tensor_parallel:
         share *= tp
-    held, experts = _held(shape, split)
+    parameters, experts = _held(shape, split)
     return LayerWork(
         gemms=tuple(_gemm(m, tokens, local, split) for m in shape.matmuls),
         core=core,
@@ -242,9 +235,34 @@ def layer_work(
         generic_bytes=rows * generic.forward_bytes_moved_per_row / share if generic else 0.0,
         tp_forward=exchange[0],
         tp_backward=exchange[1],
-        parameters=held,
+        parameters=parameters,
         expert_parameters=experts,
     )
+
+
+def products(
+    matmuls: Sequence[Matmul], tokens: int, split: Division, sequence_parallel: bool
+) -> list[Gemm]:
+    """The forward products of some matrices on one device."""
+    local = divide(tokens, split.tp) if sequence_parallel else tokens
+    return [_gemm(m, tokens, local, split) for m in matmuls]
+
+
+def held(matmuls: Sequence[Matmul], split: Division) -> tuple[int, int]:
+    """Parameters of some matrices on one device: all, and those in experts on ``ep`` devices.
+
+    Slices are rounded up.
+    """
+    whole = experts = 0
+    for m in matmuls:
+        if m.experts > 1 and split.ep > 1:
+            own = divide(m.experts, split.ep) * m.inputs * m.outputs
+            experts += own if m.split == "replicated" else divide(own, split.expert_slices)
+        elif m.split == "replicated":
+            whole += m.parameters
+        else:
+            whole += divide(m.parameters, split.tp)
+    return whole + experts, experts
 
 
 def _gemm(matmul: Matmul, tokens: int, local: int, split: Division) -> Gemm:

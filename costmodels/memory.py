@@ -121,7 +121,8 @@ def stage_memory(
     gradients too, level 3 (FSDP) the weights as well; the layer at work, and the next one, are
     then gathered, and a layer's gradient exists whole before it is scattered.
     ``expert_replicas`` counts for parameters that lie on ``ep`` devices; by default as the others.
-    ``boundary_bytes`` comes from :func:`boundary_buffer_bytes` and is added as it is.
+    ``boundary_bytes`` comes from :func:`boundary_buffer_bytes` and is added as it is. Frozen
+    weights have no gradient and no optimizer state.
     """
     holders = [replicas] * len(layers) if isinstance(replicas, int) else list(replicas)
     parts = [
@@ -133,7 +134,13 @@ def stage_memory(
         )
     ]
 
-    def held(bytes_: int, level: int) -> int:
+    trained = [
+        part
+        for layer, r, both in zip(layers, holders, zip(parts[::2], parts[1::2], strict=True))
+        for part in (both if layer.trained is None else ((layer.trained, r),))
+    ]
+
+    def held(parts: Sequence[tuple[int, int]], bytes_: int, level: int) -> int:
         """Bytes of one kind of state; rounded up per part as every device holds whole elements."""
         return sum(-(-n * bytes_ // (r if zero_level >= level else 1)) for n, r in parts)
 
@@ -143,11 +150,12 @@ def stage_memory(
     )
     whole = max((layer.parameters for layer in layers), default=0)
     gathered = 2 * whole * state.parameter if zero_level >= 3 and max(holders, default=1) > 1 else 0
-    scattered = whole * state.gradient if zero_level >= 2 and max(holders, default=1) > 1 else 0
+    learning = max((layer.trained_parameters for layer in layers), default=0)
+    scattered = learning * state.gradient if zero_level >= 2 and max(holders, default=1) > 1 else 0
     items = (
-        held(state.parameter, 3),
-        held(state.gradient, 2),
-        held(state.optimizer, 1),
+        held(parts, state.parameter, 3),
+        held(trained, state.gradient, 2),
+        held(trained, state.optimizer, 1),
         min(in_flight, micro_batches) * kept + working,
         sum(layer.logits_bytes for layer in layers),
         overhead.buffer_bytes + boundary_bytes + gathered + scattered,

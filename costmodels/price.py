@@ -7,7 +7,8 @@ Seconds are of one micro-batch and are a sum of named parts; bytes are by recomp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypedDict
 
@@ -16,8 +17,17 @@ from costmodels.catalog import Chip, Fabric
 from costmodels.collectives import Links, group_s
 from costmodels.compute import Rates, core_s, gemm_s, generic_s, host_floor_s, rates, streamed_s
 from costmodels.constants import Constants, shipped_constants
-from costmodels.layers import EXPERT_IMBALANCE, Collective, Division, LayerWork, layer_work
+from costmodels.layers import (
+    EXPERT_IMBALANCE,
+    Collective,
+    Division,
+    Gemm,
+    held,
+    layer_work,
+    products,
+)
 from costmodels.shapes import LayerShape
+from costmodels.training import FULL, Training, adapters
 
 POLICIES = ("none", "selective", "full")
 """Recomputation policies; policy tuples are indexed in this order."""
@@ -37,6 +47,7 @@ class LayerConfig:
     neither the softmax of unfused attention nor the elementwise kernels are fused. ``slow_host``:
     kernels are issued one by one by a runtime that takes long over each. The weight gradient of
     every micro-batch is added to an accumulator of ``gradient_bytes`` per parameter.
+    ``training`` says what of the layer has gradients.
     """
 
     rows: int
@@ -45,6 +56,7 @@ class LayerConfig:
     precision: str
     sequence_parallel: bool
     flash: bool
+    training: Training = FULL
     cp: int = 1
     ep: int = 1
     expert_tp: int | None = None
@@ -74,6 +86,7 @@ class LayerPrice:
     communication again). ``activation_bytes`` are kept for each micro-batch in flight,
     ``working_bytes`` exist once while the layer runs backward, both by policy. ``items`` are named
     seconds that sum to forward, backward and communication, without recomputation.
+    ``trained`` of the ``parameters`` have a gradient and optimizer state; None is all of them.
     ``expert_parameters`` are those of ``parameters`` that lie on ``ep`` devices.
     """
 
@@ -88,7 +101,13 @@ class LayerPrice:
     working_bytes: tuple[int, int, int]
     logits_bytes: int
     items: tuple[tuple[str, float], ...]
+    trained: int | None = None
     expert_parameters: int = 0
+
+    @property
+    def trained_parameters(self) -> int:
+        """Parameters of one device with a gradient and optimizer state."""
+        return self.parameters if self.trained is None else self.trained
 
 
 def price_layer(
@@ -145,7 +164,16 @@ def price_with(
     )
     work, memory = layer_work(shape, **run), activation_bytes(shape, **run)
     at = rates(chip, config.precision)
-    product = _products(shape, work, at, derate, c)
+    training, split = config.training, config.division
+    learns = training.mode == "full"
+    extra = adapters(shape, training)
+    tokens = config.rows * -(-config.seq_len // split.cp)
+    low_rank = products(extra, tokens, split, config.sequence_parallel)
+    added, _ = held(extra, split)
+    wide = shape.kind == "head"  # stays in 16 bits
+    own = _products(work.gemms, at, derate, c, wide=wide)
+    beside = _products(low_rank, at, derate, c)
+    product = (own[0] + beside[0], own[1] + beside[1], own[2] * learns + beside[2])
     core = (
         [t / derate for t in core_s(work.core, at, c, fused_softmax=config.fused_softmax)]
         if work.core
@@ -159,11 +187,11 @@ def price_with(
     generic = generic_s(work.generic_flops, work.generic_bytes, at, c) / derate
     forward = product[0] + core[0] + streamed[0] + loss[0] + generic
     backward_input = product[1] + core[1] + loss[1] + generic
-    added = 2 * config.gradient_bytes * c.accumulate * work.parameters
-    adding = added / (at.memory * c.stream) / derate
-    backward_weight = product[2] + generic + adding
+    summed = 2 * config.gradient_bytes * c.accumulate * (work.parameters if learns else added)
+    adding = summed / (at.memory * c.stream) / derate
+    backward_weight = product[2] + generic * learns + adding
     if shape.kind == "embedding":  # token ids have no gradient
-        backward_weight += streamed[1]
+        backward_weight += streamed[1] * learns
     else:
         backward_input += streamed[1]
     calls = sum(1.0 if k.kind == "all_reduce" else 0.5 for k in work.tp_forward)
@@ -184,7 +212,8 @@ def price_with(
     skipped = 0.0
     if config.early_stop and shape.kind == "block" and work.gemms:
         skipped = min(gemm_s(work.gemms[-1], at, c)[0] / derate, 0.5 * forward)
-    return LayerPrice(
+    inner = _low_rank_bytes(low_rank, at.element_bytes)
+    full = LayerPrice(
         forward_s=forward,
         backward_input_s=backward_input,
         backward_weight_s=backward_weight,
@@ -195,33 +224,55 @@ def price_with(
             0.0 if flash else core[0],
             forward + comm_forward - skipped if repeated else 0.0,
         ),
-        parameters=work.parameters,
-        activation_bytes=memory.kept,
-        working_bytes=memory.working,
+        parameters=work.parameters + added,
+        activation_bytes=(memory.kept[0] + inner, memory.kept[1] + inner, memory.kept[2]),
+        working_bytes=(memory.working[0], memory.working[1], memory.working[2] + inner),
         logits_bytes=memory.logits,
         items=_items(
             ("matrix products", sum(product)),
             ("attention core", sum(core)),
             ("lookup" if shape.kind == "embedding" else "norms and elementwise", sum(streamed)),
             ("softmax and loss", sum(loss)),
-            ("layer totals", 3 * generic),
+            ("layer totals", (2 + learns) * generic),
             ("adding gradients", adding),
             ("waiting for the host", sum(waiting)),
             ("tensor-parallel communication", there[0] + back[0]),
             ("context-parallel communication", there[1] + back[1]),
             ("expert-parallel communication", there[2] + back[2]),
         ),
+        trained=None if learns else added,
         expert_parameters=work.expert_parameters,
+    )
+    return _forward_only(full) if training.mode == "forward" else full
+
+
+def _forward_only(price: LayerPrice) -> LayerPrice:
+    """A layer before every trained one: no backward pass, nothing is kept for one."""
+    return replace(
+        price,
+        backward_input_s=0.0,
+        backward_weight_s=0.0,
+        tp_comm_backward_s=0.0,
+        recompute_s=(0.0, 0.0, 0.0),
+        activation_bytes=(0, 0, 0),
+        items=_items(
+            ("forward alone", price.forward_s),
+            ("tensor-parallel communication", price.tp_comm_forward_s),
+        ),
     )
 
 
+def _low_rank_bytes(low_rank: Sequence[Gemm], size: int) -> int:
+    """What adapters keep for their backward pass: the product with A, of the rank's width."""
+    return sum(g.m * g.n * g.count * size for g in low_rank if g.name.endswith(" A"))
+
+
 def _products(
-    shape: LayerShape, work: LayerWork, at: Rates, derate: float, c: Constants
+    gemms: Sequence[Gemm], at: Rates, derate: float, c: Constants, *, wide: bool = False
 ) -> tuple[float, float, float]:
-    """Forward, input gradient, weight gradient of all products. The head stays in 16 bits."""
-    wide = shape.kind == "head"
+    """Forward, input gradient, weight gradient of all products."""
     forward = inputs = weights = 0.0
-    for gemm in work.gemms:
+    for gemm in gemms:
         times = gemm_s(gemm, at, c, wide=wide)
         forward += times[0]
         inputs += times[1]

@@ -30,8 +30,10 @@ _PUBLIC = {
     "load_cluster": "planner.inputs.cluster",
     "load_job": "planner.inputs.job",
     "load_model": "planner.inputs.model",
+    "load_profile": "planner.inputs.profile",
     "prepare": "planner.solve",
     "read_plan": "planner.plan_file",
+    "side_by_side": "planner.report.side_by_side",
     "simulate": "planner.simulate",
     "solve": "planner.solve",
     "verify": "planner.verify",
@@ -50,8 +52,10 @@ if TYPE_CHECKING:
     from planner.inputs.cluster import load_cluster
     from planner.inputs.job import load_job
     from planner.inputs.model import load_model
+    from planner.inputs.profile import load_profile
     from planner.plan import Plan
     from planner.plan_file import read_plan
+    from planner.report.side_by_side import side_by_side
     from planner.search.engine import Progress
     from planner.simulate import simulate
     from planner.solve import SolveParams, prepare, solve
@@ -74,8 +78,10 @@ __all__ = [
     "load_cluster",
     "load_job",
     "load_model",
+    "load_profile",
     "prepare",
     "read_plan",
+    "side_by_side",
     "simulate",
     "solve",
     "verify",

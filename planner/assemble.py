@@ -75,6 +75,8 @@ def _stage(
         recompute=to_seconds(sum(c.recompute_ps[p] for c, p in costs)),
         tp_comm_forward=to_seconds(sum(c.tp_forward_ps for c, _ in costs)),
         tp_comm_backward=to_seconds(sum(c.tp_backward_ps for c, _ in costs)),
+        transfer_forward=to_seconds(priced.transfer_ps),
+        transfer_backward=to_seconds(priced.transfer_ps),
         forward_total=to_seconds(priced.forward_ps),
         backward_total=to_seconds(priced.backward_ps),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -134,16 +135,17 @@ def equal_splits(
     layers = len(pricer.model.layers)
     chips = sum(topology.classes[c].chips for c in classes)
     batch = pricer.job.global_batch
-    legal = {(o.class_index, o.tp) for o in options.options}
-    rows_choices = sorted({o.rows for o in options.options})
+    legal = {(o.class_index, o.tp, o.rows) for o in options.options}
+    every_rows = sorted({o.rows for o in options.options})
     found: list[EqualSplit] = []
     reason = "no degrees divide the chips and the layers"
     sizes = [topology.classes[c].size for c in classes]
     if not all_chips:
         # parts of the fleet take the fastest chips first
-        classes = tuple(sorted(classes, key=lambda c: (_row_ps(pricer, c), c)))
+        classes = tuple(sorted(classes, key=lambda c: (_row_ps(pricer, options, c), c)))
     for tp in tensor_parallel_degrees(min(sizes)):
-        if any((c, tp) not in legal for c in classes):
+        rows_choices = [r for r in every_rows if all((c, tp, r) in legal for c in classes)]
+        if not rows_choices:
             continue
         groups = tp_groups(topology, classes, tp)
         if all_chips and len(groups) * tp != chips:
@@ -169,10 +171,14 @@ def equal_splits(
     return found, reason
 
 
-def _row_ps(pricer: LayoutPricer, class_index: int) -> int:
-    """Forward and backward of one row through the whole model on one chip of a class."""
-    costs = pricer.costs(class_index, 1, 1)
-    return sum(c.forward_total_ps + c.backward_total_ps(0) for c in costs)
+def _row_ps(pricer: LayoutPricer, options: OptionSet, class_index: int) -> float:
+    """Chip time of one row through the whole model, at the smallest legal degree and rows."""
+    own = [(o.tp, o.rows) for o in options.options if o.class_index == class_index]
+    if not own:
+        return math.inf
+    tp, rows = min(own)
+    costs = pricer.costs(class_index, tp, rows)
+    return tp / rows * sum(c.forward_total_ps + c.backward_total_ps(0) for c in costs)
 
 
 def _best_policy(

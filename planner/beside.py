@@ -11,7 +11,7 @@ from planner.baselines import EqualSplit, equal_splits
 from planner.layout import LayoutPipeline
 from planner.place import Placement
 from planner.plan import Alternative, Baseline
-from planner.search.node import Solution
+from planner.search.planning import Solution
 
 if TYPE_CHECKING:
     from planner.solve import Context
@@ -150,6 +150,7 @@ def remarks(chosen: Placement, found: Sequence[Baseline]) -> list[str]:
 def near_plans(context: Context, chosen: Placement, shapes: Rectangular) -> tuple[Alternative, ...]:
     """Other global batches within the job's tolerance, and rectangular plans on small fleets."""
     found = _other_batches(context, chosen.layouts, "the plan's own pipelines")
+    found += _filled_batches(context, chosen)
     wanted = _telling(shapes)
     for split in wanted:
         idle = context.topology.chips - split.tp * split.pp * split.dp
@@ -210,6 +211,51 @@ def _other_batches(
                 _alternative(context, f"job.global_batch={batch}", batch, priced.exact_ps, text)
             )
     return sorted(out, key=lambda a: a.global_batch)
+
+
+def _filled_batches(context: Context, chosen: Placement) -> list[Alternative]:
+    """Batches within the tolerance at which the plan's own pipelines wait less for one another.
+
+    Larger: every pipeline takes the whole micro-batches that it finishes before the slowest one.
+    Smaller: partly filled last micro-batches are dropped.
+    """
+    job, pipes = context.job, chosen.priced.pipelines
+    room = int(job.global_batch_tolerance * job.global_batch)
+    if room < 1:
+        return []
+    end = max(p.exact.total for p in pipes)
+    larger: list[LayoutPipeline] = []
+    left = room
+    for pipe in pipes:
+        layout = pipe.pipeline
+        missing = layout.rows - layout.last_rows
+        if missing > left:
+            larger.append(layout)
+            continue
+        takt = max(s.forward_ps + s.backward_ps for s in pipe.stages)
+        more = min((end - pipe.exact.total) // takt, (left - missing) // layout.rows)
+        left -= missing + more * layout.rows
+        larger.append(
+            replace(layout, micro_batches=layout.micro_batches + more, last_rows=layout.rows)
+        )
+    smaller = [
+        replace(p, micro_batches=p.micro_batches - 1, last_rows=p.rows)
+        if p.last_rows < p.rows and p.micro_batches > 1
+        else p
+        for p in (pipe.pipeline for pipe in pipes)
+    ]
+    out = []
+    for layouts, what in ((larger, "fuller micro-batches"), (smaller, "whole micro-batches only")):
+        batch = sum((p.micro_batches - 1) * p.rows + p.last_rows for p in layouts)
+        if batch == job.global_batch or abs(batch - job.global_batch) > room:
+            continue
+        priced = context.pricer.price(layouts, context.options.zero_level)
+        if priced.fits and batch * chosen.priced.exact_ps > job.global_batch * priced.exact_ps:
+            text = f"the plan's own pipelines, {what}"
+            out.append(
+                _alternative(context, f"job.global_batch={batch}", batch, priced.exact_ps, text)
+            )
+    return out
 
 
 def _alternative(

@@ -11,6 +11,7 @@ from costmodels.memory import device_overhead
 from costmodels.price import POLICIES
 from costmodels.units import GIB, PS_PER_S
 from planner import assemble
+from planner.inputs.training import notes_on_training
 from planner.layout import PricedLayout
 from planner.plan import Certificate, SearchSpace, SolverInfo
 from planner.search.engine import SearchOutcome
@@ -144,6 +145,7 @@ def idle_reasons(
 def assumptions(context: Context) -> tuple[str, ...]:
     """Everything that was assumed, not given."""
     out = [*context.model.notes, *context.cluster.notes, *context.job.notes]
+    out += notes_on_training(context.model.graph, context.job)
     out += context.topology.assumptions
     for cls in context.topology.classes:
         over = device_overhead(cls.chip, cls.usable_memory_bytes)

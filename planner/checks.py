@@ -15,6 +15,10 @@ from planner.graphs.topology import IslandClass, Topology
 from planner.inputs.cluster import ClusterInput
 from planner.inputs.job import ResolvedJob
 from planner.inputs.model import ModelInput
+from planner.inputs.training import check_training
+
+LONGEST_MICRO_BATCH_S = 9_000
+"""Up to 2**53 ps a plan's seconds hold whole picoseconds exactly; nobody waits for longer."""
 
 PRECISIONS = ("bf16", "fp16", "fp32")
 """Proposed in this order when a stated precision cannot run everywhere."""
@@ -24,7 +28,12 @@ def check_inputs(
     model: ModelInput, cluster: ClusterInput, job: ResolvedJob, topology: Topology
 ) -> tuple[list[Problem], list[str]]:
     """All problems of the inputs together, and all warnings, those of the cluster file first."""
-    problems = [*check_precision(job, topology), *check_micro_batches(job)]
+    problems = [
+        *check_precision(job, topology),
+        *check_micro_batches(job),
+        *check_training(model.graph, job),
+        *check_measured_rates(job, model.graph, topology),
+    ]
     warnings = [
         *warn_seq_len(job, model.graph),
         *warn_micro_batches(job),
@@ -68,6 +77,50 @@ def check_micro_batches(job: ResolvedJob) -> Iterator[Problem]:
             f"global batch of {job.global_batch}",
             f"--set job.micro_batch_rows=[{job.global_batch}]",
         )
+
+
+def check_measured_rates(
+    job: ResolvedJob, model: ModelGraph, topology: Topology
+) -> Iterator[Problem]:
+    """A measured rate cannot ask for more FLOP/s than the chip's dense peak, nor for hours.
+
+    FLOPs per row as the plan's MFU counts them: 6 · parameters + 6 · layers · hidden · seq a token.
+    """
+    needed = _flops_per_row(job, model)
+    for cls in topology.classes:
+        rate = cls.measured_rows_per_s
+        if rate is None or not cls.chip.supports(job.precision):
+            continue
+        peak = cls.chip.peak(job.precision)
+        if rate * needed > peak:
+            yield Problem(
+                f"cluster: measured_rows_per_s of {_alias(cls.chip.id)}",
+                f"{rate:g} rows/s of {model.name} are {rate * needed / peak:.0%} of the dense peak "
+                f"({peak / 1e12:g} TFLOP/s)",
+                f"a row is one sequence of {job.seq_len:,} tokens, forward and backward; "
+                f"at most {peak / needed:.3g} rows/s",
+            )
+        longest = max(job.micro_batch_rows)
+        if longest / rate > LONGEST_MICRO_BATCH_S:
+            yield Problem(
+                f"cluster: measured_rows_per_s of {_alias(cls.chip.id)}",
+                f"at {rate:g} rows/s a micro-batch of {longest} rows takes "
+                f"{longest / rate / 3600:,.1f} hours",
+                "give rows (sequences) per second, not seconds per row",
+            )
+
+
+def _flops_per_row(job: ResolvedJob, model: ModelGraph) -> float:
+    """FLOPs that one row needs, forward and backward, recomputation left out."""
+    given = [layer.shape.generic for layer in model.layers if layer.shape.generic is not None]
+    if given:
+        return sum(3.0 * work.forward_flops_per_row for work in given)
+    attention = sum(
+        6.0 * layer.shape.hidden * job.seq_len
+        for layer in model.layers
+        if layer.shape.attention is not None
+    )
+    return job.seq_len * (6.0 * model.active_parameters + attention)
 
 
 def warn_seq_len(job: ResolvedJob, model: ModelGraph) -> Iterator[Problem]:

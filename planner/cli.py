@@ -24,9 +24,13 @@ from planner.commands.failure import (
     report_interrupt,
     report_usage,
 )
+from planner.commands.import_ import imports
 from planner.commands.output import STDOUT, ReaderGone, write_text
 from planner.commands.plan import plan
+from planner.commands.profiles import profiles
+from planner.commands.report import report
 from planner.commands.schema import schema
+from planner.commands.shipped import FACTS, group
 from planner.commands.show import show
 from planner.commands.simulate import simulate
 from planner.commands.validate import validate
@@ -54,9 +58,13 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (plan, check, show, estimate, simulate, validate, calibrate, schema):
+for command in (plan, check, show, estimate, simulate, report, validate, calibrate, schema):
     app.command()(command)
 app.add_typer(chips, name="chips")
+app.add_typer(profiles, name="profiles")
+app.add_typer(imports, name="import")
+for shipped in FACTS:
+    app.add_typer(group(shipped), name=shipped)
 
 
 def _version(wanted: bool) -> None:

@@ -18,10 +18,12 @@ from costmodels.catalog import Chip, Fabric
 from costmodels.memory import DeviceOverhead, StateBytes, device_overhead
 from costmodels.price import POLICIES, LayerConfig, LayerPrice, price_layer
 from costmodels.shapes import LayerShape
+from costmodels.training import FULL, Training
 from costmodels.units import PS_PER_S
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Island, IslandClass, Route, Topology
 from planner.inputs.job import ResolvedJob
+from planner.inputs.training import layer_training
 from planner.options import OptionSet, StageOption
 
 Ints = NDArray[np.int64]
@@ -60,9 +62,21 @@ class LayerCost:
 
 
 def layer_cost(
-    shape: LayerShape, cls: IslandClass, tp: int, rows: int, job: ResolvedJob, scale: float = 1.0
+    shape: LayerShape,
+    cls: IslandClass,
+    tp: int,
+    rows: int,
+    job: ResolvedJob,
+    scale: float = 1.0,
+    *,
+    layer: int | None = None,
+    training: Training = FULL,
 ) -> LayerCost:
-    """Price one layer on ``tp`` chips of a class; ``scale`` maps formulas to a measured rate."""
+    """Price one layer on ``tp`` chips of a class; ``scale`` maps formulas to a measured rate.
+
+    On a class with a profile, ``layer`` (its index in the model) finds what was measured.
+    ``training`` says what of the layer has gradients.
+    """
     price = _priced(
         shape,
         cls.chip,
@@ -74,9 +88,12 @@ def layer_cost(
             precision=job.precision,
             sequence_parallel=job.sequence_parallel and tp > 1,
             flash=cls.chip.flash_attention,
+            training=training,
         ),
         cls.derate,
     )
+    if cls.profile is not None and layer is not None:
+        price = cls.profile.price(layer, tp, rows, price, cls.derate)
     return LayerCost(
         price=price,
         forward_ps=picoseconds(price.forward_s * scale),
@@ -104,15 +121,19 @@ def measured_scale(model: ModelGraph, cls: IslandClass, job: ResolvedJob, rows: 
     if cls.measured_rows_per_s is None:
         return 1.0
     formula = 0.0
-    for layer in model.layers:
-        cost = layer_cost(layer.shape, cls, 1, rows, job).price
+    for layer, training in zip(model.layers, layer_training(model, job)):
+        cost = layer_cost(layer.shape, cls, 1, rows, job, training=training).price
         formula += cost.forward_s + cost.backward_input_s + cost.backward_weight_s
     return rows / cls.measured_rows_per_s / formula
 
 
 @dataclass(frozen=True)
 class OptionTable:
-    """All layers under one option: arrays of length L; policy arrays are (policies, L)."""
+    """All layers under one option: arrays of length L; policy arrays are (policies, L).
+
+    ``parameters`` are those with gradients; frozen weights lie beside the logits in
+    ``logits_bytes``, the bytes that a layer holds whatever the plan.
+    """
 
     option: StageOption
     costs: tuple[LayerCost, ...]
@@ -156,14 +177,14 @@ def build_tables(
     tables = []
     for option in options.options:
         cls = topology.classes[option.class_index]
-        cache: dict[LayerShape, LayerCost] = {}
-        for layer in model.layers:
-            if layer.shape not in cache:
-                cache[layer.shape] = layer_cost(
-                    layer.shape, cls, option.tp, option.rows, job, scales[cls.index, option.rows]
-                )
-        costs = tuple(cache[layer.shape] for layer in model.layers)
-        tables.append(option_table(option, costs))
+        scale = scales[cls.index, option.rows]
+        tables.append(
+            option_table(
+                option,
+                model_costs(model, cls, option.tp, option.rows, job, scale),
+                job.state_bytes.parameter,
+            )
+        )
     element = job.element_bytes
     boundaries = {
         rows: np.array(
@@ -182,11 +203,32 @@ def build_tables(
     )
 
 
-def option_table(option: StageOption, costs: tuple[LayerCost, ...]) -> OptionTable:
-    """Arrays over the layers of one option."""
+def model_costs(
+    model: ModelGraph, cls: IslandClass, tp: int, rows: int, job: ResolvedJob, scale: float
+) -> tuple[LayerCost, ...]:
+    """Every layer of the model, equal ones priced once. LookupError where a profile has a gap."""
+    cache: dict[tuple[LayerShape, Training, int | None], LayerCost] = {}
+    out = []
+    for index, (layer, training) in enumerate(zip(model.layers, layer_training(model, job))):
+        key = (layer.shape, training, None if cls.profile is None else index)
+        if key not in cache:
+            cache[key] = layer_cost(
+                layer.shape, cls, tp, rows, job, scale, layer=index, training=training
+            )
+        out.append(cache[key])
+    return tuple(out)
+
+
+def option_table(
+    option: StageOption, costs: tuple[LayerCost, ...], weight_bytes: int = 0
+) -> OptionTable:
+    """Arrays over the layers of one option; a frozen weight takes ``weight_bytes``."""
 
     def row(values: list[int]) -> Ints:
         return np.array(values, dtype=np.int64)
+
+    def frozen(price: LayerPrice) -> int:
+        return weight_bytes * (price.parameters - price.trained_parameters)
 
     policies = range(len(POLICIES))
     return OptionTable(
@@ -194,12 +236,12 @@ def option_table(option: StageOption, costs: tuple[LayerCost, ...]) -> OptionTab
         costs=costs,
         forward_ps=row([c.forward_total_ps for c in costs]),
         backward_ps=np.stack([row([c.backward_total_ps(p) for c in costs]) for p in policies]),
-        parameters=row([c.price.parameters for c in costs]),
+        parameters=row([c.price.trained_parameters for c in costs]),
         activation_bytes=np.stack(
             [row([c.price.activation_bytes[p] for c in costs]) for p in policies]
         ),
         working_bytes=np.stack([row([c.price.working_bytes[p] for c in costs]) for p in policies]),
-        logits_bytes=row([c.price.logits_bytes for c in costs]),
+        logits_bytes=row([c.price.logits_bytes + frozen(c.price) for c in costs]),
     )
 
 
@@ -216,7 +258,7 @@ def route_hop_ps(bytes_: int, route: Route, share: float) -> int:
     """A micro-batch over a network: the stage's fair share of its host's port."""
     if bytes_ == 0:
         return 0
-    return picoseconds(bytes_ / (route.bandwidth * share) + route.latency_s)
+    return picoseconds(route.seconds(bytes_, share))
 
 
 def fair_share(cls_from: IslandClass, tp_from: int, cls_to: IslandClass, tp_to: int) -> float:
@@ -230,8 +272,10 @@ def pipeline_hops_ps(
     """The real hops of a pipeline whose stages lie on ``(island, tp)``; None without a route.
 
     A stage in the middle sends activations to one neighbour and gradients to the other; where
-    both leave by the same port, each gets half of the stage's fair share.
+    both leave by the same port, each gets half of the stage's fair share, unless transfers block:
+    then a stage makes one at a time.
     """
+    at_once = not topology.blocking_transfers
     routes = [
         None if a.name == b.name else topology.route(a, b) for (a, _), (b, _) in pairwise(places)
     ]
@@ -248,14 +292,24 @@ def pipeline_hops_ps(
         if route is None:
             out.append(None)
             continue
-        out_twice = s > 0 and shares_port(route, back[s - 1])
-        in_twice = s + 1 < len(routes) and shares_port(back[s], routes[s + 1])
+        out_twice = at_once and s > 0 and shares_port(route, back[s - 1])
+        in_twice = at_once and s + 1 < len(routes) and shares_port(back[s], routes[s + 1])
         share = min(
             tp_a / source.size / (2 if out_twice else 1),
             tp_b / target.size / (2 if in_twice else 1),
         )
         out.append(route_hop_ps(bytes_[s], route, share))
     return out
+
+
+def blocked_ps(hops: Sequence[int]) -> list[int]:
+    """What each stage waits in one pass if transfers block: one hop from the stage before it.
+
+    An engine that works off its exchanges in order sends an activation only after it received the
+    gradient for its next backward, so the later stage waits for the way there and back; the
+    earlier one finds its gradient delivered while it computed.
+    """
+    return [0, *hops]
 
 
 def shares_port(one: Route | None, other: Route | None) -> bool:

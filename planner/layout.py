@@ -25,11 +25,13 @@ from costmodels.schedules import (
 from costmodels.units import GIB
 from planner.costing import (
     LayerCost,
-    layer_cost,
+    blocked_ps,
     measured_scale,
+    model_costs,
     picoseconds,
     pipeline_hops_ps,
 )
+from planner.errors import InputError, Problem
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Island, Topology
 from planner.inputs.job import ResolvedJob
@@ -69,7 +71,10 @@ class LayoutPipeline:
 
 @dataclass(frozen=True)
 class PricedStage:
-    """A stage with its costs: picoseconds per micro-batch and itemised bytes."""
+    """A stage with its costs: picoseconds per micro-batch and itemised bytes.
+
+    ``forward_ps`` and ``backward_ps`` include ``transfer_ps`` each, where transfers block.
+    """
 
     stage: LayoutStage
     costs: tuple[LayerCost, ...]
@@ -79,6 +84,7 @@ class PricedStage:
     memory: MemoryItems
     usable_bytes: int
     hop_to_next_ps: int | None
+    transfer_ps: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,12 +111,15 @@ class SyncPrice:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """Copies of some layers on one island: how many, bytes of the largest shard, of all shards."""
+    """Copies of some layers on one island: how many, on how many chips, bytes of the largest
+    shard and of all shards, and the tensor-parallel ranks of the widest copy."""
 
     island: Island
     replicas: int
+    chips: int
     shard: int
     full: int
+    lanes: int
 
 
 @dataclass(frozen=True)
@@ -141,6 +150,7 @@ class LayoutPricer:
         self.job = job
         self._layers: dict[tuple[int, int, int], tuple[LayerCost, ...]] = {}
         self._pipelines: dict[object, PricedPipeline] = {}
+        self._host_chips = topology.host_chips
 
     def costs(self, class_index: int, tp: int, rows: int) -> tuple[LayerCost, ...]:
         """Costs of all layers under one way to run them."""
@@ -148,10 +158,11 @@ class LayoutPricer:
         if key not in self._layers:
             cls = self.topology.classes[class_index]
             scale = measured_scale(self.model, cls, self.job, rows)
-            self._layers[key] = tuple(
-                layer_cost(layer.shape, cls, tp, rows, self.job, scale)
-                for layer in self.model.layers
-            )
+            try:
+                self._layers[key] = model_costs(self.model, cls, tp, rows, self.job, scale)
+            except LookupError as gap:
+                remedy = "measure this way too, or choose one that was measured"
+                raise InputError([Problem("profile", str(gap.args[0]), remedy)]) from None
         return self._layers[key]
 
     def price(self, pipelines: Sequence[LayoutPipeline], zero_level: int) -> PricedLayout:
@@ -171,7 +182,10 @@ class LayoutPricer:
             start = max(ends[p][s] for p, s in sync.members)
             for member in sync.members:
                 synced[member] = max(synced.get(member, 0), start + sync.time_ps)
-                finish[member[0]] = max(finish[member[0]], sync.time_ps)
+                # earlier stages run their last backwards while this one synchronises
+                p, s = member
+                lead = sum(stage.backward_ps for stage in priced[p].stages[:s])
+                finish[p] = max(finish[p], sync.time_ps - lead)
         for p, pipe in enumerate(priced):
             for s in range(len(pipe.stages)):
                 exact = max(exact, synced.get((p, s), ends[p][s]))
@@ -240,6 +254,11 @@ class LayoutPricer:
             sum(c.backward_total_ps(p) for c, p in zip(own, s.policies, strict=True))
             for own, s in zip(costs, pipe.stages, strict=True)
         ]
+        blocked = [0] * len(forward)
+        if self.topology.blocking_transfers:
+            blocked, hops = blocked_ps(hops), (0,) * len(hops)
+            forward = [f + b for f, b in zip(forward, blocked)]
+            backward = [f + b for f, b in zip(backward, blocked)]
         depths = self._depths(pipe, costs, forward, backward, hops, zero_level, replicas)
         m = pipe.micro_batches
         formula = formula_time(forward, backward, hops, m, depths, pipe.schedule)
@@ -254,6 +273,7 @@ class LayoutPricer:
                 memory=self._memory(pipe, s, costs[s], depths[s], zero_level, replicas),
                 usable_bytes=self.topology.classes[stage.island.class_index].usable_memory_bytes,
                 hop_to_next_ps=hops[s] if s < len(hops) else None,
+                transfer_ps=blocked[s],
             )
             for s, stage in enumerate(pipe.stages)
         )
@@ -354,12 +374,13 @@ class LayoutPricer:
                     continue
                 seen.add(key)
                 costs = self.costs(stage.island.class_index, stage.tp, pipe.rows)
-                parameters = sum(c.price.parameters for c in costs[stage.first : stage.end])
+                own = costs[stage.first : stage.end]
+                parameters = sum(c.price.trained_parameters for c in own)
                 cls = self.topology.classes[stage.island.class_index]
                 update = optimizer_update_s(
                     parameters, self.job.state_bytes, cls.chip, shards, derate=cls.derate
                 )
-                worst = max(worst, update)
+                worst = max(worst, update * cls.update_scale)
         return picoseconds(worst)
 
     def _syncs(
@@ -368,7 +389,8 @@ class LayoutPricer:
         """Reductions per run of layers that every pipeline holds in a single stage, and of
         weights that two layers share where these lie on different stages.
 
-        All of them run at the same time: what a host exchanges over its port is the sum.
+        Every chip has an even share of its host's port, and exchanges over it all the layers
+        that it holds: each group of a stage ends with the last of them.
         """
         state = self.job.state_bytes
         # a ring carries 2(n-1)/n of this: gradients scattered, then parameters gathered (ZeRO-1),
@@ -380,13 +402,18 @@ class LayoutPricer:
             (first, end, kind, members, self._held(pipelines, first, end, members, per_parameter))
             for first, end, kind, members in self._groups(pipelines)
         ]
-        exchanged: dict[str, int] = {}
-        for _, _, _, _, held in groups:
-            if len(held) > 1:
-                for h in held:
-                    exchanged[h.island.host] = exchanged.get(h.island.host, 0) + h.full
+        loads: dict[tuple[int, int], int] = {}
+        for _, _, _, members, held in groups:
+            by_island = {h.island.name: h for h in held}
+            for p, s in members if len(held) > 1 else ():
+                own = by_island[pipelines[p].stages[s].island.name]
+                loads[p, s] = loads.get((p, s), 0) + self._exchanged(own)
         out = []
         for first, end, kind, members, held in groups:
+            busiest: dict[str, int] = {}
+            for p, s in members:
+                name = pipelines[p].stages[s].island.name
+                busiest[name] = max(busiest.get(name, 0), loads.get((p, s), 0))
             hosts = []
             latency = 0.0
             for at, h in enumerate(held):
@@ -400,14 +427,17 @@ class LayoutPricer:
                             f"{other.name}, whose gradients must be summed"
                         )
                         continue
-                    port = route.bandwidth
+                    # every ring leaves a host by one chip of each tensor-parallel rank
+                    host = h.island.host
+                    senders = max(1, h.lanes * self._host_chips[host] // h.chips)
+                    port = route.rate(busiest[h.island.name] / len(held), senders)
                     latency = max(latency, route.latency_s)
                 hosts.append(
                     SyncHost(
                         replicas=h.replicas,
                         shard_bytes=h.shard,
                         fabric=self.topology.classes[h.island.class_index].fabric,
-                        exchanged_bytes=exchanged.get(h.island.host, 0),
+                        exchanged_bytes=busiest[h.island.name],
                         port_bytes_per_s=port,
                     )
                 )
@@ -436,6 +466,10 @@ class LayoutPricer:
                 out.append((first, first + 1, "tied", tuple(sorted({*one, *two}))))
         return out
 
+    def _exchanged(self, held: _Held) -> int:
+        """Bytes that the host would exchange if all its chips held as much: the group's share."""
+        return -(-held.full * self._host_chips[held.island.host] // held.chips)
+
     def _held(
         self,
         pipelines: Sequence[LayoutPipeline],
@@ -452,14 +486,16 @@ class LayoutPricer:
             key = (stage.island.class_index, stage.tp, pipelines[p].rows)
             if key not in sizes:
                 costs = self.costs(*key)[first:end]
-                sizes[key] = per_parameter * sum(c.price.parameters for c in costs)
+                sizes[key] = per_parameter * sum(c.price.trained_parameters for c in costs)
             shard = sizes[key]
-            known = held.get(stage.island.name, _Held(stage.island, 0, 0, 0))
+            known = held.get(stage.island.name, _Held(stage.island, 0, 0, 0, 0, 0))
             held[stage.island.name] = _Held(
                 stage.island,
                 known.replicas + 1,
+                known.chips + stage.tp,
                 max(known.shard, shard),
                 max(known.full, shard * stage.tp),
+                max(known.lanes, stage.tp),
             )
         return [held[name] for name in sorted(held)]
 

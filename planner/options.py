@@ -95,7 +95,10 @@ def legal_options(model: ModelGraph, topology: Topology, job: ResolvedJob) -> Op
         for cls in topology.classes:
             for tp in _degrees(cls, job):
                 problem = tensor_parallel_problem(model, tp, job.seq_len, job.sequence_parallel)
-                if problem is None:
+                gap = cls.profile.problem(tp, rows) if cls.profile is not None else None
+                if problem is None and gap is not None:
+                    rejected.append(Rejected(f"{rows} rows at tp={tp} on {cls.name}", gap))
+                elif problem is None:
                     options.append(StageOption(len(options), cls.index, tp, rows))
                 elif rows == job.micro_batch_rows[0]:
                     rejected.append(Rejected(f"tp={tp} on {cls.name}", problem))

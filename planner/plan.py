@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib import import_module
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -65,7 +66,11 @@ class Mesh(_Frozen):
 
 
 class StageTime(_Frozen):
-    """Seconds per micro-batch, by cause; forward is ``forward + tp_comm_forward``."""
+    """Seconds per micro-batch, by cause; ``forward_total`` is the sum of the forward ones.
+
+    ``transfer_*`` are exchanges with the stage before that keep this one waiting; they are 0 where
+    transfers overlap computation and only delay (``hop_to_next_s``).
+    """
 
     forward: float
     backward_input: float
@@ -73,6 +78,8 @@ class StageTime(_Frozen):
     recompute: float
     tp_comm_forward: float
     tp_comm_backward: float
+    transfer_forward: float = 0.0
+    transfer_backward: float = 0.0
     forward_total: float
     backward_total: float
 
@@ -113,7 +120,8 @@ class Stage(_Frozen):
     offload: Literal["none"] = "none"
     replicas: tuple[Replica, ...]
     hop_to_next_s: float | None
-    """Seconds for one micro-batch of activations to the next stage; null for the last."""
+    """Seconds for one micro-batch of activations to the next stage; null for the last, 0 where
+    the next stage counts it as its own time."""
 
 
 class Pipeline(_Frozen):
@@ -250,6 +258,20 @@ class Plan(_Frozen):
     def to_json(self) -> str:
         """The file's text: sorted where order has no meaning, one trailing newline."""
         return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+
+    def to_pandas(self, table: str = "stages") -> Any:  # noqa: ANN401 - pandas ships no types
+        """A table (stages, devices, beside) as a data frame; units are in the columns' names.
+
+        Raises InputError for another table, and where pandas is not installed.
+        """
+        # Shown by modules that build on plans, so they are named and not imported.
+        tables = import_module("planner.report.tables")
+        return tables.to_pandas(tables.plan_table(self, table))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        shown: str = import_module("planner.report.notebook").plan_html(self)
+        return shown
 
 
 def canonical_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON value

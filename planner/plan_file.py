@@ -52,19 +52,23 @@ def looks_like_plan(value: Any) -> bool:  # noqa: ANN401 - any JSON value
 def require_same_inputs(plan: Plan, digests: dict[str, str]) -> None:
     """Raise StalePlanError unless the plan was made for inputs with these digests.
 
-    ``digests`` by input: model, cluster, job.
+    ``digests`` by input: model, cluster, job, and profile where one is at hand.
     """
     made_for = {
         "model": plan.inputs.model,
         "cluster": plan.inputs.cluster,
         "job": plan.inputs.job,
+        "profile": plan.inputs.profile,
     }
-    changed = [name for name, digest in digests.items() if made_for[name].digest != digest]
+    records = {name: made_for[name] for name in digests}
+    changed = {n: r for n, r in records.items() if r is None or r.digest != digests[n]}
+    lacking = plan.inputs.profile is not None and "profile" not in digests
     if changed:
         details = "; ".join(
-            f"{name} {made_for[name].name!r} had digest {made_for[name].digest[:12]}, "
-            f"now {digests[name][:12]}"
-            for name in changed
+            f"{name} {record.name!r} had digest {record.digest[:12]}, now {digests[name][:12]}"
+            if record is not None
+            else f"there was no {name}, now there is one of digest {digests[name][:12]}"
+            for name, record in changed.items()
         )
         raise StalePlanError(
             f"the plan was made for another {' and another '.join(changed)}: {details}",
@@ -72,6 +76,7 @@ def require_same_inputs(plan: Plan, digests: dict[str, str]) -> None:
             remedies=[
                 "run planner plan again for these inputs",
                 "give the same --set and job as for the plan if it should still fit",
+                *(["the plan was made from a profile: give it too"] if lacking else []),
             ],
         )
 

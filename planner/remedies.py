@@ -15,7 +15,7 @@ from planner.options import legal_options
 from planner.search.engine import Engine, SearchLimits
 from planner.search.infeasible import nothing_fits
 from planner.search.problem import Problem
-from planner.search.settings import replica_intervals, vendor_windows
+from planner.search.regions import roots
 
 if TYPE_CHECKING:
     from planner.solve import Context
@@ -63,9 +63,7 @@ def shortfall_bytes(context: Context) -> int | None:
             topology=topology,
             tables=build_tables(context.model.graph, topology, context.job, context.options),
         )
-        return nothing_fits(
-            problem, [(0.0, w) for w in vendor_windows(problem)], replica_intervals(problem), _never
-        )
+        return nothing_fits(problem, roots(problem), None, _never)
 
     high = 16
     while refuted(high):
@@ -91,8 +89,11 @@ def _never() -> bool:
     return False
 
 
-def candidate_jobs(job: ResolvedJob) -> list[tuple[str, ResolvedJob]]:
-    """Changes of the job that save memory, with the flag that makes each."""
+def candidate_jobs(job: ResolvedJob, *, measured: bool = False) -> list[tuple[str, ResolvedJob]]:
+    """Changes of the job that save memory, with the flag that makes each.
+
+    A profile was ``measured`` at one sequence length: no other is proposed then.
+    """
     out: list[tuple[str, ResolvedJob]] = []
     if not job.recompute_full:
         out.append(("allow full recomputation", replace(job, recompute_full=True)))
@@ -106,7 +107,7 @@ def candidate_jobs(job: ResolvedJob) -> list[tuple[str, ResolvedJob]]:
     if state.optimizer > 6:
         small = replace(state, optimizer=2)
         out.append(("--set job.optimizer=adam8bit", replace(job, state_bytes=small)))
-    if job.seq_len > 1024:
+    if job.seq_len > 1024 and not measured:
         half = job.seq_len // 2
         out.append((f"--set job.seq_len={half}", replace(job, seq_len=half)))
     return out
@@ -138,11 +139,11 @@ def checked(context: Context) -> list[str]:
     """Changes that were each tried by a search and have a plan."""
     out = [
         f"{flag}: checked, a plan exists"
-        for flag, job in candidate_jobs(context.job)
+        for flag, job in candidate_jobs(context.job, measured=context.profile is not None)
         if plan_exists(context, context.topology, job)
     ]
     if not out:
-        everything = candidate_jobs(context.job)
+        everything = candidate_jobs(context.job, measured=context.profile is not None)
         job = context.job
         names = []
         for flag, changed in everything:

@@ -10,11 +10,13 @@ from pydantic import ValidationError
 from costmodels.catalog import CatalogError, load_catalog
 from planner.errors import InputError, Problem
 from planner.graphs.build_topology import build_topology
+from planner.graphs.measured import with_profile
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Island, Topology
 from planner.inputs.cluster import cluster_from_resolved
 from planner.inputs.job import ResolvedJob
 from planner.inputs.model import model_from_resolved
+from planner.inputs.profile import profile_from_resolved
 from planner.plan import Plan
 
 
@@ -53,6 +55,10 @@ def restore(plan: Plan) -> Restored:
         topology = build_topology(cluster_from_resolved(inputs.cluster.resolved), catalog)
         where = "inputs.job.resolved"
         job = ResolvedJob.from_json(inputs.job.resolved)
+        if inputs.profile is not None:
+            where = "inputs.profile.resolved"
+            profile = profile_from_resolved(inputs.profile.resolved)
+            topology = with_profile(topology, profile, model, job.state_bytes)
     except (ValidationError, CatalogError, LookupError, TypeError, ValueError) as exc:
         remedy = "the plan was damaged or made by another version; plan again"
         message = f"cannot be restored: {str(exc).splitlines()[0]}"

@@ -60,6 +60,12 @@ def _model() -> JsonSchema:
     return model_json_schema()
 
 
+def _profile() -> JsonSchema:
+    from planner.inputs.profile_spec import ProfileSpec
+
+    return ProfileSpec.model_json_schema()
+
+
 SCHEMAS: dict[str, SchemaEntry] = {
     "cluster": SchemaEntry("a cluster file: chips, nodes, ports, switches, links", _cluster),
     "job": SchemaEntry("a job file: batch, sequence length, precision, techniques", _job),
@@ -68,5 +74,6 @@ SCHEMAS: dict[str, SchemaEntry] = {
         "a layer-graph file (a Hugging Face config.json has its own format)", _model
     ),
     "plan": SchemaEntry("plan.json, schema version 1", _plan),
+    "profile": SchemaEntry("profile.json: measured layer times, memory and links", _profile),
 }
 """Every kind of file that has a schema, in alphabetical order."""

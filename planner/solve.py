@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 
 from planner import assemble, beside, certify, remedies
 from planner.callable_module import make_callable
-from planner.checks import check_inputs
 from planner.costing import build_tables
-from planner.errors import InfeasibleError, InputError, NoPlanFound, PlannerError
-from planner.graphs.build_topology import build_topology
+from planner.errors import InfeasibleError, NoPlanFound, PlannerError
 from planner.graphs.topology import Topology
 from planner.inputs.cluster import ClusterInput
-from planner.inputs.job import JobInput, ResolvedJob, resolve_job
+from planner.inputs.job import JobInput, ResolvedJob
 from planner.inputs.model import ModelInput
+from planner.inputs.profile import ProfileInput
 from planner.layout import LayoutPricer
 from planner.options import OptionSet, legal_options
 from planner.place import Load, Placement, place
 from planner.plan import Alternative, Baseline, InputRecord, Inputs, Plan, digest, seal
+from planner.resolve import ResolvedProfile, resolve_inputs
 from planner.reuse import layouts_of
 from planner.search.engine import (
     Engine,
@@ -31,7 +31,7 @@ from planner.search.engine import (
     SearchOutcome,
     assign_micro_batches,
 )
-from planner.search.node import Solution
+from planner.search.planning import Solution
 from planner.search.problem import Problem
 from planner.simulate import simulate
 from planner.verify import verify
@@ -67,15 +67,15 @@ class Context:
     problem: Problem
     pricer: LayoutPricer
     warnings: tuple[str, ...]
+    profile: ResolvedProfile | None = None
 
 
-def prepare(model: ModelInput, cluster: ClusterInput, job: JobInput) -> Context:
+def prepare(
+    model: ModelInput, cluster: ClusterInput, job: JobInput, profile: ProfileInput | None = None
+) -> Context:
     """Check the inputs and tabulate the problem. Raises ``InputError`` with all problems."""
-    topology = build_topology(cluster.spec, cluster.catalog)
-    resolved = resolve_job(job, model.graph, topology)
-    problems, warnings = check_inputs(model, cluster, resolved, topology)
-    if problems:
-        raise InputError(problems)
+    world = resolve_inputs(model, cluster, job, profile)
+    topology, resolved, warnings = world.topology, world.job, world.warnings
     options = legal_options(model.graph, topology, resolved)
     tables = build_tables(model.graph, topology, resolved, options)
     problem = Problem(
@@ -95,6 +95,7 @@ def prepare(model: ModelInput, cluster: ClusterInput, job: JobInput) -> Context:
         problem,
         LayoutPricer(model.graph, topology, resolved),
         tuple(warnings),
+        world.profile,
     )
 
 
@@ -103,6 +104,7 @@ def solve(
     cluster: ClusterInput,
     job: JobInput,
     *,
+    profile: ProfileInput | None = None,
     params: SolveParams | None = None,
     hint: Plan | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
@@ -110,23 +112,28 @@ def solve(
 ) -> Plan:
     """The best plan that the declared space holds, with its certificate.
 
+    With a ``profile``, measured layer times, memory and links take the place of the formulas.
     Raises ``InputError`` (exit 2), ``InfeasibleError`` (3, proven) or ``NoPlanFound`` (4).
     """
     params = params or SolveParams()
-    context = prepare(model, cluster, job)
+    context = prepare(model, cluster, job, profile)
     stop = certify.stopwatch(params.time_limit_s, interrupted)
-    found = search(context, params, progress, stop)
-    placement = realise(context, found, params, hint)
+    found = search(context, params, progress, stop, hint)
+    placement = realise(context, found, params)
     return finish(context, found, placement, params, progress, stop)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the search found: the outcome over the whole fleet, and solutions of its parts."""
+    """What the search found: the outcome over the whole fleet, and solutions of its parts.
+
+    ``known``: placements that needed no search: the best rectangular one, and the hint's.
+    """
 
     outcome: SearchOutcome
     parts: dict[tuple[int, ...], Solution | None]
     shapes: beside.Rectangular
+    known: tuple[Placement, ...]
 
 
 def search(
@@ -134,6 +141,7 @@ def search(
     params: SolveParams,
     progress: Callable[[Progress], None],
     interrupted: Callable[[], bool],
+    hint: Plan | None = None,
 ) -> Found:
     """Find the best plan over the whole fleet and over its natural parts, then prove a bound."""
     limits = SearchLimits(
@@ -143,6 +151,10 @@ def search(
         uniform_tried=5 if assemble.most_general(context.job) == "asymmetric" else 200,
     )
     engine = engine_for(context, limits, progress, interrupted)
+    shapes = beside.rectangular(context)
+    known = known_plans(context, shapes, hint)
+    for placement in known:
+        engine.know(placement.priced.formula_ps)
     engine.find()
     parts: dict[tuple[int, ...], Solution | None] = {}
     for part, islands in fleet_parts(context):
@@ -154,7 +166,29 @@ def search(
             parts[part] = found
         if found is not None:
             engine.offer(found)
-    return Found(engine.prove(), parts, beside.rectangular(context))
+    return Found(engine.prove(), parts, shapes, known)
+
+
+def known_plans(
+    context: Context, shapes: beside.Rectangular, hint: Plan | None
+) -> tuple[Placement, ...]:
+    """Placements that are plans without any search, as far as they fit and are allowed."""
+    found: list[Placement] = []
+    if shapes.best is not None:
+        found.append(beside.as_placement(shapes.best))
+    if hint is not None:
+        layouts = layouts_of(hint, context.model.graph, context.topology, context.job)
+        if layouts is not None:
+            priced = context.pricer.price(layouts, context.options.zero_level)
+            found.append(Placement(layouts, priced, "replicas-together"))
+    every = context.topology.chips
+    return tuple(
+        p
+        for p in found
+        if p.priced.fits
+        and assemble.allowed(p.priced, context.job)
+        and (context.job.idle_chips or beside.chips_used(p) == every)
+    )
 
 
 def engine_for(
@@ -197,23 +231,13 @@ def real_time_ps(context: Context, solution: Solution) -> int | None:
     return priced.formula_ps if priced.fits and assemble.allowed(priced, context.job) else None
 
 
-def realise(context: Context, found: Found, params: SolveParams, hint: Plan | None) -> Placement:
-    """Name devices for the best solution, or keep a rectangular plan or the hint if faster."""
+def realise(context: Context, found: Found, params: SolveParams) -> Placement:
+    """Name devices for the best solution, or keep a plan that was known if it is faster."""
     outcome = found.outcome
-    candidates: list[Placement] = []
+    candidates = list(found.known)
     if outcome.solution is not None:
         candidates.append(place_solution(context, outcome.solution))
-    if found.shapes.best is not None:
-        candidates.append(beside.as_placement(found.shapes.best))
-    if hint is not None:
-        layouts = layouts_of(hint, context.model.graph, context.topology, context.job)
-        if layouts is not None:
-            priced = context.pricer.price(layouts, context.options.zero_level)
-            candidates.append(Placement(layouts, priced, "replicas-together"))
     candidates = [c for c in candidates if assemble.allowed(c.priced, context.job)]
-    if not context.job.idle_chips:
-        every = context.topology.chips
-        candidates = [c for c in candidates if beside.chips_used(c) == every]
     feasible = [c for c in candidates if c.priced.fits]
     if feasible:
         return min(feasible, key=lambda c: (c.priced.exact_ps, c.priced.formula_ps))
@@ -316,6 +340,11 @@ def input_records(context: Context) -> Inputs:
         model=record(context.model.name, context.model.resolved),
         cluster=record(context.cluster.name, context.cluster.resolved),
         job=record(context.job_input.name, context.job.as_json()),
+        profile=(
+            None
+            if context.profile is None
+            else record(context.profile.name, context.profile.resolved)
+        ),
         catalogue=record("catalogue", catalogue),
     )
 

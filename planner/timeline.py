@@ -1,4 +1,4 @@
-"""When every stage does what: the result of a replay, and its Chrome/Perfetto trace.
+"""When every stage does what: the result of a replay. :mod:`planner.trace` writes it down.
 
 All times are integer picoseconds after the step began. Pipelines that run alike share one
 :class:`PipelineRun`, so that thousands of devices cost no more memory than their distinct runs.
@@ -6,13 +6,14 @@ All times are integer picoseconds after the step began. Pipelines that run alike
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TextIO
+from importlib import import_module
+from typing import Any, Literal, TextIO
 
 from costmodels.schedules import Op
 from costmodels.units import PS_PER_S
+from planner.trace import chrome_trace
 
 Span = tuple[int, int]
 """Start and end in picoseconds."""
@@ -91,119 +92,26 @@ class Timeline:
             tuple(run.bubble_fraction(s) for s in range(len(run.orders))) for run in self.runs
         )
 
-    def to_chrome_trace(self) -> Iterator[str]:
-        """The trace as chunks of JSON text, one event per line; load it in Perfetto.
+    def to_chrome_trace(self, *, every_pipeline: bool = False) -> Iterator[str]:
+        """The trace as chunks of JSON text; see :func:`planner.trace.chrome_trace`."""
+        return chrome_trace(self, every_pipeline=every_pipeline)
 
-        A process is a pipeline, a thread is a device; threads after the devices are the channels
-        between stages. Arrows lead from the operation that sends to the one that receives.
+    def to_pandas(self) -> Any:  # noqa: ANN401 - pandas ships no types
+        """Every operation, transfer, synchronisation and update as a data frame, in seconds.
+
+        Raises InputError where pandas is not installed.
         """
-        yield '{"displayTimeUnit":"ms","traceEvents":[\n'
-        separator = ""
-        for event in self._events():
-            yield separator + event
-            separator = ",\n"
-        yield "\n]}\n"
+        # Shown by modules that build on timelines, so they are named and not imported.
+        tables = import_module("planner.report.tables")
+        return tables.to_pandas(tables.operation_rows(self))
 
-    def _events(self) -> Iterator[str]:
-        arrow = 0
-        finish: dict[tuple[int, int], list[FinishSlice]] = {}
-        for piece in self.finish:
-            finish.setdefault((piece.pipeline, piece.stage), []).append(piece)
-        for p, (run, tracks) in enumerate(zip(self.runs, self.tracks)):
-            yield _named("process_name", p, 0, f"pipeline {p}")
-            yield _sorted("process_sort_index", p, 0, p)
-            threads: list[range] = []
-            first = 0
-            for s, track in enumerate(tracks):
-                threads.append(range(first, first + len(track.devices)))
-                first = threads[-1].stop
-                for thread, device in zip(threads[-1], track.devices):
-                    yield _named("thread_name", p, thread, f"{device} {track.name}")
-                    yield _sorted("thread_sort_index", p, thread, thread)
-                    yield from _operations(run, p, s, thread)
-                    for piece in finish.get((p, s), ()):
-                        span = (piece.start_ps, piece.end_ps)
-                        yield _slice(piece.name, piece.category, p, thread, span)
-            starts = _starts(run)
-            for s in range(len(tracks) - 1):
-                for down in (True, False):
-                    yield from _channel(run, p, s, first, down=down)
-                    sender, receiver = (s, s + 1) if down else (s + 1, s)
-                    pair = (threads[sender].start, threads[receiver].start)
-                    for begin, end in _arrows(run, starts, s, down=down):
-                        yield _arrow("s", p, pair[0], begin, arrow)
-                        yield _arrow("f", p, pair[1], end, arrow)
-                        arrow += 1
-                    first += 1
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        shown: str = import_module("planner.report.notebook").timeline_html(self)
+        return shown
 
 
-def write_trace(timeline: Timeline, file: TextIO) -> None:
+def write_trace(timeline: Timeline, file: TextIO, *, every_pipeline: bool = False) -> None:
     """Stream the Chrome trace of a timeline into an open text file."""
-    for chunk in timeline.to_chrome_trace():
+    for chunk in timeline.to_chrome_trace(every_pipeline=every_pipeline):
         file.write(chunk)
-
-
-def _operations(run: PipelineRun, pipeline: int, stage: int, thread: int) -> Iterator[str]:
-    for (kind, i), span in zip(run.orders[stage], run.operations[stage]):
-        category = "forward" if kind == "F" else "backward"
-        yield _slice(f"{kind}{i}", category, pipeline, thread, span, micro_batch=i)
-
-
-def _channel(run: PipelineRun, pipeline: int, s: int, thread: int, *, down: bool) -> Iterator[str]:
-    what, way = ("activations", f"{s} to {s + 1}") if down else ("gradients", f"{s + 1} to {s}")
-    yield _named("thread_name", pipeline, thread, f"{what} {way}")
-    yield _sorted("thread_sort_index", pipeline, thread, thread)
-    spans = run.activations[s] if down else run.gradients[s]
-    for i, span in enumerate(spans):
-        yield _slice(f"{what} {i}", "transfer", pipeline, thread, span, micro_batch=i)
-
-
-def _starts(run: PipelineRun) -> list[dict[Op, Span]]:
-    return [dict(zip(order, spans)) for order, spans in zip(run.orders, run.operations)]
-
-
-def _arrows(run: PipelineRun, spans: list[dict[Op, Span]], s: int, *, down: bool) -> Iterator[Span]:
-    """Last picosecond of the sending operation, so that it encloses it, and start of the other."""
-    sender, receiver = (s, s + 1) if down else (s + 1, s)
-    kind: Literal["F", "B"] = "F" if down else "B"
-    for i in range(len(run.orders[s]) // 2):
-        start, end = spans[sender][kind, i]
-        yield max(start, end - 1), spans[receiver][kind, i][0]
-
-
-def _micros(ps: int) -> str:
-    """Picoseconds as the format's microseconds, exactly."""
-    return f"{ps // 1_000_000}.{ps % 1_000_000:06d}"
-
-
-def _named(what: str, pipeline: int, thread: int, name: str) -> str:
-    args = json.dumps({"name": name}, ensure_ascii=False)
-    return f'{{"ph":"M","name":"{what}","pid":{pipeline},"tid":{thread},"args":{args}}}'
-
-
-def _sorted(what: str, pipeline: int, thread: int, index: int) -> str:
-    args = f'{{"sort_index":{index}}}'
-    return f'{{"ph":"M","name":"{what}","pid":{pipeline},"tid":{thread},"args":{args}}}'
-
-
-def _slice(
-    name: str,
-    category: str,
-    pipeline: int,
-    thread: int,
-    span: Span,
-    micro_batch: int | None = None,
-) -> str:
-    text = (
-        f'{{"ph":"X","name":{json.dumps(name)},"cat":"{category}","pid":{pipeline},"tid":{thread},'
-        f'"ts":{_micros(span[0])},"dur":{_micros(span[1] - span[0])}'
-    )
-    return text + (f',"args":{{"micro_batch":{micro_batch}}}}}' if micro_batch is not None else "}")
-
-
-def _arrow(phase: Literal["s", "f"], pipeline: int, thread: int, at: int, identity: int) -> str:
-    bind = ',"bp":"e"' if phase == "f" else ""
-    return (
-        f'{{"ph":"{phase}","name":"micro-batch","cat":"transfer","id":{identity},'
-        f'"pid":{pipeline},"tid":{thread},"ts":{_micros(at)}{bind}}}'
-    )

@@ -257,27 +257,24 @@ def runs_of(problem: Problem, pipeline: BrutePipeline, replicas: int, most: int)
 
 
 def finish_ps(problem: Problem, pipeline: BrutePipeline, replicas: int) -> int:
-    """Synchronisation and update of the slowest stage, in picoseconds."""
-    slowest = max(
-        expected_finish_s(problem, problem.tables.tables[s.option], s.first, s.end, replicas)
-        for s in pipeline.stages
-    )
-    return round(slowest * PS_PER_S)
+    """Synchronisation and update that no earlier stage's backward hides, in picoseconds."""
+    tables = [problem.tables.tables[s.option] for s in pipeline.stages]
+    latest = 0
+    for s, (table, stage) in enumerate(zip(tables, pipeline.stages)):
+        seconds = expected_finish_s(problem, table, stage.first, stage.end, replicas)
+        latest = max(latest, round(seconds * PS_PER_S) - sum(pipeline.backward_ps[:s]))
+    return latest
 
 
 def finish_ps_of(problem: Problem, column: Column, replicas: int) -> int:
     """The same for a column of the search, with the actual number of replicas."""
-    slowest = max(
-        expected_finish_s(
-            problem,
-            problem.tables.tables[table_index(problem, s.class_index, s.tp, column.rows)],
-            s.first,
-            s.end,
-            replicas,
-        )
-        for s in column.stages
-    )
-    return round(slowest * PS_PER_S)
+    latest = 0
+    for s, stage in enumerate(column.stages):
+        at = table_index(problem, stage.class_index, stage.tp, column.rows)
+        table = problem.tables.tables[at]
+        seconds = expected_finish_s(problem, table, stage.first, stage.end, replicas)
+        latest = max(latest, round(seconds * PS_PER_S) - sum(column.backward_ps[:s]))
+    return latest
 
 
 def table_index(problem: Problem, class_index: int, tp: int, rows: int) -> int:

@@ -285,7 +285,7 @@ def test_simulate_agrees_with_the_plan(run, plan_file):
 
 def test_simulate_writes_a_trace_with_one_track_per_device(run, plan_file, tmp_path):
     trace = tmp_path / "trace.json"
-    assert run("simulate", plan_file, "--trace", trace).code == 0
+    assert run("simulate", plan_file, "--trace", trace, "--all").code == 0
     events = json.loads(trace.read_text())["traceEvents"]
     names = {e["args"]["name"] for e in events if e["name"] == "thread_name"}
     devices = {
@@ -457,7 +457,7 @@ def test_usage_errors_are_json_where_json_was_asked_for(run):
 
 
 def test_an_option_that_does_not_exist_yet_is_not_offered(run):
-    assert "--profile" not in run("plan", "--help").out
+    assert "--max-cost" not in run("plan", "--help").out
     assert "whatif" not in run("--help").out
 
 

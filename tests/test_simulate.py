@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from itertools import pairwise
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +9,6 @@ from hypothesis import strategies as st
 from costmodels.schedules import depth_rule, exact_time, takt
 from planner.errors import InputError
 from planner.simulate import simulate
-from planner.timeline import write_trace
 from tests.hand_plans import BOUNDARY_BYTES, HandPipeline, hand_plan, hand_world
 from tests.priced_plans import PipelineSketch, StageSketch, priced_plan
 
@@ -163,51 +159,3 @@ def test_a_stage_in_the_middle_sends_both_ways_over_one_port() -> None:
     sketch = PipelineSketch(stages, rows=1, micro_batches=16, last_rows=1)
     plan = priced_plan("3x4xA100-SXM-80GB @ 1Gb/s", [sketch], bound=1.0)
     assert simulate(plan).step_time_s == plan.estimate.step_time_s
-
-
-class TestTrace:
-    @staticmethod
-    def events() -> list[dict[str, object]]:
-        plan = hand_plan([two_stages(PAIR, m=2)], syncs=[([(0, 0)], 50)], update=5)
-        text = "".join(simulate(plan, hand_world(2, PAIR)).to_chrome_trace())
-        trace = json.loads(text)
-        assert trace["displayTimeUnit"] == "ms"
-        return trace["traceEvents"]
-
-    def test_has_one_named_track_per_device(self) -> None:
-        names = [e["args"]["name"] for e in self.events() if e["name"] == "thread_name"]
-        assert [n.split()[0] for n in names[:2]] == PAIR
-
-    def test_gives_times_in_microseconds(self) -> None:
-        first = next(e for e in self.events() if e["name"] == "F0" and e["tid"] == 1)
-        assert (first["ts"], first["dur"]) == (110e-6, 10e-6)
-
-    def test_shows_every_operation_once(self) -> None:
-        shown = sorted(e["name"] for e in self.events() if e.get("cat") in ("forward", "backward"))
-        assert shown == sorted(["F0", "F1", "B0", "B1"] * 2)
-
-    def test_no_two_slices_of_a_track_overlap(self) -> None:
-        by_track: dict[object, list[tuple[float, float]]] = {}
-        for e in self.events():
-            if e["ph"] == "X":
-                by_track.setdefault(e["tid"], []).append((e["ts"], e["ts"] + e["dur"]))
-        for spans in by_track.values():
-            ordered = sorted(spans)
-            assert all(a[1] <= b[0] + 1e-9 for a, b in pairwise(ordered))
-
-    def test_arrows_come_in_pairs_and_lead_forward_in_time(self) -> None:
-        starts = {e["id"]: e["ts"] for e in self.events() if e["ph"] == "s"}
-        ends = {e["id"]: e["ts"] for e in self.events() if e["ph"] == "f"}
-        assert starts.keys() == ends.keys()
-        assert len(starts) == 2 * 2
-        assert all(starts[i] <= ends[i] for i in starts)
-
-    def test_shows_synchronisation_and_update(self) -> None:
-        assert {"sync", "update"} <= {e.get("cat") for e in self.events()}
-
-    def test_is_written_as_it_is_made(self, tmp_path: object) -> None:
-        path = tmp_path / "trace.json"
-        timeline = simulate(hand_plan([two_stages(PAIR)]), hand_world(2, PAIR))
-        with path.open("w") as file:
-            write_trace(timeline, file)
-        assert path.read_text() == "".join(timeline.to_chrome_trace())

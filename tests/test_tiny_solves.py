@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
+
 from hypothesis import HealthCheck, given, settings
 
 import planner
 from costmodels.units import PS_PER_S
 from planner.search.compact import solve_compact
-from planner.search.problem import Setting
-from planner.search.settings import vendor_windows
-from tests.strategies import open_setting
+from planner.search.regions import Region, roots
 from tests.tiny_inputs import TinyInputs, tiny_inputs
 
 CI = settings(
@@ -54,11 +55,21 @@ def _plan(inputs: TinyInputs) -> planner.Plan | None:
 def _optimum_s(inputs: TinyInputs) -> float | None:
     """Least formula time over all settings, from one integer program per choice of windows."""
     problem = planner.prepare(inputs.model, inputs.cluster, inputs.job).problem
-    replicas = open_setting(problem).replicas
     times = []
-    for windows in vendor_windows(problem):
-        found = solve_compact(problem, Setting(replicas, windows))
+    for region in _single_cuts(roots(problem)):
+        found = solve_compact(problem, region.setting(problem))
         assert found.proven
         if found.time_ps is not None:
             times.append(found.time_ps)
     return min(times) / PS_PER_S if times else None
+
+
+def _single_cuts(regions: list[Region]) -> list[Region]:
+    """All regions in which every pipeline changes vendor at the same known layers."""
+    found = []
+    for region in regions:
+        ranges = [range(low, high + 1) for low, high in region.cuts]
+        for cuts in product(*ranges):
+            if list(cuts) == sorted(set(cuts)):
+                found.append(replace(region, cuts=tuple((c, c) for c in cuts)))
+    return found

@@ -61,14 +61,17 @@ def _base(record: Mapping[str, object]) -> Mapping[str, object] | None:
     return None
 
 
-def check_peak(chip_record: Mapping[str, object]) -> list[str]:
+def check_peak(
+    chip_record: Mapping[str, object], parent: Mapping[str, object] | None = None
+) -> list[str]:
     """What is wrong with the matrix rates (TFLOP/s, dense) of a chip record; empty if nothing.
 
-    A figure within 1 % of twice the catalogue's dense figure of the same chip, or equal to a
-    datasheet's sparse figure, is rejected with the dense one offered; so is a figure above 1.5
-    times the catalogue's.
+    ``parent`` is the record that it inherits from, which stands in where its own id and name are
+    not the catalogue's. A figure within 1 % of twice the catalogue's dense figure of the same
+    chip, or equal to a datasheet's sparse figure, is rejected with the dense one offered; so is a
+    figure above 1.5 times the catalogue's.
     """
-    base = _base(chip_record)
+    base = _base(chip_record) or parent
     messages = []
     for field in ("fp32_tflops", *_FIELDS):
         value = chip_record.get(field)

@@ -119,16 +119,21 @@ def merge_records(known: Mapping[str, Record], own: Iterable[Record]) -> dict[st
     CatalogError with every problem of every record.
     """
     merged = dict(known)
+    roots: dict[str, Record] = {}
     problems: list[CatalogProblem] = []
     for number, record in enumerate(own):
         where = str(record.get("id") or f"chips[{number}]")
         found = _check_fields(record, where)
-        complete = _complete(merged, record, where, found)
+        complete, parent = _complete(merged, record, where, found)
+        # a chain of own chips is measured by the one that it started from
+        root = roots.get(str(parent.get("id")), parent) if parent is not None else None
         if not found:
-            found = _check_whole(complete, where)
+            found = _check_whole(complete, where, root)
         problems += found
         if not found:
             merged[str(record["id"])] = complete
+            if root is not None:
+                roots[str(record["id"])] = root
     if problems:
         raise CatalogError(problems)
     return dict(sorted(merged.items()))
@@ -136,16 +141,19 @@ def merge_records(known: Mapping[str, Record], own: Iterable[Record]) -> dict[st
 
 def _complete(
     known: Mapping[str, Record], record: Record, where: str, problems: list[CatalogProblem]
-) -> Record:
+) -> tuple[Record, Record | None]:
+    """The record with what it inherits, and the record that it inherits from."""
     parent = record.get("inherit")
     if not isinstance(parent, str):
-        return record
+        return record, None
     try:
-        return _inherited(known[NameIndex.of(known).resolve(parent)], record)
+        base = known[NameIndex.of(known).resolve(parent)]
+        return _inherited(base, record), base
     except (UnknownChip, AmbiguousChip) as error:
         names = ", ".join(error.candidates)
-        problems.append(CatalogProblem(f"{where}.inherit", str(error), f"inherit one of {names}"))
-        return record
+        remedy = f"inherit one of {names}" if names else "`planner chips list` shows what there is"
+        problems.append(CatalogProblem(f"{where}.inherit", str(error), remedy))
+        return record, None
 
 
 def _inherited(base: Record, own: Record) -> Record:
@@ -207,7 +215,7 @@ def _check_number(field: str, value: object, where: str) -> list[CatalogProblem]
     return []
 
 
-def _check_whole(record: Record, where: str) -> list[CatalogProblem]:
+def _check_whole(record: Record, where: str, parent: Record | None) -> list[CatalogProblem]:
     problems = [
         CatalogProblem(f"{where}.{field}", "missing", f"add {field} or inherit a known chip")
         for field in _REQUIRED
@@ -224,5 +232,5 @@ def _check_whole(record: Record, where: str) -> list[CatalogProblem]:
     if isinstance(usable, int | float) and isinstance(label, int | float) and usable > label:
         message = f"usable memory ({usable} GiB) cannot exceed the label ({label} GiB)"
         problems.append(CatalogProblem(f"{where}.usable_memory_gib", message))
-    problems += [CatalogProblem(where, message) for message in check_peak(record)]
+    problems += [CatalogProblem(where, message) for message in check_peak(record, parent)]
     return problems

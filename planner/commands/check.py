@@ -21,6 +21,7 @@ from planner.inputs.job import JobSpec, load_job
 from planner.inputs.layout_spec import layout_document, parse_layout
 from planner.inputs.model import load_model
 from planner.inputs.overrides import Override, parse_overrides
+from planner.inputs.profile import load_profile, looks_like_profile
 from planner.inputs.reading import read_document
 from planner.inputs.resources import FixtureKind, fixture
 from planner.inputs.shorthand import looks_like_shorthand
@@ -28,13 +29,14 @@ from planner.plan_file import looks_like_plan, parse_plan, require_same_inputs
 from planner.report.format import plural
 from planner.report.verdicts import Verdict, verdicts
 
-Kind = Literal["model", "cluster", "job", "layout", "plan", "chips"]
+Kind = Literal["model", "cluster", "job", "layout", "plan", "chips", "profile"]
 
 SHIPPED: tuple[tuple[FixtureKind, Kind], ...] = (
     ("models", "model"),
     ("clusters", "cluster"),
     ("jobs", "job"),
     ("layouts", "layout"),
+    ("profiles", "profile"),
 )
 """Where shipped files of each kind lie; a name is looked up in this order."""
 
@@ -44,8 +46,8 @@ def check(
         list[str],
         typer.Argument(
             metavar="FILE...",
-            help="Models, clusters, jobs, layouts, plans and chip files, also shipped names and "
-            "shorthand.",
+            help="Models, clusters, jobs, layouts, profiles, plans and chip files, also shipped "
+            "names and shorthand.",
             autocompletion=complete_cluster,
         ),
     ],
@@ -105,7 +107,7 @@ def _recognise(name: str) -> _Item:
         return _Item(name, problems=list(error.problems))
     kind = kind_of(document.data)
     if kind is None:
-        message = "is not recognised as a model, cluster, job, layout, chip file or plan"
+        message = "is not recognised as a model, cluster, job, layout, profile, chip file or plan"
         remedy = "planner schema lists what each of them may say"
         return _Item(name, problems=[Problem(name, message, remedy)])
     return _Item(name, kind, data=document.data)
@@ -117,6 +119,8 @@ def kind_of(data: JsonValue) -> Kind | None:
         return None
     if looks_like_plan(data):
         return "plan"
+    if looks_like_profile(data):
+        return "profile"
     if data.keys() & {"model_type", "architectures", "num_hidden_layers", "layers"}:
         return "model"
     if data.keys() & {"nodes", "networks"}:
@@ -164,6 +168,10 @@ def _check_one(item: _Item, overrides: Sequence[Override]) -> str:
     if item.kind == "layout":
         layout = parse_layout(layout_document(item.name))
         return plural(layout.stages, "stage")
+    if item.kind == "profile":
+        measured = load_profile(item.name).spec.chips
+        rows = sum(len(chip.rows) for chip in measured)
+        return f"{plural(rows, 'row')} of {plural(len(measured), 'chip')}"
     if item.kind == "chips":
         try:
             load_catalog(Path(item.name))
@@ -186,23 +194,29 @@ def _check_one(item: _Item, overrides: Sequence[Override]) -> str:
 
 def _together(items: Sequence[_Item], overrides: Sequence[Override]) -> Loaded | None:
     """One model and one cluster (and at most one job) that stand side by side."""
-    by_kind = {k: [i.name for i in items if i.kind == k] for k in ("model", "cluster", "job")}
-    if len(by_kind["model"]) != 1 or len(by_kind["cluster"]) != 1 or len(by_kind["job"]) > 1:
+    kinds: tuple[Kind, ...] = ("model", "cluster", "job", "profile")
+    by_kind = {k: [i.name for i in items if i.kind == k] for k in kinds}
+    if len(by_kind["model"]) != 1 or len(by_kind["cluster"]) != 1:
+        return None
+    if len(by_kind["job"]) > 1 or len(by_kind["profile"]) > 1:
         return None
     job = by_kind["job"][0] if by_kind["job"] else None
-    return load_inputs(by_kind["model"][0], by_kind["cluster"][0], job, overrides)
+    profile = by_kind["profile"][0] if by_kind["profile"] else None
+    return load_inputs(by_kind["model"][0], by_kind["cluster"][0], job, overrides, profile)
 
 
 def _compare(items: Sequence[_Item], overrides: Sequence[Override]) -> None:
     """Raise StalePlanError unless every plan was made for the inputs beside it."""
     plans = [i for i in items if i.kind == "plan"]
-    inputs = [i.name for i in items if i.kind != "plan"]
-    if not plans or len(inputs) not in (2, 3):
-        message = "needs a plan and then MODEL CLUSTER [JOB]"
+    measured = [i.name for i in items if i.kind == "profile"]
+    inputs = [i.name for i in items if i.kind not in ("plan", "profile")]
+    if not plans or len(inputs) not in (2, 3) or len(measured) > 1:
+        message = "needs a plan and then MODEL CLUSTER [JOB] [PROFILE]"
         remedy = "planner check plan.json --against MODEL CLUSTER JOB"
         raise InputError([Problem("--against", message, remedy)])
     job = inputs[2] if len(inputs) == 3 else None
-    digests = digests_of(load_inputs(inputs[0], inputs[1], job, overrides))
+    profile = measured[0] if measured else None
+    digests = digests_of(load_inputs(inputs[0], inputs[1], job, overrides, profile))
     for item in plans:
         item.about = _check_one(item, overrides)
         require_same_inputs(parse_plan(item.data, item.name), digests)

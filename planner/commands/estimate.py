@@ -10,7 +10,7 @@ from rich.text import Text
 
 from costmodels.units import GIB
 from planner.commands.calibration_file import CalibrationOption
-from planner.commands.loading import Loaded, job_overrides, load_inputs
+from planner.commands.loading import Loaded, load_inputs, read_overrides
 from planner.commands.options import (
     ClusterArgument,
     DetailsOption,
@@ -20,6 +20,7 @@ from planner.commands.options import (
     ModelArgument,
     OutputOption,
     PrecisionOption,
+    ProfileOption,
     SeqLenOption,
     SetOption,
     complete_file,
@@ -68,6 +69,7 @@ def estimate(
     seq_len: SeqLenOption = None,
     precision: PrecisionOption = None,
     set_: SetOption = None,
+    profile: ProfileOption = None,
     must_fit: Annotated[
         bool,
         typer.Option("--must-fit", help="Exit 3, and write nothing, if a chip is too small."),
@@ -84,17 +86,19 @@ def estimate(
     The layout is priced exactly as the search prices its own. What the search would not allow is
     priced with a warning; a layout that does not fit is priced too, and the report says so.
     """
-    overrides = job_overrides(set_, global_batch=global_batch, seq_len=seq_len, precision=precision)
+    overrides, wrong = read_overrides(
+        set_, global_batch=global_batch, seq_len=seq_len, precision=precision
+    )
     check_writable(output)
     from planner.estimate import PlanLayout
 
-    loaded, given = _load(model, cluster, layout, job, overrides, calibration)
+    loaded, given = _load(model, cluster, layout, job, overrides, profile, calibration, wrong)
     if not isinstance(given, PlanLayout) and given.uniform:
         _uniform(loaded, given, output, format_, must_fit=must_fit, quiet=quiet)
         return
     from planner.estimate import estimate as price
 
-    found = price(loaded.model, loaded.cluster, loaded.job, given)
+    found = price(loaded.model, loaded.cluster, loaded.job, given, profile=loaded.profile)
     misfit = _misfit(found, given.name) if must_fit else None
     if misfit is not None and format_ is Format.json:
         raise misfit
@@ -115,15 +119,19 @@ def _load(
     layout: str,
     job: str | None,
     overrides: Sequence[Override],
+    profile: str | None,
     calibration: str | None,
+    wrong: Sequence[Problem],
 ) -> tuple[Loaded, LayoutInput | PlanLayout]:
-    """All four inputs, or InputError with the problems of all of them."""
+    """All inputs, or InputError with the problems of all of them."""
     from planner.estimate import read_layout  # late: it loads the solver's modules
 
     problems: list[Problem] = []
     loaded, given = None, None
     try:
-        loaded = load_inputs(model, cluster, job, overrides, calibration)
+        loaded = load_inputs(
+            model, cluster, job, overrides, profile, calibration=calibration, found=wrong
+        )
     except InputError as error:
         problems += error.problems
     try:
@@ -151,6 +159,9 @@ def _uniform(
     if output is not None:
         message = "a plan file holds no context or expert parallelism, interleaving or ZeRO 2 and 3"
         raise InputError([Problem(output, message, "leave out -o; --format json has the price")])
+    if loaded.profile is not None:
+        message = "a profile measures layers without these techniques: it cannot price the layout"
+        raise InputError([Problem("--profile", message, "leave it out")])
     found = estimate_uniform(loaded.model, loaded.cluster, loaded.job, given)
     if must_fit and not found.price.footprint.fits:
         worst = found.price.footprint.worst.peak

@@ -14,17 +14,19 @@ from planner.inputs.job import TECHNIQUES, JobInput, load_job
 from planner.inputs.model import ModelInput, load_model
 from planner.inputs.overrides import Override, parse_overrides
 from planner.inputs.problems import nearest
+from planner.inputs.profile import ProfileInput, load_profile
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The three inputs of a plan."""
+    """The inputs of a plan."""
 
     model: ModelInput
     cluster: ClusterInput
     job: JobInput
+    profile: ProfileInput | None = None
 
 
 def load_inputs(
@@ -32,20 +34,26 @@ def load_inputs(
     cluster: str,
     job: str | None,
     overrides: Sequence[Override],
+    profile: str | None = None,
+    *,
     calibration: str | None = None,
+    found: Sequence[Problem] = (),
 ) -> Loaded:
-    """Read all three, chips as a calibration file has them.
+    """Read all of them, chips as a calibration file has them.
 
-    Raises InputError with the problems of all of them.
+    Raises InputError with the problems of all, after those ``found``.
     """
-    problems: list[Problem] = []
+    problems = list(found)
     catalog = _attempt(lambda: _catalog(calibration), problems)
     found_model = _attempt(lambda: load_model(model, overrides), problems)
     found_cluster = _attempt(lambda: load_cluster(cluster, catalog, overrides), problems)
     found_job = _attempt(lambda: load_job(job, overrides), problems)
+    measured = None
+    if profile is not None:
+        measured = _attempt(lambda: load_profile(profile), problems)
     if problems or found_model is None or found_cluster is None or found_job is None:
         raise InputError(problems)
-    return Loaded(found_model, found_cluster, found_job)
+    return Loaded(found_model, found_cluster, found_job, measured)
 
 
 def _catalog(calibration: str | None) -> Catalog:
@@ -58,7 +66,7 @@ def _catalog(calibration: str | None) -> Catalog:
         raise InputError(found) from None
 
 
-def job_overrides(
+def read_overrides(
     sets: Sequence[str] | None,
     *,
     forbid: Sequence[str] | None = None,
@@ -66,8 +74,12 @@ def job_overrides(
     global_batch: int | None = None,
     seq_len: int | None = None,
     precision: str | None = None,
-) -> tuple[Override, ...]:
-    """The short options and every ``--set``, as one list; a ``--set`` has the last word."""
+) -> tuple[tuple[Override, ...], tuple[Problem, ...]]:
+    """The short options and every ``--set`` as one list, and what is wrong with the others.
+
+    A ``--set`` has the last word. The problems are for :func:`load_inputs`, which reports them
+    together with those of the inputs.
+    """
     problems: list[Problem] = []
     found: list[Override] = []
     for name in forbid or ():
@@ -92,10 +104,35 @@ def job_overrides(
         for field, value in short.items()
         if value is not None
     ]
-    written = _attempt(lambda: parse_overrides(sets or ()), problems)
-    if problems or written is None:
+    for text in sets or ():
+        try:
+            found += parse_overrides([text])
+        except InputError as error:
+            problems += error.problems
+    return tuple(found), tuple(problems)
+
+
+def job_overrides(
+    sets: Sequence[str] | None,
+    *,
+    forbid: Sequence[str] | None = None,
+    objective: str | None = None,
+    global_batch: int | None = None,
+    seq_len: int | None = None,
+    precision: str | None = None,
+) -> tuple[Override, ...]:
+    """:func:`read_overrides` where nothing else is read: raises InputError with all problems."""
+    found, problems = read_overrides(
+        sets,
+        forbid=forbid,
+        objective=objective,
+        global_batch=global_batch,
+        seq_len=seq_len,
+        precision=precision,
+    )
+    if problems:
         raise InputError(problems)
-    return (*found, *written)
+    return found
 
 
 def _attempt(load: Callable[[], T], problems: list[Problem]) -> T | None:

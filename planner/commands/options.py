@@ -26,6 +26,11 @@ def complete_job(incomplete: str) -> list[str]:
     return _shipped("jobs", incomplete)
 
 
+def complete_profile(incomplete: str) -> list[str]:
+    """Names of shipped profiles, and files."""
+    return _shipped("profiles", incomplete)
+
+
 def complete_chip(incomplete: str) -> list[str]:
     """Names of chips in the catalogue."""
     from costmodels.catalog import load_catalog
@@ -134,6 +139,15 @@ PrecisionOption = Annotated[
 ObjectiveOption = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="What to minimise: step_time."),
+]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        metavar="FILE",
+        help="Measured layer times, memory and links, in place of the formulas.",
+        autocompletion=complete_profile,
+    ),
 ]
 OutputOption = Annotated[
     str | None,

@@ -14,7 +14,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from planner.commands.calibration_file import CalibrationOption
-from planner.commands.loading import Loaded, job_overrides, load_inputs
+from planner.commands.loading import Loaded, load_inputs, read_overrides
 from planner.commands.options import (
     ClusterArgument,
     DetailsOption,
@@ -26,6 +26,7 @@ from planner.commands.options import (
     ObjectiveOption,
     OutputOption,
     PrecisionOption,
+    ProfileOption,
     SeqLenOption,
     SetOption,
     complete_file,
@@ -47,6 +48,7 @@ def plan(
     seq_len: SeqLenOption = None,
     precision: PrecisionOption = None,
     set_: SetOption = None,
+    profile: ProfileOption = None,
     forbid: ForbidOption = None,
     objective: ObjectiveOption = None,
     gap: Annotated[
@@ -105,7 +107,7 @@ def plan(
 
     planner plan llama-2-13b '8xA100-SXM-80GB + 2x8xV100-SXM2-32GB @ 100Gb/s' -o plan.json
     """
-    overrides = job_overrides(
+    overrides, wrong = read_overrides(
         set_,
         forbid=forbid,
         objective=objective,
@@ -114,7 +116,9 @@ def plan(
         precision=precision,
     )
     check_writable(output)
-    loaded = load_inputs(model, cluster, job, overrides, calibration)
+    loaded = load_inputs(
+        model, cluster, job, overrides, profile, calibration=calibration, found=wrong
+    )
     old = read_plan(hint) if hint is not None else None
     talk = not quiet and format_ is Format.text
     beside = output == STDOUT
@@ -131,6 +135,7 @@ def plan(
             loaded.model,
             loaded.cluster,
             loaded.job,
+            profile=loaded.profile,
             params=SolveParams(gap=gap, seed=seed, time_limit_s=time_limit),
             hint=old,
             progress=display.update,

@@ -23,6 +23,14 @@ def simulate(
             autocompletion=complete_file,
         ),
     ] = None,
+    every_pipeline: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Write every pipeline into the trace; those that run alike are written once "
+            "without it.",
+        ),
+    ] = False,
     format_: FormatOption = Format.text,
 ) -> None:
     """Replay one step of a plan event by event, with contention on the network.
@@ -33,13 +41,15 @@ def simulate(
     from planner.simulate import simulate as replay
     from planner.timeline import write_trace
 
+    if every_pipeline and trace is None:
+        raise InputError([Problem("--all", "says what a trace holds", "add --trace FILE")])
     if trace == STDOUT:
         raise InputError([Problem("--trace", "cannot be standard output", "name a file")])
     check_writable(trace)
     found = read_plan(plan)
     timeline = replay(found)
     if trace is not None:
-        write_file(trace, lambda file: write_trace(timeline, file))
+        write_file(trace, lambda file: write_trace(timeline, file, every_pipeline=every_pipeline))
     if format_ is Format.json:
         show_json(replay_object(found, timeline))
     else:

@@ -30,6 +30,7 @@ from planner.inputs.cluster import ClusterInput
 from planner.inputs.job import JobInput
 from planner.inputs.layout_spec import LayoutInput, layout_document, parse_layout
 from planner.inputs.model import ModelInput
+from planner.inputs.profile import ProfileInput
 from planner.layout import LayoutPricer, PricedLayout
 from planner.plan import Alternative, Plan, seal
 from planner.plan_file import looks_like_plan, parse_plan
@@ -79,6 +80,7 @@ def estimate(
     job: JobInput,
     layout: LayoutInput | PlanLayout,
     *,
+    profile: ProfileInput | None = None,
     replay: bool = True,
 ) -> Estimated:
     """Price a layout. ``replay`` adds the step time of its event-by-event replay.
@@ -86,7 +88,7 @@ def estimate(
     Raises InputError for inputs that contradict one another and layouts that are impossible. One
     that does not fit is priced all the same.
     """
-    context = prepare(model, cluster, job)
+    context = prepare(model, cluster, job, profile)
     sketch = _sketch(context, layout)
     ground = settle(sketch, context.topology)
     pricer = context.pricer

@@ -75,6 +75,9 @@ class _Reader:
         if spec.ep > 1 and experts % spec.ep:
             message = f"{experts} experts do not divide by ep {spec.ep}"
             self._problem(message, "a degree that divides the experts", "ep")
+        if job.lora_rank or job.frozen_layers:
+            message = "frozen weights and adapters are not priced together with these techniques"
+            self.problems.append(Problem(self.layout.name, message, "train all weights"))
         dp = self._dp(cls, tp, pp)
         if spec.ep > 1 and (tp * spec.cp * dp) % (spec.ep * (spec.expert_tp or 1)):
             message = f"ep {spec.ep} does not divide the {tp * spec.cp * dp} chips of a stage"

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from costmodels.catalog import Chip, Fabric
+from costmodels.link_points import LinkPoints
+from costmodels.profiles import LayerProfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class IslandClass:
     ``usable_memory_bytes`` per device is what the framework can allocate after the driver's own
     share and the user's reservation. ``measured_rows_per_s`` replaces the layer formulas by the
     measured rate of the whole model on one device (rows per second, forward and backward).
+    ``profile`` holds measured layer times, which replace both; ``update_scale`` is the measured
+    optimizer step over the formula's.
     """
 
     index: int
@@ -43,6 +47,8 @@ class IslandClass:
     usable_memory_bytes: int
     host_memory_bytes: int | None
     measured_rows_per_s: float | None = None
+    profile: LayerProfile | None = None
+    update_scale: float = 1.0
 
     @property
     def count(self) -> int:
@@ -62,12 +68,38 @@ class Route:
     ``bandwidth`` in bytes/s is already multiplied by the achievable fraction of its kind.
     ``resources`` names the shared things on the way (a host's network port in its direction, a
     switch uplink); all traffic on a resource shares ``Topology.capacity[resource]`` bytes/s.
+    ``points`` are measured messages by the number of chips that sent at once, fewest first; their
+    times replace ``bandwidth`` and ``latency_s``, which are then their best rate and the latency of
+    the smallest message.
     """
 
     bandwidth: float
     latency_s: float
     kind: str
     resources: tuple[str, ...] = ()
+    points: tuple[LinkPoints, ...] = ()
+
+    def seconds(self, bytes_: float, share: float = 1.0) -> float:
+        """Seconds of a message that may count on ``share`` of the way; no bytes take no time.
+
+        Whoever has a share of a measured way takes as long as a message that much larger would
+        take alone: the others send the like of it meanwhile.
+        """
+        if bytes_ <= 0:
+            return 0.0
+        if self.points:
+            return self.points[-1].seconds(bytes_ / share)
+        return bytes_ / (self.bandwidth * share) + self.latency_s
+
+    def rate(self, bytes_: float, senders: int) -> float:
+        """Bytes/s of ``senders`` chips together that send messages of ``bytes_`` one by one.
+
+        A way that was measured with other numbers of chips has the rate of the next fewer.
+        """
+        if not self.points or bytes_ <= 0:
+            return self.bandwidth
+        fitting = [p for p in self.points if p.chips <= senders]
+        return (fitting[-1] if fitting else self.points[0]).rate(bytes_)
 
 
 class RouteFinder(Protocol):
@@ -85,6 +117,8 @@ class Topology:
     classes a and b, None where no network joins them or the class has a single island.
     ``route(i, j)`` is the real one between two named islands.
     ``capacity`` in bytes/s is achievable, not nominal.
+    ``blocking_transfers``: a stage computes nothing while it exchanges activations and gradients
+    with the stage before it, as in engines that work off transfers and computation in one order.
     ``cross_vendor_collectives``: "none", "cpu-staged" or the name of a library.
     """
 
@@ -95,6 +129,16 @@ class Topology:
     capacity: dict[str, float]
     cross_vendor_collectives: str
     assumptions: tuple[str, ...] = field(default=())
+    blocking_transfers: bool = False
+
+    @property
+    def host_chips(self) -> dict[str, int]:
+        """Chips of every host, over all its islands; they share its network port evenly."""
+        out: dict[str, int] = {}
+        for cls in self.classes:
+            for island in cls.islands:
+                out[island.host] = out.get(island.host, 0) + len(island.devices)
+        return out
 
     @property
     def chips(self) -> int:

@@ -40,7 +40,14 @@ from planner.inputs.shorthand import (
     parse_shorthand,
 )
 
-__all__ = ["ClusterInput", "ClusterSpec", "cluster_from_resolved", "echo", "load_cluster"]
+__all__ = [
+    "ClusterInput",
+    "ClusterSpec",
+    "cluster_from_document",
+    "cluster_from_resolved",
+    "echo",
+    "load_cluster",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,16 @@ def load_cluster(
     catalog = load_catalog() if catalog is None else catalog
     document, fleet = _find(str(spec))
     document = apply_overrides(document, overrides, "cluster", ClusterSpec)
+    return cluster_from_document(document, catalog, fleet)
+
+
+def cluster_from_document(
+    document: Document, catalog: Catalog, fleet: Fleet | None = None
+) -> ClusterInput:
+    """Checks a cluster that was read already; ``fleet`` is the shorthand that it was written in.
+
+    Raises InputError with every problem found.
+    """
     own, problems = own_catalog(document, catalog)
     refused = own_records(document) if problems else []
     names = resolve_names(document, own, frozenset(str(r.get("id")) for r in refused))
@@ -155,7 +172,9 @@ def _find(spec: str) -> tuple[Document, Fleet | None]:
         data = cast(JsonValue, fleet_document(fleet, name=str(fleet)))
         return Document("cluster", data), fleet
     close = nearest(spec, fixture_names("clusters"))
-    remedy = f"did you mean {close[0]}?" if close else f"give a file, or shorthand: {GRAMMAR}"
+    names = ", ".join(fixture_names("clusters"))
+    remedy = f"did you mean {close[0]}? " if close else f"shorthand is {GRAMMAR}; "
+    remedy += f"shipped are {names} (planner clusters list)"
     raise InputError([Problem("cluster", f"{spec!r} is no file and no shipped cluster", remedy)])
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -53,7 +53,8 @@ class ResolvedJob:
     """A job with every value concrete; ``notes`` say which of them nobody gave.
 
     ``global_batch`` and ``micro_batch_rows`` are in rows (sequences), ``seq_len`` in tokens.
-    ``plan_class`` is the most general class of plan allowed.
+    ``plan_class`` is the most general class of plan allowed. ``lora_rank`` 0 trains the weights
+    themselves; ``frozen_layers`` are intervals ``[first, end)``.
     """
 
     global_batch: int
@@ -73,6 +74,9 @@ class ResolvedJob:
     idle_chips: bool
     unequal_pipelines: bool
     objective: str = "step_time"
+    lora_rank: int = 0
+    lora_targets: Literal["attention", "mlp", "all"] = "all"
+    frozen_layers: tuple[tuple[int, int], ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -85,18 +89,23 @@ class ResolvedJob:
         value = asdict(self)
         del value["notes"]
         value["micro_batch_rows"] = list(self.micro_batch_rows)
+        value["frozen_layers"] = [list(interval) for interval in self.frozen_layers]
         return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ResolvedJob:
         """The job of :meth:`as_json`. TypeError or ValueError if it is not one."""
         known = {f.name for f in fields(cls)} - {"notes"}
-        if set(value) != known:
-            wrong = ", ".join(sorted(set(value) ^ known))
+        needed = {f.name for f in fields(cls) if f.default is MISSING}
+        if not needed <= set(value) <= known:
+            wrong = ", ".join(sorted((set(value) - known) | (needed - set(value))))
             raise ValueError(f"not a resolved job: {wrong}")
-        state = StateBytes(**value["state_bytes"])
-        rows = tuple(int(r) for r in value["micro_batch_rows"])
-        return cls(**{**value, "state_bytes": state, "micro_batch_rows": rows})
+        changed = {
+            "state_bytes": StateBytes(**value["state_bytes"]),
+            "micro_batch_rows": tuple(int(r) for r in value["micro_batch_rows"]),
+            "frozen_layers": tuple((int(a), int(b)) for a, b in value.get("frozen_layers", ())),
+        }
+        return cls(**{**value, **changed})
 
 
 def load_job(spec: str | Path | None = None, overrides: Sequence[Override] = ()) -> JobInput:
@@ -123,7 +132,7 @@ def _find(spec: str | Path | None) -> Document:
     if shipped is not None:
         return read_document(shipped)
     close = nearest(str(spec), fixture_names("jobs"))
-    remedy = f"did you mean {close[0]}?" if close else "give a YAML or JSON file"
+    remedy = f"did you mean {close[0]}?" if close else "give a file; planner jobs list shows names"
     raise InputError([Problem("job", f"{str(spec)!r} is no file and no shipped job", remedy)])
 
 
@@ -155,6 +164,9 @@ def resolve_job(job: JobInput, model: ModelGraph, topology: Topology) -> Resolve
         micro_batch_rows=rows,
         max_pipeline_stages=spec.max_pipeline_stages,
         objective=spec.objective,
+        lora_rank=0 if spec.lora is None else spec.lora.rank,
+        lora_targets="all" if spec.lora is None else spec.lora.targets,
+        frozen_layers=spec.frozen_layers,
         notes=tuple(notes),
         **techniques,
     )

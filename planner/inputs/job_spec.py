@@ -48,6 +48,19 @@ TECHNIQUES = tuple(Techniques.model_fields)
 """Names that ``--forbid`` accepts."""
 
 
+class LoraSpec(_Strict):
+    """Low-rank adapters on the matrices of every block; all other weights are frozen.
+
+    ``targets`` are the attention's matrices, the MLP's (experts included), or all of them.
+    """
+
+    rank: int = Field(strict=True, ge=1, le=65_536)
+    targets: Literal["attention", "mlp", "all"] = "all"
+
+
+LayerIndex = Annotated[int, Field(strict=True, ge=0, le=100_000)]
+
+
 class JobSpec(_Strict):
     """One training job as written; None means that the planner chooses and says so.
 
@@ -58,6 +71,9 @@ class JobSpec(_Strict):
     the weights included. ``plan_class`` is the most general class allowed; "any" is
     "asymmetric". ``global_batch_tolerance`` 0.02 allows plans to be offered at batches within
     2 %. ``micro_batch_rows`` lists the allowed rows per micro-batch.
+    ``lora`` trains adapters alone; ``frozen_layers`` lists intervals ``[first, end)`` of layers
+    whose weights (and adapters) are not trained. Gradients, optimizer state, their traffic and the
+    work of weight gradients exist only for what is trained.
     """
 
     global_batch: int = Field(default=512, strict=True, ge=1, le=MAX_BATCH)
@@ -71,6 +87,8 @@ class JobSpec(_Strict):
         default=0.0, strict=True, ge=0.0, le=0.5, allow_inf_nan=False
     )
     micro_batch_rows: Annotated[tuple[PositiveInt, ...], AfterValidator(_sorted_rows)] | None = None
+    lora: LoraSpec | None = None
+    frozen_layers: tuple[tuple[LayerIndex, LayerIndex], ...] = ()
     max_pipeline_stages: int | None = Field(default=64, strict=True, ge=1, le=1024)
     techniques: Techniques = Techniques()
     objective: str = "step_time"
@@ -83,6 +101,13 @@ class JobSpec(_Strict):
                 "use step_time, the time of one optimizer step",
                 at=("objective",),
             )
+        for n, (first, end) in enumerate(self.frozen_layers):
+            if first >= end:
+                raise field_error(
+                    f"the interval [{first}, {end}) holds no layer",
+                    "write [first, end) with first below end",
+                    at=("frozen_layers", n),
+                )
         rows = self.micro_batch_rows
         if rows is not None and min(rows) > self.global_batch:
             raise field_error(

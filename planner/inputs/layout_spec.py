@@ -81,6 +81,13 @@ class LayoutSpec(BaseModel):
 UNIFORM = ("cp", "ep", "expert_tp", "virtual", "shard")
 """Fields that only a uniform layout may have."""
 
+FOREIGN = {
+    "etp": ("the tensor-parallel degree of experts is called expert_tp", "write expert_tp"),
+    "vpp": ("chunks of layers per stage are called virtual", "write virtual"),
+    "offload": ("offload to host memory is not priced by this version", "leave it out"),
+}
+"""What other planners and runtimes write."""
+
 PER_STAGE = ("tp", "recompute", "layers_per_stage", "in_flight", "placement")
 """Fields that may be lists with one entry per stage."""
 
@@ -126,7 +133,7 @@ def layout_document(text: str) -> Document:
         inner = text.strip()
         return parse_document(inner if inner.startswith("{") else f"{{{inner}}}", "layout")
     close = nearest(text, fixture_names("layouts"))
-    remedy = "give a file, or the fields themselves: 'tp: 8, pp: 4, dp: 2'"
+    remedy = "give a file, or the fields themselves: 'tp: 8, pp: 4, dp: 2' (planner layouts list)"
     if close:
         remedy = f"did you mean {close[0]}? Or {remedy}"
     raise InputError([Problem("layout", f"{text!r} is no file and no shipped layout", remedy)])
@@ -134,14 +141,24 @@ def layout_document(text: str) -> Document:
 
 def parse_layout(document: Document) -> LayoutInput:
     """The layout that a document holds. Raises InputError with every problem found."""
+    foreign = list(_foreign(document))
     try:
         spec = LayoutSpec.model_validate(document.data)
     except ValidationError as error:
-        raise InputError(problems_from_validation(error, document, LayoutSpec)) from None
+        known = {problem.where for problem in foreign}
+        found = problems_from_validation(error, document, LayoutSpec)
+        raise InputError([*foreign, *(p for p in found if p.where not in known)]) from None
     stages = _stages(spec)
     if problems := list(_lengths(spec, stages, document)):
         raise InputError(problems)
     return LayoutInput(Path(document.source).stem, document, spec, stages)
+
+
+def _foreign(document: Document) -> Iterator[Problem]:
+    """Names that other planners and runtimes have: no typing mistakes."""
+    for key in document.data if isinstance(document.data, dict) else ():
+        if key in FOREIGN:
+            yield Problem(document.where((key,)), *FOREIGN[key])
 
 
 def _lists(spec: LayoutSpec) -> dict[str, int]:

@@ -116,7 +116,10 @@ def _find(spec: str | Path) -> tuple[Path, str]:
     close = nearest(path.name, presets)
     start = f"did you mean {' or '.join(close)}? " if close else ""
     message = "no such file and no preset of that name (nothing is downloaded)"
-    remedy = f"{start}give the path of a config.json or one of {', '.join(presets)}"
+    remedy = (
+        f"{start}give the path of a config.json or one of {', '.join(presets)} "
+        "(planner models list)"
+    )
     raise InputError([Problem(text, message, remedy)])
 
 

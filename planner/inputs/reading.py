@@ -35,6 +35,7 @@ __all__ = [
     "parse_value",
     "problems_from_validation",
     "read_document",
+    "read_text",
     "render_path",
     "with_value",
 ]
@@ -50,7 +51,7 @@ def read_document(path: Path | str) -> Document:
     Raises InputError when the file cannot be read or parsed, with all duplicate keys at once.
     """
     file = Path(path)
-    text = _read_text(file)
+    text = read_text(file)
     suffix = file.suffix.lower()
     is_json = suffix == ".json" or (
         suffix not in (".yaml", ".yml") and text.lstrip().startswith("{")
@@ -72,7 +73,9 @@ def parse_value(text: str, source: str = "") -> JsonValue:
     return parse_document(text, source).data if text.strip() else ""
 
 
-def _read_text(file: Path) -> str:
+def read_text(path: Path | str) -> str:
+    """The text of a file. Raises InputError where it cannot be read or is not UTF-8."""
+    file = Path(path)
     try:
         raw = file.read_bytes()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The models, clusters, jobs and layouts that ship with the planner, found by name.
+"""The models, clusters, jobs, layouts and profiles that ship with the planner, found by name.
 
 In an installed wheel they lie in ``planner/fixtures/``, in a checkout in the repository's
 top-level ``fixtures/``.
@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-FixtureKind = Literal["models", "clusters", "jobs", "layouts"]
+FixtureKind = Literal["models", "clusters", "jobs", "layouts", "profiles"]
 
 SUFFIXES = (".json", ".yaml", ".yml")
 

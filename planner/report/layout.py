@@ -45,6 +45,8 @@ TIME_ITEMS = (
     ("backward_weight", "bwd weight"),
     ("recompute", "recompute"),
     ("tp_comm_backward", "tp bwd"),
+    ("transfer_forward", "send fwd"),
+    ("transfer_backward", "send bwd"),
 )
 
 
@@ -218,13 +220,15 @@ def _memory_table(group: PipelineGroup, names: Mapping[str, str]) -> Table:
 
 
 def _time_table(group: PipelineGroup, names: Mapping[str, str]) -> Table:
-    table = _item_table("time of a micro-batch, ms", [head for _, head in TIME_ITEMS] + ["hop"])
+    waits = any(_slowest(s).time_s.transfer_forward for s in group.stages)
+    items = [(key, head) for key, head in TIME_ITEMS if waits or not key.startswith("transfer")]
+    table = _item_table("time of a micro-batch, ms", [head for _, head in items] + ["hop"])
     for stage in group.stages:
         time = _slowest(stage).time_s
         hop = stage.first.hop_to_next_s
         table.add_row(
             *_row_head(stage, names),
-            *(milliseconds(getattr(time, key)) for key, _ in TIME_ITEMS),
+            *(milliseconds(getattr(time, key)) for key, _ in items),
             "" if hop is None else milliseconds(hop),
         )
     return table

@@ -65,7 +65,7 @@ def _heading(group: PipelineGroup) -> Text:
     text.append(plural(count, "pipeline") if count > 1 else "pipeline", style="bold")
     numbers = group.numbers
     shown = f"{numbers[0]}" if count == 1 else f"{numbers[0]} … {numbers[-1]}"
-    text.append(f" ({shown} in the trace)" if count > 1 else f" {shown}", style="dim")
+    text.append(f" ({shown}, one of them in the trace)" if count > 1 else f" {shown}", style="dim")
     return text
 
 

@@ -1,4 +1,4 @@
-"""Why no plan of the declared space is faster: refutation of a target time.
+"""Why no plan of the declared space is faster: a lower bound on the step time from prices.
 
 Farley's argument. Take any prices y ≥ 0 of the packing rows and of the pipelines, and let D be
 what the whole fleet is worth at these prices. If every pipeline p, with the m_p micro-batches
@@ -8,15 +8,20 @@ that it could finish by T, is worth its price,
 
 then no combination of pipelines finishes B rows by T. Nothing needs to have converged.
 
-The condition is checked for all pipelines at once. The takts that a pipeline can have are finitely
-many; they are cut into intervals [τ₁, τ₂]. A pipeline with takt in the interval and m micro-batches
-has fill φ ≤ T − (m − 1)·τ₁, so for every weight λ ≥ 0 its price is at least
+The greatest such T is found for all pipelines at once. A *box* is an interval [τ₁, τ₂] of takts
+(stage and hop times are finitely many) with an interval of micro-batch counts. A pipeline of the
+box with m micro-batches has fill φ ≤ T − (m − 1)·τ₁, so for every weight λ > 0 it violates the
+condition only at
 
-    w(τ₂, λ) − λ·(T − (m − 1)·τ₁)
+    T  >  (m − 1)·τ₁ + (w(τ₂, λ) + y_pipeline − rows·m) / λ                               (1)
 
-where w is the shortest-path value of ``pipelines`` with every stage ≤ τ₂. Intervals that fail are
-split; an interval of a single takt that still fails yields a pipeline to add as a column, or stays
-open. In-flight depth is taken as min(r, m) (classic 1F1B, the least of any depth rule), memory and
+where w is the shortest-path value of ``pipelines`` with every stage ≤ τ₂, and for λ = 0 only if
+rows·m > w(τ₂, 0) + y_pipeline (2). At λ = rows/τ₁ the right side of (1) does not depend on m; (2)
+cuts off small counts, and with them lets later stages hold more micro-batches in memory. The
+bound is the least T over all boxes; the lowest boxes are split until they cannot lower it, or are
+too narrow to matter: these yield pipelines to add as columns.
+
+In-flight depth is taken as min(r, m) (classic 1F1B, the least of any depth rule), memory and
 synchronisation at the optimistic end of the setting: each choice can only admit more pipelines.
 """
 
@@ -27,24 +32,39 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from costmodels.units import PS_PER_S
+from planner.costing import Ints
 from planner.search.columns import Column
 from planner.search.master import Prices
 from planner.search.pipelines import Pricer, Stage
 from planner.search.problem import Problem, Setting
 from planner.search.space import Floats
 
-FIRST_RATIO = 1.06
-CAPPED_STAGES = 2
-FINEST_RATIO = 1.0 + 1e-5
-FINAL_WEIGHTS = (0.0, 0.4, 1.0, 2.0, 4.0, 16.0, 256.0)
+FIRST_RATIO = 1.03
+"""Takts per box before anything is known."""
+PARTS = 4
+"""How many boxes a box is split into: wide passes cost little more than narrow ones."""
+COUNTS_ABOVE = 1.005
+"""Boxes narrower than this keep the counts that their parent left them."""
+FINEST = 1e-5
+"""Relative width at which a box is not split further."""
+FINE = 0.002
+"""Up to this width narrow boxes are priced with several weights."""
+LEAF_WEIGHTS = (0.0, 0.4, 0.7, 1.0, 1.5, 3.0, 12.0, 256.0)
+"""Weights on the fill, in rows per takt, with which a narrow box is priced."""
+BATCH = 256
+"""Boxes that are split before the lowest ones are chosen anew."""
+EXACT_BELOW = 1.004
+"""Boxes narrower than this are priced with positions, wider ones without."""
 ROW_MARGIN = 1e-6
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A pipeline that the refutation met where it failed, with the micro-batches it assumed."""
+    """A pipeline that is worth more than its price, with the micro-batches it assumed."""
 
     rows: int
     pipeline: tuple[Stage, ...]
@@ -53,11 +73,343 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Refutation:
-    """Outcome: proven infeasible, or candidates for new columns (possibly none)."""
+    """The bound that the prices prove, at most the target, and pipelines that stand in its way."""
 
-    proven: bool
+    target_ps: int
+    bound_ps: int
     candidates: tuple[Candidate, ...]
     queries: int
+
+    @property
+    def proven(self) -> bool:
+        """Whether no plan of the setting reaches the batch by the target."""
+        return self.bound_ps >= self.target_ps
+
+
+def refute(
+    problem: Problem,
+    setting: Setting,
+    pricers: Sequence[Pricer],
+    prices: Prices,
+    target_ps: int,
+    *,
+    max_queries: int,
+    tolerance: float = FINEST,
+    max_candidates: int = 24,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Refutation:
+    """The greatest step time, up to the target, that these prices rule out for the setting.
+
+    ``tolerance``: boxes narrower than this are left alone (the bound stays valid, but looser).
+    """
+    worth = prices.value(problem, setting)
+    goal = problem.global_batch - ROW_MARGIN
+    if worth > 0.5 * goal:
+        theta, extra = goal / worth, 0.0
+    else:
+        # Far below the batch: what is missing goes on the price of every pipeline instead.
+        theta, extra = 1.0, (goal - worth) / setting.replicas[1]
+    target = target_ps / PS_PER_S
+    searches = [
+        _Search(
+            pricer,
+            theta * pricer.space.option_prices(prices.packing),
+            theta * (prices.most + prices.least) + extra,
+            -(-problem.global_batch // pricer.space.rows),
+            max(tolerance, FINEST),
+        )
+        for pricer in pricers
+    ]
+    queries = 0
+    candidates: list[Candidate] = []
+    if max_queries <= 0 or interrupted():
+        return Refutation(target_ps, 0, (), 0)
+    for search in searches:
+        search.start(target)
+    while True:
+        ceiling = min([target, *(s.leaves for s in searches)])
+        lowest = min(searches, key=lambda s: s.lowest(ceiling), default=None)
+        if lowest is None or lowest.lowest(ceiling) >= ceiling:
+            break
+        queries = sum(s.queries for s in searches)
+        candidates = [c for s in searches for c in s.candidates]
+        if queries >= max_queries or interrupted():
+            break
+        # with enough pipelines met, only what could lower the bound further is looked at
+        lowest.split(target if len(candidates) < max_candidates else ceiling, target)
+    bound = min([target, *(min(s.leaves, s.lowest(np.inf)) for s in searches)])
+    bound_ps = target_ps if bound >= target else int(bound * PS_PER_S * (1 - ROUNDING)) - 2
+    return Refutation(
+        target_ps,
+        max(0, bound_ps),
+        tuple(c for s in searches for c in s.candidates),
+        sum(s.queries for s in searches),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Boxes:
+    """Takts ``points[a] .. points[b]`` with counts ``low .. high``, and the least T of each."""
+
+    a: Ints
+    b: Ints
+    low: Ints
+    high: Ints
+    least: Floats
+
+    def take(self, chosen: Ints | Floats) -> _Boxes:
+        return _Boxes(
+            self.a[chosen], self.b[chosen], self.low[chosen], self.high[chosen], self.least[chosen]
+        )
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+
+def _join(one: _Boxes, two: _Boxes) -> _Boxes:
+    return _Boxes(
+        np.concatenate([one.a, two.a]),
+        np.concatenate([one.b, two.b]),
+        np.concatenate([one.low, two.low]),
+        np.concatenate([one.high, two.high]),
+        np.concatenate([one.least, two.least]),
+    )
+
+
+class _Search:
+    """The boxes of one micro-batch size. ``leaves`` is the least T of boxes left as they are."""
+
+    def __init__(
+        self,
+        pricer: Pricer,
+        option_prices: Floats,
+        pipeline_price: float,
+        most: int,
+        tolerance: float,
+    ) -> None:
+        self.pricer = pricer
+        self.rows = pricer.space.rows
+        self.option_prices = option_prices
+        self.pipeline_price = pipeline_price
+        self.most = most
+        self.tolerance = tolerance
+        self.candidates: list[Candidate] = []
+        self.leaves = np.inf
+        self.queries = 0
+        self._met: set[tuple[Stage, ...]] = set()
+        points = pricer.breakpoints()
+        # a stage of layers that take no time is never the slowest one
+        self.points = points[points > 0]
+        none = np.zeros(0, dtype=np.int64)
+        self.open = _Boxes(none, none, none, none, np.zeros(0))
+
+    def lowest(self, ceiling: float) -> float:
+        """The least T of any open box, or the ceiling if that is lower."""
+        return min(ceiling, float(self.open.least.min(initial=np.inf)))
+
+    def start(self, target: float) -> None:
+        """First boxes: takts up to the target in equal ratios, any number of micro-batches."""
+        points = self.points[self.points <= target * (1 + ROUNDING)]
+        edges = []
+        at = 0
+        # a pipeline that does the whole batch alone is no faster for a shorter takt
+        alone = target / (self.most + self.pricer.max_stages)
+        while at < len(points):
+            top = max(points[at] * FIRST_RATIO, alone)
+            end = max(at, int(np.searchsorted(points, top, side="right")) - 1)
+            edges.append((at, end))
+            at = end + 1
+        a = np.array([e[0] for e in edges], dtype=np.int64)
+        b = np.array([e[1] for e in edges], dtype=np.int64)
+        boxes = _Boxes(a, b, np.ones_like(a), self._most(a, target), np.zeros(len(a)))
+        self.open = self._priced(boxes, target)
+
+    def _most(self, a: Ints, target: float) -> Ints:
+        """Most micro-batches by the target at these takts: m of them take at least m takts."""
+        count = np.floor(target / self.points[a] * (1 + ROUNDING)) if len(a) else np.zeros(0)
+        out: Ints = np.minimum(self.most, np.minimum(count, 1 << 40).astype(np.int64))
+        return out
+
+    def split(self, ceiling: float, target: float) -> None:
+        """Split the lowest open boxes; those too narrow for it are settled."""
+        order = np.argsort(self.open.least, kind="stable")
+        order = order[self.open.least[order] < ceiling]
+        chosen, rest = order[:BATCH], order[BATCH:]
+        boxes, self.open = self.open.take(chosen), self.open.take(np.sort(rest))
+        ratio = self.points[boxes.b] / self.points[boxes.a]
+        narrow = (boxes.a == boxes.b) | (ratio <= 1 + self.tolerance)
+        if narrow.any():
+            self._settle(boxes.take(np.flatnonzero(narrow)), target)
+        wide = boxes.take(np.flatnonzero(~narrow))
+        if len(wide):
+            self.open = _join(self.open, self._priced(self._parts(wide, target), target))
+
+    def _parts(self, boxes: _Boxes, target: float) -> _Boxes:
+        """Every box cut into parts of equal ratio, as far as its takts allow."""
+        low, high = np.log(self.points[boxes.a]), np.log(self.points[boxes.b])
+        edges = [boxes.a]
+        for k in range(1, PARTS):
+            at = np.exp(low + (high - low) * k / PARTS)
+            cut = np.searchsorted(self.points, at, side="right")
+            edges.append(np.clip(cut, edges[-1], boxes.b + 1))
+        edges.append(boxes.b + 1)
+        a = np.concatenate(edges[:-1])
+        b = np.concatenate(edges[1:]) - 1
+        kept = np.flatnonzero(b >= a)
+        repeated = np.tile(np.arange(len(boxes)), PARTS)[kept]
+        a, b = a[kept], b[kept]
+        low_counts = boxes.low[repeated]
+        return _Boxes(a, b, low_counts, self._most(a, target), boxes.least[repeated])
+
+    def _ask(
+        self, boxes: _Boxes, weights: Floats, cutoffs: Floats, *, exact: bool, trace: bool = False
+    ) -> tuple[Floats, tuple[tuple[Stage, ...] | None, ...]]:
+        """Shortest-path values of boxes; infinite where they reach their cutoff."""
+        self.queries += len(boxes)
+        answer = self.pricer.solve(
+            self.option_prices,
+            self.points[boxes.b],
+            weights,
+            boxes.low,
+            cutoffs=cutoffs,
+            exact=exact,
+            trace=trace,
+        )
+        return answer.cost, answer.pipelines
+
+    def _priced(self, boxes: _Boxes, target: float) -> _Boxes:
+        """The boxes that may hold a violation below the target, each with its least T."""
+        boxes = boxes.take(np.flatnonzero(boxes.high >= boxes.low))
+        if len(boxes) == 0:
+            return boxes
+        ratio = self.points[boxes.b] / self.points[boxes.a]
+        counted = np.flatnonzero(ratio > COUNTS_ABOVE)
+        both = _join(boxes, boxes.take(counted))
+        weights, cutoffs = self._natural(boxes, target)
+        cost, _ = self._ask(
+            both,
+            np.concatenate([weights, np.zeros(len(counted))]),
+            np.concatenate([cutoffs, self.rows * boxes.high[counted] - self.pipeline_price]),
+            exact=False,
+        )
+        kept, raised = self._without(boxes, counted, cost[len(boxes) :], cost[: len(boxes)], target)
+        # fewer counts mean more in flight: where that can matter the same question is asked again
+        raised &= kept.low <= 2 * self.pricer.max_stages
+        left = kept.take(np.flatnonzero(~raised))
+        again = self._least_of(kept.take(np.flatnonzero(raised)), target, exact=False)
+        left = _join(left, again)
+        ratio = self.points[left.b] / self.points[left.a]
+        near = ratio <= EXACT_BELOW
+        fine = self._least_of(left.take(np.flatnonzero(near)), target, exact=True)
+        return _join(left.take(np.flatnonzero(~near)), fine)
+
+    def _natural(self, boxes: _Boxes, target: float) -> tuple[Floats, Floats]:
+        """The weight at which the count does not matter in (1), and the cost that reaches T."""
+        shortest = self.points[boxes.a]
+        weights = self.rows / shortest
+        return weights, weights * (target + shortest) - self.pipeline_price
+
+    def _least_of(self, boxes: _Boxes, target: float, *, exact: bool) -> _Boxes:
+        """Equation (1) at its natural weight; boxes that reach the target are left away."""
+        if len(boxes) == 0:
+            return boxes
+        weights, cutoffs = self._natural(boxes, target)
+        cost, _ = self._ask(boxes, weights, cutoffs, exact=exact)
+        least = (cost + self.pipeline_price) / weights - self.points[boxes.a]
+        kept = np.flatnonzero(np.isfinite(cost) & (least < target))
+        boxes, least = boxes.take(kept), least[kept]
+        return _Boxes(boxes.a, boxes.b, boxes.low, boxes.high, np.maximum(boxes.least, least))
+
+    def _without(
+        self, boxes: _Boxes, counted: Ints, free: Floats, cost: Floats, target: float
+    ) -> tuple[_Boxes, NDArray[np.bool_]]:
+        """Boxes that (1) leaves open without the counts that (2) rules out; which lost some."""
+        low = boxes.low.copy()
+        paid = np.where(np.isfinite(free), (free + self.pipeline_price) / self.rows - 1e-9, np.inf)
+        paid = np.minimum(np.floor(paid), 1 << 40).astype(np.int64)
+        low[counted] = np.maximum(low[counted], paid + 1)
+        least = (cost + self.pipeline_price) * self.points[boxes.a] / self.rows
+        least = np.maximum(boxes.least, least - self.points[boxes.a])
+        kept = np.flatnonzero(np.isfinite(cost) & (least < target) & (low <= boxes.high))
+        raised = low[kept] > boxes.low[kept]
+        left = _Boxes(boxes.a[kept], boxes.b[kept], low[kept], boxes.high[kept], least[kept])
+        return left, raised
+
+    def _settle(self, boxes: _Boxes, target: float) -> None:
+        """Boxes too narrow to split: what stays below the target is a leaf."""
+        if self.tolerance > FINE:
+            self._leave(boxes, target)
+        else:
+            self._weigh(boxes, target)
+
+    def _leave(self, boxes: _Boxes, target: float) -> None:
+        """Leaves of a coarse look: their pipelines teach the prices."""
+        shortest = self.points[boxes.a]
+        weights = self.rows / shortest
+        cutoffs = weights * (target + shortest) - self.pipeline_price
+        cost, pipelines = self._ask(boxes, weights, cutoffs, exact=True, trace=True)
+        least = np.maximum((cost + self.pipeline_price) / weights - shortest, boxes.least)
+        self.leaves = min(self.leaves, float(least.min()))
+        for k, pipeline in enumerate(pipelines):
+            self._meet(pipeline, int(boxes.low[k]), int(boxes.high[k]), target)
+
+    def _weigh(self, boxes: _Boxes, target: float) -> None:
+        """Leaves of a fine look: the best weight for every whole count."""
+        each = len(LEAF_WEIGHTS)
+        repeated = boxes.take(np.repeat(np.arange(len(boxes)), each))
+        shortest = self.points[repeated.a]
+        factors = np.tile(np.array(LEAF_WEIGHTS), len(boxes))
+        weights = factors * self.rows / shortest
+        high = np.maximum(
+            self.rows * repeated.low + weights * (target - (repeated.low - 1) * shortest),
+            self.rows * repeated.high + weights * (target - (repeated.high - 1) * shortest),
+        )
+        cost, pipelines = self._ask(
+            repeated, weights, high - self.pipeline_price, exact=True, trace=True
+        )
+        for k in range(len(boxes)):
+            part = slice(k * each, (k + 1) * each)
+            if np.isinf(cost[part]).any():
+                continue  # some weight rules out every count
+            least = self._least(boxes.take(np.array([k])), cost[part], weights[part])
+            least = max(least, float(boxes.least[k]))
+            if least >= target:
+                continue
+            self.leaves = min(self.leaves, least)
+            for pipeline in pipelines[part]:
+                self._meet(pipeline, int(boxes.low[k]), int(boxes.high[k]), target)
+
+    def _least(self, box: _Boxes, cost: Floats, weights: Floats) -> float:
+        """Least T over whole counts, each with its best weight."""
+        shortest = float(self.points[box.a[0]])
+        counts = np.arange(int(box.low[0]), int(box.high[0]) + 1, dtype=np.float64)
+        missing = cost[:, None] + self.pipeline_price - self.rows * counts[None, :]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            at = (counts - 1) * shortest + missing / weights[:, None]
+        at[weights == 0] = np.where(missing[weights == 0] >= 0, np.inf, -np.inf)
+        return float(at.max(axis=0).min())
+
+    def _meet(self, pipeline: tuple[Stage, ...] | None, low: int, high: int, target: float) -> None:
+        """Keep a pipeline as a candidate if it is really worth more than its price."""
+        if pipeline is None or pipeline in self._met:
+            return
+        self._met.add(pipeline)
+        size = len(pipeline)
+        space = self.pricer.space
+        times = [
+            space.stage_time(st.option, st.first, st.end, min(size - s, low))
+            for s, st in enumerate(pipeline)
+        ]
+        hops = [float(space.hop[a.option, b.option, b.first]) for a, b in pairwise(pipeline)]
+        head = pipeline[0]
+        fill = sum(times) + 2 * sum(hops) + float(space.finish[head.option, head.end - head.first])
+        if fill > target:
+            return
+        slowest = max(*times, *hops, 1e-12)
+        count = min(high, int((target - fill) / slowest * (1 + ROUNDING)) + 1)
+        price = sum(float(self.option_prices[s.option]) for s in pipeline) + self.pipeline_price
+        if count >= low and self.rows * count > price * (1 + 1e-9):
+            self.candidates.append(Candidate(self.rows, pipeline, count))
 
 
 def depth_groups(most: int, max_stages: int) -> list[tuple[int, int]]:
@@ -74,229 +426,6 @@ def depth_groups(most: int, max_stages: int) -> list[tuple[int, int]]:
     if low <= most:
         groups.append((low, most))
     return groups
-
-
-def refute(
-    problem: Problem,
-    setting: Setting,
-    pricers: Sequence[Pricer],
-    prices: Prices,
-    target_ps: int,
-    *,
-    max_queries: int,
-    max_candidates: int = 24,
-    interrupted: Callable[[], bool] = lambda: False,
-) -> Refutation:
-    """Try to prove that no plan of the setting reaches the batch by the target."""
-    worth = prices.value(problem, setting)
-    goal = problem.global_batch - ROW_MARGIN
-    if worth > 0.5 * goal:
-        theta, extra = goal / worth, 0.0
-    else:
-        # Far below the batch: what is missing goes on the price of every pipeline instead.
-        theta, extra = 1.0, (goal - worth) / setting.replicas[1]
-    pipeline_price = theta * (prices.most + prices.least) + extra
-    candidates: list[Candidate] = []
-    queries = 0
-    open_left = False
-    target = target_ps / PS_PER_S
-    for pricer in pricers:
-        rows = pricer.space.rows
-        option_prices = theta * pricer.space.option_prices(prices.packing)
-        most = -(-problem.global_batch // rows)
-        task = _Task(
-            pricer,
-            rows,
-            option_prices,
-            pipeline_price,
-            target,
-            depth_groups(most, problem.max_stages),
-            max_candidates,
-        )
-        left = max_queries - queries
-        if left <= 0 or interrupted():
-            return Refutation(False, tuple(candidates), queries)
-        task.run(left, interrupted)
-        queries += task.queries
-        candidates += task.candidates
-        open_left |= task.open
-        if len(candidates) >= max_candidates:
-            return Refutation(False, tuple(candidates), queries)
-    return Refutation(not open_left and not candidates, tuple(candidates), queries)
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """Takts ``points[a] .. points[b]`` with counts ``low .. high`` of micro-batches."""
-
-    a: int
-    b: int
-    low: int
-    high: int
-
-
-class _Task:
-    """Refutation for one micro-batch size."""
-
-    def __init__(
-        self,
-        pricer: Pricer,
-        rows: int,
-        option_prices: Floats,
-        pipeline_price: float,
-        target: float,
-        groups: Sequence[tuple[int, int]],
-        max_candidates: int,
-    ) -> None:
-        self.pricer = pricer
-        self.rows = rows
-        self.option_prices = option_prices
-        self.pipeline_price = pipeline_price
-        self.target = target
-        self.groups = groups
-        self.max_candidates = max_candidates
-        self.candidates: list[Candidate] = []
-        self.open = False
-        self.queries = 0
-        self._met: set[tuple[Stage, ...]] = set()
-        points = pricer.breakpoints()
-        # a stage of layers that take no time is never the slowest one
-        self.points = points[(points > 0) & (points <= target * (1 + 1e-12))]
-
-    def run(self, max_queries: int, interrupted: Callable[[], bool]) -> None:
-        """Level by level: all intervals of one level share the passes of the shortest path."""
-        work = self._first_intervals()
-        while work:
-            if self.queries >= max_queries or interrupted():
-                self.open = True
-                return
-            work = self._check(work)
-            if len(self.candidates) >= self.max_candidates:
-                self.open = True
-                return
-
-    def _first_intervals(self) -> list[_Item]:
-        cuts: list[tuple[int, int]] = []
-        start = 0
-        points = self.points
-        while start < len(points):
-            end = int(np.searchsorted(points, points[start] * FIRST_RATIO, side="right")) - 1
-            cuts.append((start, max(start, end)))
-            start = max(start, end) + 1
-        return [
-            _Item(a, b, low, high)
-            for low, high in self.groups
-            for a, b in cuts
-            if points[a] * low <= self.target * (1 + 1e-12)  # m micro-batches take at least m takts
-        ]
-
-    def _counts(self, item: _Item) -> Floats:
-        """Micro-batch counts that a pipeline of this takt could reach by the target."""
-        top = min(item.high, int(self.target / self.points[item.a] * (1 + 1e-12)))
-        return np.arange(item.low, top + 1, dtype=np.float64)
-
-    def _cutoffs(self, items: Sequence[_Item], weights: Floats) -> Floats:
-        """Cost from which on one weight alone proves the item for every count."""
-        taus = self.points[[i.a for i in items]]
-        low = np.array([i.low for i in items], dtype=np.float64)
-        high = np.array([i.high for i in items], dtype=np.float64)
-        high = np.minimum(high, np.floor(self.target / taus * (1 + 1e-12)))
-        worth = [
-            self.rows * m - self.pipeline_price + weights * (self.target - (m - 1) * taus)
-            for m in (low, high)  # linear in the count, so an end is the greatest
-        ]
-        return np.where(high >= low, np.maximum(*worth), -np.inf)
-
-    def _shortfall(self, cost: Floats, weights: Floats, item: _Item) -> float:
-        """Greatest value minus price over all counts, with the best weight for each count."""
-        counts = self._counts(item)
-        if len(counts) == 0:
-            return -np.inf
-        room = self.target - (counts - 1) * self.points[item.a]
-        price = (cost[:, None] - weights[:, None] * room[None, :]).max(axis=0)
-        return float((self.rows * counts - self.pipeline_price - price).max())
-
-    def _check(self, items: list[_Item]) -> list[_Item]:
-        """Prove what one weight proves; split the rest, meeting candidates on the way."""
-        lows = self.points[[i.a for i in items]]
-        highs = self.points[[i.b for i in items]]
-        # Where the group's greatest count, not the time, limits the value, the fill is free
-        # (weight 0); else a second of fill is worth one micro-batch per takt.
-        capped = lows * (np.array([i.high for i in items]) + CAPPED_STAGES) < self.target
-        weights = np.where(capped, 0.0, self.rows / lows)
-        answer = self.pricer.solve(
-            self.option_prices,
-            highs,
-            weights,
-            np.array([i.low for i in items]),
-            cutoffs=self._cutoffs(items, weights),
-        )
-        self.queries += len(items)
-        split: list[_Item] = []
-        final: list[_Item] = []
-        for k, item in enumerate(items):
-            if answer.cost[k] == np.inf:
-                continue
-            self._meet(answer.pipelines[k], item)
-            if item.b > item.a and highs[k] / lows[k] > FINEST_RATIO:
-                middle = float(np.sqrt(lows[k] * highs[k]))
-                cut = int(np.searchsorted(self.points, middle, side="right")) - 1
-                cut = min(max(cut, item.a), item.b - 1)
-                split.append(_Item(item.a, cut, item.low, item.high))
-                split.append(_Item(cut + 1, item.b, item.low, item.high))
-            else:
-                final.append(item)
-        if final and len(self.candidates) < self.max_candidates:
-            self._finish(final)
-        return split
-
-    def _finish(self, singles: list[_Item]) -> None:
-        """Single takts that one weight did not settle: more weights, then they stay open."""
-        each = len(FINAL_WEIGHTS)
-        items = [item for item in singles for _ in FINAL_WEIGHTS]
-        lows = self.points[[i.a for i in items]]
-        weights = np.tile(np.array(FINAL_WEIGHTS), len(singles)) * self.rows / lows
-        answer = self.pricer.solve(
-            self.option_prices,
-            self.points[[i.b for i in items]],
-            weights,
-            np.array([i.low for i in items]),
-            cutoffs=self._cutoffs(items, weights),
-        )
-        self.queries += len(weights)
-        for k, item in enumerate(singles):
-            part = slice(k * each, (k + 1) * each)
-            if np.any(np.isinf(answer.cost[part])):
-                continue  # some weight proves it: its cost is not below its cutoff
-            if self._shortfall(answer.cost[part], weights[part], item) <= 0:
-                continue
-            self.open = True
-            for pipeline in answer.pipelines[part]:
-                self._meet(pipeline, item)
-
-    def _meet(self, pipeline: tuple[Stage, ...] | None, item: _Item) -> None:
-        """Keep a pipeline as a candidate if it is really worth more than its price."""
-        if pipeline is None or pipeline in self._met:
-            return
-        self._met.add(pipeline)
-        size = len(pipeline)
-        space = self.pricer.space
-        times = [
-            float(
-                self.pricer.stage_times(size - s, item.low)[st.option, st.first, st.end - st.first]
-            )
-            for s, st in enumerate(pipeline)
-        ]
-        hops = [float(space.hop[a.option, b.option, b.first]) for a, b in pairwise(pipeline)]
-        head = pipeline[0]
-        fill = sum(times) + 2 * sum(hops) + float(space.finish[head.option, head.end - head.first])
-        if fill > self.target:
-            return
-        slowest = max(*times, *hops, 1e-12)
-        count = min(item.high, int((self.target - fill) / slowest * (1 + 1e-12)) + 1)
-        price = sum(float(self.option_prices[s.option]) for s in pipeline) + self.pipeline_price
-        if count >= item.low and self.rows * count > price * (1 + 1e-9):
-            self.candidates.append(Candidate(self.rows, pipeline, count))
 
 
 def reduced_value(column: Column, prices: Prices, theta: float, target_ps: int) -> float:

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from costmodels.schedules import depth_rule, period, takt
 from costmodels.units import PS_PER_S
+from planner.costing import OptionTable, fabric_hop_ps
 from planner.search.finish import expected_finish_s
 from planner.search.pipelines import Stage
 from planner.search.problem import Problem
@@ -22,6 +23,9 @@ from planner.search.space import (
     expected_hop_ps,
     over_network,
 )
+
+PERIOD_TOLERANCE = 1e-5
+"""Relative precision of the least period within depth limits."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -55,6 +59,8 @@ class Column:
     finish_ps: int
     usage: tuple[int, ...]
     max_micro_batches: int | None
+    together: bool = False
+    """Whether hops and finish are those of stages side by side (else of replicas)."""
 
     def micro_batches(self, target_ps: int) -> int:
         """Most micro-batches that finish within ``target_ps`` (0 if none)."""
@@ -71,7 +77,7 @@ class Column:
     @property
     def key(self) -> tuple[object, ...]:
         """Identity of the template: what it is made of, whatever it costs."""
-        return (self.rows, self.stages, self.max_micro_batches)
+        return (self.rows, self.stages, self.max_micro_batches, self.together)
 
 
 def make_columns(
@@ -79,47 +85,51 @@ def make_columns(
 ) -> list[Column]:
     """Columns for a sequence of stages: memory decides between depth and recomputation.
 
-    Two candidates: keep the fastest recomputation that fits the classic depth and charge the
-    period of the depth that fits; or recompute more where the depth rule needs the room. At most
-    ``micro_batches`` are ever in flight. Empty where memory forbids the pipeline.
+    Candidates: keep the fastest recomputation that fits the classic depth and charge the period
+    of the depth that fits; or recompute more where the depth rule needs the room. Both with the
+    hops and synchronisation of either placement: replicas of a stage side by side, or stages of
+    the pipeline. At most ``micro_batches`` are ever in flight. Empty where memory forbids it.
     """
     count = len(pipeline)
     cap = max(1, micro_batches)
-    found: list[Column] = []
-    choice: list[int] = []
+    least: list[int] = []
     for s, stage in enumerate(pipeline):
-        need = min(count - s, cap)
-        policy = _policy(space, stage, need, None)
+        policy = _policy(space, stage, min(count - s, cap), None)
         if policy is None:
             return []
-        choice.append(policy)
-    seen: set[tuple[int, ...]] = set()
-    for _ in range(count * len(space.policies) + 1):
-        if tuple(choice) in seen:
-            break
-        seen.add(tuple(choice))
-        column, wanted = _column(problem, space, pipeline, choice, cap)
-        if column is not None:
-            found.append(column)
-        limit = takt(*_times(space, pipeline, choice), _hops_ps(problem, space, pipeline) or ())
-        changed = False
-        for s, stage in enumerate(pipeline):
-            need = min(wanted[s], cap)
-            if _depth(space, stage, choice[s]) < need:
-                policy = _policy(space, stage, need, limit)
-                if policy is not None and policy != choice[s]:
-                    choice[s] = policy
-                    changed = True
-        if not changed:
-            break
-    if len(found) <= 1:
-        return found
-    found.sort(key=lambda c: (c.time_ps(cap), c.stages))
-    return found[:2]
+        least.append(policy)
+    found: list[Column] = []
+    for together in (False, True):
+        hops = _hops_ps(problem, space, pipeline, together)
+        if hops is None or (together and found and found[0].hop_ps == hops):
+            continue
+        choice, seen = list(least), set()
+        own: list[Column] = []
+        for _ in range(count * len(space.policies) + 1):
+            if tuple(choice) in seen:
+                break
+            seen.add(tuple(choice))
+            column, wanted = _column(problem, space, pipeline, choice, cap, hops, together)
+            if column is not None:
+                own.append(column)
+            limit = takt(*_times(space, pipeline, choice), hops)
+            changed = False
+            for s, stage in enumerate(pipeline):
+                need = min(wanted[s], cap)
+                if _depth(space, stage, choice[s]) < need:
+                    policy = _policy(space, stage, need, limit)
+                    if policy is not None and policy != choice[s]:
+                        choice[s] = policy
+                        changed = True
+            if not changed:
+                break
+        own.sort(key=lambda c: (c.time_ps(cap), c.stages))
+        found += own[:2]
+    return found
 
 
 def _depth(space: StageSpace, stage: Stage, policy: int) -> int:
-    return int(space.depth[policy, stage.option, stage.first, stage.end - stage.first])
+    return space.stage_depth(stage.option, stage.first, stage.end, policy)
 
 
 def _stage_time(space: StageSpace, stage: Stage, policy: int) -> tuple[int, int]:
@@ -154,14 +164,31 @@ def _times(
 
 
 def _hops_ps(
-    problem: Problem, space: StageSpace, pipeline: Sequence[Stage]
+    problem: Problem, space: StageSpace, pipeline: Sequence[Stage], together: bool
 ) -> tuple[int, ...] | None:
-    """Expected hops; a middle stage with two network neighbours halves its share of the port."""
+    """Hops of a placement; a middle stage with two network neighbours halves its port share.
+
+    ``together``: neighbours on equal groups of one class fill an island before the next one.
+    """
     tables = [space.options[s.option] for s in pipeline]
     over = [over_network(problem.topology, a, b) for a, b in pairwise(tables)]
+    if together:
+        filled = tables[0].option.tp
+        for s, (a, b) in enumerate(pairwise(tables)):
+            size = problem.topology.classes[b.option.class_index].size
+            same = a.option.class_index == b.option.class_index and a.option.tp == b.option.tp
+            if same and filled + b.option.tp <= size:
+                over[s] = False
+                filled += b.option.tp
+            else:
+                filled = b.option.tp
     hops = []
     for s, (a, b) in enumerate(pairwise(tables)):
         bytes_ = int(problem.tables.boundary_bytes[space.rows][pipeline[s + 1].first])
+        if not over[s] and over_network(problem.topology, a, b):
+            fabric = problem.topology.classes[a.option.class_index].fabric
+            hops.append(fabric_hop_ps(bytes_, fabric, a.option.tp, b.option.tp))
+            continue
         busy = over[s] and (s > 0 and over[s - 1], s + 1 < len(over) and over[s + 1])
         hop = expected_hop_ps(problem.topology, a, b, bytes_, busy or (False, False))
         if hop is None:
@@ -170,20 +197,61 @@ def _hops_ps(
     return tuple(hops)
 
 
-def capped_depths(wanted: Sequence[int], limits: Sequence[int]) -> tuple[int, ...] | None:
-    """Depths at most ``limits``, as near to ``wanted`` as possible, strictly falling to ≥ 1.
+def best_depths(
+    forward: Sequence[int],
+    backward: Sequence[int],
+    hops: Sequence[int],
+    limits: Sequence[int],
+) -> tuple[int, ...] | None:
+    """Depths within ``limits`` with the least period; None where the classic depths do not fit.
 
-    ``limits`` binds from the front: a stage that cannot hold more forces all later ones lower.
-    None where even the classic depths S − s do not fit.
+    The depth rule asks for no more as the period grows, so bisection finds the least period that
+    it grants within the limits.
     """
-    depths = list(wanted)
-    for s in range(len(depths)):
-        depths[s] = min(depths[s], limits[s])
-        if s and depths[s] >= depths[s - 1]:
-            depths[s] = depths[s - 1] - 1
-        if depths[s] < len(depths) - s:
-            return None
-    return tuple(depths)
+    count = len(forward)
+    if any(limit < count - s for s, limit in enumerate(limits)):
+        return None
+    low = takt(forward, backward, hops)
+
+    def within(tau: int) -> tuple[int, ...] | None:
+        depths = depth_rule(forward, backward, hops, tau)
+        return depths if all(d <= m for d, m in zip(depths, limits)) else None
+
+    best = within(low)
+    if best is not None:
+        return best
+    classic = tuple(range(count, 0, -1))
+    high = period(forward, backward, hops, classic)
+    best = within(high) or classic
+    while high - low > 1 and (high - low) > high * PERIOD_TOLERANCE:
+        middle = (low + high) // 2
+        found = within(middle)
+        if found is None:
+            low = middle
+        else:
+            best, high = found, middle
+    return best
+
+
+def finish_ps(
+    problem: Problem,
+    tables: Sequence[OptionTable],
+    intervals: Sequence[tuple[int, int]],
+    backward: Sequence[int],
+    replicas: int,
+    together: bool,
+) -> int:
+    """When the last stage has synchronised and updated, after the last backward of the first.
+
+    A stage ends its last backward before the earlier stages run theirs: what it exchanges hides
+    behind them.
+    """
+    latest, lead = 0, 0
+    for table, (first, end), own in zip(tables, intervals, backward, strict=True):
+        seconds = expected_finish_s(problem, table, first, end, replicas, together=together)
+        latest = max(latest, round(seconds * PS_PER_S) - lead)
+        lead += own
+    return latest
 
 
 def _column(
@@ -192,21 +260,18 @@ def _column(
     pipeline: Sequence[Stage],
     choice: Sequence[int],
     cap: int,
+    hops: tuple[int, ...],
+    together: bool,
 ) -> tuple[Column | None, tuple[int, ...]]:
     """The column of these policies and the depths that the depth rule wanted."""
     forward, backward = _times(space, pipeline, choice)
-    classic = tuple(range(len(pipeline), 0, -1))
-    hops = _hops_ps(problem, space, pipeline)
-    if hops is None:
-        return None, classic
-    tau = takt(forward, backward, hops)
-    wanted = depth_rule(forward, backward, hops, tau)
+    wanted = depth_rule(forward, backward, hops, takt(forward, backward, hops))
     limits = []
     for stage, policy in zip(pipeline, choice):
         room = _depth(space, stage, policy)
         # at most `cap` are in flight at once, so room for `cap` is room for any depth
         limits.append(UNBOUNDED_DEPTH if room >= cap else room)
-    depths = capped_depths(wanted, limits)
+    depths = best_depths(forward, backward, hops, limits)
     if depths is None:
         return None, wanted
     limited = any(
@@ -228,12 +293,6 @@ def _column(
                 depth,
             )
         )
-    finish = max(
-        expected_finish_s(
-            problem, space.options[s.option], s.first, s.end, space.setting.replicas[0]
-        )
-        for s in pipeline
-    )
     return (
         Column(
             stages=tuple(stages),
@@ -243,9 +302,17 @@ def _column(
             hop_ps=hops,
             fill_ps=sum(forward) + sum(backward) + 2 * sum(hops),
             period_ps=period(forward, backward, hops, depths),
-            finish_ps=round(finish * PS_PER_S),
+            finish_ps=finish_ps(
+                problem,
+                [space.options[s.option] for s in pipeline],
+                [(s.first, s.end) for s in pipeline],
+                backward,
+                space.setting.replicas[0],
+                together,
+            ),
             usage=tuple(usage),
             max_micro_batches=cap if limited else None,
+            together=together,
         ),
         wanted,
     )

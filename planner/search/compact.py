@@ -13,7 +13,8 @@ recomputation policies a, cuts c (before layer c), replica counts r. Per slot:
     o[s,k]     stage s runs under option k         w[s,k,a]  … with recomputation policy a
     e[s,k,k′]  … and stage s+1 under option k′     z[s,k,r]  … and the plan has r pipelines
     D[s]       micro-batches in flight             m         number of micro-batches
-    g[s]       picoseconds of a micro-batch        h[s]      picoseconds of the hop s → s+1
+    g[s], b[s] picoseconds of a micro-batch, of    h[s]      picoseconds of the hop s → s+1
+               its backward
     τ          period                              f         synchronisation and update time
 
 and ``R[r]``: the plan has r pipelines. D and m are sums of literals "D[s] ≥ n", "m ≥ n".
@@ -37,8 +38,9 @@ less is always better.
      (8) [o[s,k] or z[s,k,r]] ⇒ state + kept[s] + max_v working·x
          + logits + ⌊boundaries⌋ + overhead ≤ usable, where
          [D[s] ≥ n and m ≥ n] ⇒ kept[s] ≥ n·Σ_v activation·x             `_add_memory`
-     (9) [z[s,k,r]] ⇒ f ≥ finish[k,i,j,r]·(y[j−1,s] − y[i,s−1]): in full
-         where stage s holds the layers i … j−1                          `_add_finish`
+     (9) [z[s,k,r]] ⇒ f ≥ finish[k,i,j,r]·(y[j−1,s] − y[i,s−1])
+         − Σ_{s′<s} b[s′]: in full where stage s holds the layers
+         i … j−1;  [w[s,k,a]] ⇒ b[s] = Σ_v backward[k,a,v]·x[v,s]        `_add_finish`
     (10) [m ≥ n] ⇒ T ≥ Σ g + 2·Σ h + (n − 1)·τ + f                       `_add_step_time`
     (11) Σ_p rows·m ≥ global batch                                       `_add_batch`
     (12) chips in groups of at least tp ≤ capacity, every packing row    `_add_packing`
@@ -166,7 +168,13 @@ def _decode(program: Program, slot: Slot, solver: cp_model.CpSolver) -> CompactP
             hop_ps=hops,
             fill_ps=sum(forward) + sum(backward) + 2 * sum(hops),
             period_ps=period(forward, backward, hops, depths),
-            finish_ps=max(finish_ps(problem, t, i, j, replicas) for t, _, i, j in chosen),
+            finish_ps=max(
+                0,
+                *(
+                    finish_ps(problem, t, i, j, replicas) - sum(backward[:s])
+                    for s, (t, _, i, j) in enumerate(chosen)
+                ),
+            ),
             usage=usage,
             max_micro_batches=micro_batches,
         ),

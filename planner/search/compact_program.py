@@ -231,7 +231,13 @@ def _boundaries(program: Program, slot: Slot, s: int, table: OptionTable) -> Exp
 
 
 def _add_finish(program: Program, slot: Slot) -> None:
-    """(9): synchronisation and update of the slowest stage; rises with every layer held."""
+    """(9): synchronisation and update, less the backwards of the stages before."""
+    for s in range(program.limits.stages):
+        program.model.add(slot.backward[s] == 0).only_enforce_if(~slot.used[s])
+        for k, table in enumerate(program.tables):
+            for a, chosen in slot.way[s][k].items():
+                own = slot.weigh(s, table.backward_ps[a])
+                program.model.add(slot.backward[s] == own).only_enforce_if(chosen)
     for k, table in enumerate(program.tables):
         for r in program.replicas:
             for i in range(program.layers):
@@ -239,7 +245,8 @@ def _add_finish(program: Program, slot: Slot) -> None:
                     least = finish_ps(program.problem, table, i, j, r)
                     for s in range(program.limits.stages):
                         held = slot.y[s][j - 1] - (slot.y[s - 1][i] if s else 0)
-                        program.model.add(slot.finish >= least * held).only_enforce_if(
+                        lead = Expr.sum(slot.backward[:s])
+                        program.model.add(slot.finish >= least * held - lead).only_enforce_if(
                             slot.shared[s][k][r]
                         )
 

@@ -44,6 +44,7 @@ class Slot:
     shared: list[list[dict[int, cp_model.IntVar]]]
     deep: list[Bools]
     time: list[cp_model.IntVar]
+    backward: list[cp_model.IntVar]
     hop: list[cp_model.IntVar]
     period: cp_model.IntVar
     many: Bools
@@ -155,6 +156,7 @@ def new_slot(
             for s in positions
         ],
         time=[model.new_int_var(0, limits.time, f"g[{p},{s}]") for s in positions],
+        backward=[model.new_int_var(0, limits.time, f"b[{p},{s}]") for s in positions],
         hop=[model.new_int_var(0, limits.hop, f"h[{p},{s}]") for s in positions[:-1]],
         period=model.new_int_var(0, fill_limit(limits), f"tau[{p}]"),
         many=[model.new_bool_var(f"m[{p}]>{n}") for n in range(most)],

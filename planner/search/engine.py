@@ -1,41 +1,43 @@
-"""The loop over settings: find the best plan, then prove how far anything can be below it.
+"""Branch and bound over regions of the space: the best plan, and how far anything can be below it.
 
-1. Settings are ordered by an immediate bound (work over capacity).
-2. Column generation and the integer master give the best plan of the promising settings.
-3. The bound: the greatest target that every setting refutes. A setting refuted at a target stays
-   refuted at every lower one.
+1. A region's relaxation gives a proven bound (``relaxation``); a region whose bound is within the
+   gap of the best plan so far is closed.
+2. The region with the lowest bound is split where its relaxation's optimum is not one setting.
+3. Single settings are searched for plans: column generation, the integer master, then placement
+   on named devices, whose price is what is compared.
+
+The proven bound of the whole space is the least bound of all regions, whenever one stops.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from costmodels.units import PS_PER_S
-from planner.search.cuts import Runs, balanced_windows
 from planner.search.infeasible import nothing_fits
-from planner.search.master import Prices, least_target
-from planner.search.node import Node, Solution
-from planner.search.problem import Problem, Setting
-from planner.search.proof import Proof
-from planner.search.settings import (
-    Windows,
-    chip_seconds,
-    fluid_bound_s,
-    replica_intervals,
-    vendor_windows,
-)
+from planner.search.master import least_target
+from planner.search.planning import Planning, Solution
+from planner.search.problem import Problem
+from planner.search.regions import Region, fluid_bound_s, roots
+from planner.search.relaxation import Relaxation
 
-SAME_LEAGUE = 1.03
-"""Settings whose relaxation is this much worse than the best one's are left to the proof."""
-ROOT_ROUNDS = 6
-FEW_PIPELINES = 12
-WINDOWS_RELAXED = 12
-WINDOWS_SEARCHED = 3
-"""Vendor cuts of which a rough relaxation, and then a search, is made before the proof."""
-MISSES = 3
-"""So many replica intervals out of the league in a row end the exploration."""
+LOOK_ROUNDS = 4
+"""Rounds of a relaxation before a region is judged."""
+LOOK_WIDTH = 0.012
+"""How narrow takts are looked at where only the direction matters."""
+FULL_ROUNDS = 24
+PLAN_ROUNDS = 10
+SEARCHED = 6
+"""Settings searched for plans before the proof begins."""
+PROBES = (1.0, 0.6, 1.6)
+"""Numbers of pipelines, relative to the relaxation's, at which a first plan is looked for."""
+WORTH_A_LOOK = 1e-3
+"""Regions whose relaxation is not this much better than the best plan are left to the proof."""
+HEADROOM = 0.9
+"""Part of the gap that a proof aims to use up."""
+FINEST_SHARE = 0.1
+"""Part of the gap down to which takts are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,9 @@ class SearchLimits:
 
     gap: float
     seed: int
-    rounds: int = 14
+    rounds: int = PLAN_ROUNDS
     integer_work: float = 0.6
-    max_queries: int = 60_000
+    max_queries: int = 400_000
     only_classes: tuple[int, ...] | None = None
     use_all: bool = False
     uniform_tried: int = 5
@@ -76,6 +78,26 @@ class SearchOutcome:
     notes: list[str] = field(default_factory=list)
 
 
+class _Node:
+    """A region with its relaxation, made on first use. ``bound_ps`` is proven."""
+
+    def __init__(self, region: Region, fluid_ps: int, parent: _Node | None) -> None:
+        self.region = region
+        self.bound_ps: int = max(fluid_ps, parent.bound_ps if parent is not None else 0)
+        self.parent = parent
+        self.relaxation: Relaxation | None = None
+        self.planning: Planning | None = None
+        self.searched = False
+        self.settled = False
+
+    @property
+    def outlook_ps(self) -> int:
+        """Where the relaxation will end, as far as it is known: the target that it admits."""
+        known = self.relaxation or (self.parent.relaxation if self.parent is not None else None)
+        target = known.target_ps if known is not None else None
+        return self.bound_ps if target is None else max(self.bound_ps, target)
+
+
 class Engine:
     """One search over a problem."""
 
@@ -89,24 +111,33 @@ class Engine:
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.problem = problem
-        self._realise = realise or (lambda solution: solution.target_ps)
         self.limits = limits
+        self.best: Solution | None = None
+        self._known_ps: int | None = None
+        self._realise = realise or (lambda solution: solution.target_ps)
         self._progress = progress
         self._interrupted = interrupted
-        self._rows = sorted({t.option.rows for t in problem.tables.tables})
-        self._nodes: dict[Setting, Node] = {}
-        self.best: Solution | None = None
-        self.relaxed: dict[Setting, int] = {}
         self._stopped = False
-        self.start: Prices | None = None
-        self._rows_worth: frozenset[int] | None = None
-        work = chip_seconds(problem)
-        self.choices = sorted(
-            ((fluid_bound_s(problem, work, w), w) for w in self._windows()),
-            key=lambda pair: (pair[0], pair[1]),
-        )
-        self.intervals = replica_intervals(problem)
-        self.runs = Runs(problem, max_queries=limits.max_queries, interrupted=self.stop)
+        self._queries = 0
+        self._count = 0
+        self._open: list[_Node] = []
+        self._searched: set[Region] = set()
+        for region in roots(problem, limits.only_classes):
+            setting = region.setting(problem, limits.only_classes)
+            fluid = fluid_bound_s(problem, setting)
+            if fluid < float("inf"):
+                self._open.append(_Node(region, int(fluid * PS_PER_S * (1 - 1e-9)), None))
+
+    def know(self, real_ps: int) -> None:
+        """A plan of this formula time is known from elsewhere: only faster ones are of interest."""
+        if self._known_ps is None or real_ps < self._known_ps:
+            self._known_ps = real_ps
+
+    @property
+    def limit_ps(self) -> int | None:
+        """Formula time of the best plan known; None while there is none."""
+        known = [self._known_ps] if self._known_ps is not None else []
+        return min([*known, *([self.best.real_ps] if self.best is not None else [])], default=None)
 
     # -- finding a plan -----------------------------------------------------------------------
 
@@ -116,142 +147,141 @@ class Engine:
         return self.prove()
 
     def find(self) -> Solution | None:
-        """The best solution over the promising settings."""
-        for fluid, windows in self._promising():
-            if self.stop():
+        """The best plan of the promising settings, found by diving along the relaxations."""
+        for node in sorted(self._open, key=lambda n: (n.bound_ps, n.region)):
+            if self.limit_ps is None or node.bound_ps < self.limit_ps:
+                self._look(node)
+                self._probe(node)
+        searched = 0
+        while searched < SEARCHED and not self.stop():
+            chosen = self._promising()
+            if chosen is None:
                 break
-            if self.best is not None and fluid * PS_PER_S >= self.best.real_ps:
-                continue
-            if self._explore(windows, self.intervals, fluid):
-                self.report("searching", None)
+            if chosen.relaxation is None:
+                self._look(chosen)
+            elif chosen.relaxation.target_ps is None:
+                self._look(chosen)
+                chosen.searched = chosen.relaxation.target_ps is None
+            elif not chosen.region.single:
+                self._split(chosen)
+            else:
+                self._plan(chosen)
+                searched += 1
         return self.best
 
-    def _promising(self) -> list[tuple[float, Windows]]:
-        """The windows to search: of the best by work over capacity, the best by relaxation."""
-        if len(self.choices) <= WINDOWS_SEARCHED:
-            return self.choices
-        guess = int(self.choices[0][0] * 1.3 * PS_PER_S)
-        relaxed = []
-        near = balanced_windows(self.problem, self.choices, self.runs, guess)
-        for fluid, windows in near[:WINDOWS_RELAXED]:
-            if self.stop():
-                break
-            found = self._root(windows).relax(guess, 3)
-            if found is not None:
-                relaxed.append((found[0], fluid, windows))
-        relaxed.sort()
-        return [(fluid, windows) for _, fluid, windows in relaxed[:WINDOWS_SEARCHED]]
-
-    def _root(self, windows: Windows) -> Node:
-        """The node over any number of replicas."""
-        whole = (self.intervals[0][0], self.intervals[-1][1])
-        return self.node(Setting(whole, windows))
-
-    def prove(self) -> SearchOutcome:
-        """The proven bound on what :meth:`find` looked for, or that nothing fits."""
-        if self.best is None:
-            impossible = nothing_fits(self.problem, self.choices, self.intervals, self.stop)
-            return SearchOutcome(None, 0, False, len(self._nodes), self._queries(), impossible)
-        bound, complete = Proof(self, self.best).run()
-        return SearchOutcome(self.best, bound, complete, len(self._nodes), self._queries())
-
-    def _windows(self) -> list[Windows]:
-        """Choices of windows, with the classes that the limits leave out made empty."""
-        keep = self.limits.only_classes
-        found = vendor_windows(self.problem)
-        if keep is None:
-            return found
-        length = self.problem.tables.layers
-        kept = [
-            tuple(w if c in keep else (0, 0) for c, w in enumerate(windows)) for windows in found
-        ]
-        covering = [w for w in kept if sum(b - a for a, b in set(w) if b > a) >= length]
-        return list(dict.fromkeys(covering))
-
-    def stop(self) -> bool:
-        """Whether the user or the clock asked to stop; remembered."""
-        self._stopped = self._stopped or self._interrupted()
-        return self._stopped
-
-    def _queries(self) -> int:
-        return sum(n.queries for n in self._nodes.values())
-
-    def node(self, setting: Setting) -> Node:
-        """The node of a setting, made on first use."""
-        if setting not in self._nodes:
-            self._nodes[setting] = Node(self.problem, setting, self._rows)
-        return self._nodes[setting]
-
-    def _explore(self, windows: Windows, intervals: list[tuple[int, int]], fluid: float) -> bool:
-        """Relax the promising replica intervals, then solve the integer master where it may pay.
-
-        The relaxation over any number of replicas says how many there should be; from there the
-        intervals are tried outwards until they are out of the league of the best.
-        """
-        low = int(fluid * PS_PER_S * 0.9)
-        guess = self.best.real_ps if self.best is not None else int(fluid * 1.3 * PS_PER_S)
-        root = self._root(windows)
-        relaxation = root.relax(guess, ROOT_ROUNDS)
-        if relaxation is None:
-            return False
-        guess, start = relaxation
-        if self.best is not None and guess >= self.best.real_ps:
-            return False
-        self.start = start
-        self._rows_worth = root.worthwhile_rows(start, guess) or None
-        center = start.pipelines
-        order = sorted(finer_intervals(intervals, center), key=lambda i: (_distance(i, center), i))
-        relaxed: list[tuple[int, Setting]] = []
-        limit = self.best.real_ps if self.best is not None else None
-        misses = 0
-        for interval in order:
-            if self.stop() or misses >= MISSES:
-                break
-            setting = Setting(interval, windows)
-            node = self.node(setting)
-            node.active_rows = self._rows_worth
-            node.seed(guess, start)
-            target = node.generate(low, limit or guess, 6, limit_ps=limit)
-            if target is None or (limit is not None and target > limit):
-                misses += 1
-                continue
-            self.relaxed[setting] = target
-            relaxed.append((target, setting))
-            league = int(target * SAME_LEAGUE)
-            limit = league if limit is None else min(limit, league)
-        relaxed.sort(key=lambda pair: (pair[0], pair[1].replicas))
-        improved = False
-        for target, setting in relaxed:
-            if self.stop():
-                break
-            if self.best is not None and target >= self.best.real_ps * (1 - 1e-3):
-                break
-            improved |= self._solve(setting, target)
-        return improved
-
-    def _solve(self, setting: Setting, target: int) -> bool:
-        """Refine the columns of a setting, round to integers, and price the result for real."""
-        node = self.node(setting)
-        refined = node.generate(int(target * 0.97), target, self.limits.rounds) or target
-        self.relaxed[setting] = min(target, refined)
-        if setting.replicas[0] == setting.replicas[1]:
-            node.probe_uniform(self.relaxed[setting])
-        limit = self.best.real_ps if self.best is not None else None
-        found = node.best_plan(
-            self.relaxed[setting],
-            limit,
-            seed=self.limits.seed,
-            work_limit=self.limits.integer_work,
-            use_all=self.limits.use_all,
+    def _probe(self, node: _Node) -> None:
+        """A first plan near the optimum of a region's relaxation, before anything is split."""
+        relaxation = self._relaxation(node)
+        if relaxation.target_ps is None or self.stop():
+            return
+        low, high = node.region.replicas
+        cuts = tuple(
+            (cut, cut)
+            for (a, b), at in zip(node.region.cuts, self._cuts(node), strict=True)
+            for cut in (min(max(round(at), a), b),)
         )
-        improved = self._offer_all(found)
-        if not self.limits.use_all:
-            improved |= self._offer_each(node.uniform_plans(self.limits.uniform_tried))
-        return improved
+        if list(cuts) != sorted(set(cuts)):
+            return
+        for factor in PROBES:
+            count = min(max(round(relaxation.pipelines * factor), low), high)
+            single = _Node(replace(node.region, cuts=cuts, replicas=(count, count)), 0, node)
+            if single.region in self._searched:
+                continue
+            self._look(single)
+            if self.limit_ps is not None and single.outlook_ps >= self.limit_ps:
+                continue
+            self._plan(single)
 
-    def _offer_all(self, solutions: list[Solution]) -> bool:
-        """Price the last few of ever better solutions for real: targets guess synchronisation."""
-        return self._offer_each(solutions[:-4:-1])
+    def _promising(self) -> _Node | None:
+        """The unsearched region with the best outlook, if it may still hold a better plan."""
+        left = [n for n in self._open if not n.searched]
+        best = min(left, key=lambda n: (n.outlook_ps, n.region), default=None)
+        limit = self.limit_ps
+        if best is None or limit is None:
+            return best
+        return best if best.outlook_ps < limit * (1 - WORTH_A_LOOK) else None
+
+    def _relaxation(self, node: _Node) -> Relaxation:
+        if node.relaxation is None:
+            setting = node.region.setting(self.problem, self.limits.only_classes)
+            guess = self.limit_ps or int(node.bound_ps * 1.25) + 1
+            node.relaxation = Relaxation(
+                self.problem, setting, self.problem.micro_batch_rows, guess
+            )
+            if node.parent is not None and node.parent.relaxation is not None:
+                node.relaxation.inherit(node.parent.relaxation)
+        return node.relaxation
+
+    def _improve(self, node: _Node, goal_ps: int | None, rounds: int, finest: float) -> bool:
+        """Raise a region's bound; whether it is closed at the goal."""
+        relaxation = self._relaxation(node)
+        before = relaxation.queries
+        relaxation.bound_ps = max(relaxation.bound_ps, node.bound_ps)
+        closed = relaxation.improve(
+            goal_ps,
+            rounds=rounds,
+            max_queries=before + max(0, self.limits.max_queries - self._queries),
+            finest=finest,
+            interrupted=self.stop,
+        )
+        self._queries += relaxation.queries - before
+        node.bound_ps = max(node.bound_ps, relaxation.bound_ps)
+        return closed
+
+    def _look(self, node: _Node) -> None:
+        """A rough relaxation: where its optimum lies, and the first bound."""
+        limit = self.limit_ps
+        self._improve(node, limit, LOOK_ROUNDS, LOOK_WIDTH)
+
+    def _split(self, node: _Node) -> None:
+        """Replace a region by its two halves, each with a first look."""
+        self._open.remove(node)
+        relaxation = self._relaxation(node)
+        for region in node.region.parts(relaxation.pipelines, self._cuts(node)):
+            self._open.append(_Node(region, node.bound_ps, node))
+            self._count += 1
+
+    def _cuts(self, node: _Node) -> list[float]:
+        """Where the relaxation's pipelines change vendor, on average."""
+        cuts = [0.5 * (low + high) for low, high in node.region.cuts]
+        setting = node.region.setting(self.problem, self.limits.only_classes)
+        total = 0.0
+        sums = [0.0] * len(cuts)
+        for amount, met in self._relaxation(node).used():
+            total += amount
+            for k in range(len(cuts)):
+                before = [s.end for s in met.column.stages if setting.ranks[s.class_index] <= k]
+                sums[k] += amount * max(before, default=0)
+        return [s / total for s in sums] if total > 0 else cuts
+
+    def _plan(self, node: _Node) -> bool:
+        """Search a single setting for plans; whether a better one was found."""
+        node.searched = True
+        if node.region in self._searched:
+            return False
+        self._searched.add(node.region)
+        relaxation = self._relaxation(node)
+        planning = Planning(self.problem, relaxation.setting, relaxation)
+        limit = self.limit_ps
+        target = planning.generate(limit, self.limits.rounds, self.stop)
+        improved = False
+        if target is not None:
+            if relaxation.setting.replicas[0] == relaxation.setting.replicas[1]:
+                planning.probe_uniform()
+            planning.dive(self.stop)
+            found = planning.whole(
+                limit,
+                seed=self.limits.seed,
+                work_limit=self.limits.integer_work,
+                use_all=self.limits.use_all,
+            )
+            # targets guess synchronisation: price the last few of ever better solutions for real
+            improved = self._offer_each(found[:-4:-1])
+            if not self.limits.use_all:
+                improved |= self._offer_each(planning.equal(self.limits.uniform_tried))
+        self._queries += planning.queries
+        self.report("searching", None, node.region)
+        return improved
 
     def _offer_each(self, solutions: list[Solution]) -> bool:
         """Offer all of them; whether any was kept."""
@@ -266,25 +296,57 @@ class Engine:
         self.best = replace(solution, real_ps=real)
         return True
 
-    def improve_from(self, node: Node) -> None:
-        """A failed refutation left new columns: see whether they make a better plan."""
-        if self.best is None:
-            return
-        limit = self.best.real_ps
-        relaxed = node.relaxation_target(node.columns, int(limit * 0.95), limit)
-        if relaxed is None or relaxed >= limit * (1 - 5e-4):
-            return
-        found = node.best_plan(
-            relaxed, limit, seed=self.limits.seed, work_limit=self.limits.integer_work, steps=5
-        )
-        improved = self._offer_all(found)
-        if not self.limits.use_all:
-            improved |= self._offer_each(node.uniform_plans(self.limits.uniform_tried))
-        if improved:
-            self.report("proving", None, "better plan from the proof")
+    # -- proving --------------------------------------------------------------------------------
 
-    def report(self, stage: str, bound: int | None, detail: str = "") -> None:
+    def prove(self) -> SearchOutcome:
+        """The proven bound on what :meth:`find` looked for, or that nothing fits."""
+        if self.limit_ps is None:
+            impossible = not self._open or nothing_fits(
+                self.problem, [n.region for n in self._open], self.limits.only_classes, self.stop
+            )
+            return SearchOutcome(None, 0, False, self._count, self._queries, impossible)
+        while not self.stop() and self._queries < self.limits.max_queries:
+            goal = int(self._best_ps() * (1 - HEADROOM * self.limits.gap))
+            waiting = [n for n in self._open if not n.settled and n.bound_ps < goal]
+            settled = min((n.bound_ps for n in self._open if n.settled), default=goal)
+            if not waiting or min(n.bound_ps for n in waiting) >= settled:
+                break
+            self._tighten(min(waiting, key=lambda n: (n.bound_ps, n.region)), goal)
+            self.report("proving", self.bound_ps())
+        bound = self.bound_ps()
+        complete = not self.stop() and bound >= self._best_ps() * (1 - self.limits.gap)
+        return SearchOutcome(self.best, bound, complete, self._count, self._queries)
+
+    def bound_ps(self) -> int:
+        """No plan of the declared space is faster: the least bound of all regions."""
+        return min([self._best_ps(), *(n.bound_ps for n in self._open)])
+
+    def _best_ps(self) -> int:
+        return self.limit_ps or 0
+
+    def _tighten(self, node: _Node, goal: int) -> None:
+        """Close a region at the goal, split it, or take what its own relaxation gives."""
+        finest = max(1e-4, FINEST_SHARE * self.limits.gap)
+        single = node.region.single
+        if self._improve(node, goal, FULL_ROUNDS if single else LOOK_ROUNDS, finest):
+            return
+        target = node.relaxation.target_ps if node.relaxation is not None else None
+        if not single:
+            self._split(node)
+            return
+        limit = self.limit_ps
+        hopeful = target is not None and (limit is None or target < limit)
+        if not (hopeful and not node.searched and self._plan(node)):
+            node.settled = True
+
+    def stop(self) -> bool:
+        """Whether the user or the clock asked to stop; remembered."""
+        self._stopped = self._stopped or self._interrupted()
+        return self._stopped
+
+    def report(self, stage: str, bound: int | None, region: Region | None = None) -> None:
         """Tell the caller how far the search is."""
+        detail = region.setting(self.problem).describe() if region is not None else ""
         self._progress(
             Progress(
                 stage,
@@ -293,27 +355,6 @@ class Engine:
                 detail,
             )
         )
-
-
-def finer_intervals(intervals: list[tuple[int, int]], center: float) -> list[tuple[int, int]]:
-    """The intervals, with single counts instead where there are few pipelines anyway.
-
-    With few pipelines their number decides how the fleet divides, so each count is searched.
-    """
-    if center > FEW_PIPELINES:
-        return intervals
-    most = intervals[-1][1]
-    near = range(max(1, math.floor(center) - 1), min(most, math.ceil(center) + 2) + 1)
-    return [(r, r) for r in near]
-
-
-def _distance(interval: tuple[int, int], center: float) -> float:
-    """How far an interval is from a number of replicas, in octaves."""
-    low, high = interval
-    if low <= center <= high + 1:
-        return 0.0
-    edge = low if center < low else high
-    return abs(math.log2(edge / max(center, 1.0)))
 
 
 def assign_micro_batches(solution: Solution, global_batch: int) -> list[tuple[int, int, int]]:

@@ -17,7 +17,7 @@ from ortools.linear_solver.python import model_builder
 
 from planner.search.pipelines import Pricer, Stage
 from planner.search.problem import Problem, Setting
-from planner.search.settings import Windows
+from planner.search.regions import Region
 from planner.search.space import Floats, build_space
 
 ROUNDS = 25
@@ -26,35 +26,28 @@ MARGIN = 1e-7
 
 def nothing_fits(
     problem: Problem,
-    choices: Sequence[tuple[float, Windows]],
-    intervals: Sequence[tuple[int, int]],
+    regions: Sequence[Region],
+    classes: Sequence[int] | None,
     interrupted: Callable[[], bool],
 ) -> bool:
-    """Whether every setting is proven infeasible."""
-    return all(
-        _infeasible(problem, Setting(interval, windows), interrupted)
-        for _, windows in choices
-        for interval in intervals
-    )
-
-
-def _infeasible(problem: Problem, setting: Setting, interrupted: Callable[[], bool]) -> bool:
-    """One setting; an interval of replica counts that resists is tried count by count."""
-    if interrupted():
-        return False
-    if _refuted(problem, setting):
-        return True
-    low, high = setting.replicas
-    if low == high:
-        return False
-    middle = (low + high) // 2
-    return _infeasible(problem, Setting((low, middle), setting.windows), interrupted) and (
-        _infeasible(problem, Setting((middle + 1, high), setting.windows), interrupted)
-    )
+    """Whether every region is proven infeasible; one that resists is split down to settings."""
+    waiting = list(regions)
+    while waiting:
+        region = waiting.pop()
+        if interrupted():
+            return False
+        if _refuted(problem, region.setting(problem, classes)):
+            continue
+        if region.same_cuts and region.replicas[0] == region.replicas[1]:
+            return False
+        middles = [0.5 * (low + high) for low, high in region.cuts]
+        low, high = region.replicas
+        waiting += region.parts(0.5 * (low + high), middles)
+    return True
 
 
 def _refuted(problem: Problem, setting: Setting) -> bool:
-    rows = sorted({t.option.rows for t in problem.tables.tables})[:1]
+    rows = problem.micro_batch_rows[:1]
     # fewer rows per micro-batch never need more memory, so the fewest decide
     space = build_space(problem, setting, rows[0], optimistic=True)
     pricer = Pricer(space, problem.max_stages)

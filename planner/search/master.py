@@ -14,11 +14,11 @@ solves it without scaling; GLOP gives the prices of its relaxation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from ortools.linear_solver.python import model_builder
+from ortools.linear_solver import pywraplp  # type: ignore[attr-defined]
 from ortools.sat.python import cp_model
 
 from planner.search.columns import Column
@@ -27,6 +27,9 @@ from planner.search.space import Floats
 
 ELASTIC = 4.0
 """Rows, in batches per missing pipeline's share, that one pipeline below the interval costs."""
+TARGET_TOLERANCE = 2e-5
+STRETCHES = 12
+"""How often the target is doubled in search of one that reaches the batch."""
 
 
 @dataclass(frozen=True)
@@ -52,43 +55,117 @@ class Prices:
         return fleet + self.most * setting.replicas[1] + self.least * setting.replicas[0]
 
 
+class RelaxedMaster:
+    """The linear relaxation over a growing set of columns, at any target."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        setting: Setting,
+        *,
+        capacity: Sequence[int] | None = None,
+        granted: Callable[[int], int] = lambda _: 0,
+    ) -> None:
+        """``capacity`` of the packing rows, if not all of it is free; ``granted(T)``: rows that
+        pipelines already chosen finish by T."""
+        self._goal = problem.global_batch * (1 - 1e-9)
+        self._granted = granted
+        free = [c for _, _, c in problem.packing_rows] if capacity is None else list(capacity)
+        self._columns: list[Column] = []
+        self._solver = pywraplp.Solver.CreateSolver("GLOP")
+        low, high = setting.replicas
+        self._packing = [
+            self._solver.Constraint(-self._solver.infinity(), float(chips)) for chips in free
+        ]
+        self._most = self._solver.Constraint(-self._solver.infinity(), float(high))
+        self._least = self._solver.Constraint(float(low), self._solver.infinity())
+        # Elastic: columns too large to stand often enough still give prices, and a lower optimum.
+        missing = self._solver.NumVar(0.0, float(low), "missing")
+        self._least.SetCoefficient(missing, 1.0)
+        self._objective = self._solver.Objective()
+        self._objective.SetMaximization()
+        self._objective.SetCoefficient(missing, -ELASTIC * problem.global_batch / max(low, 1))
+        self._variables: list[pywraplp.Variable] = []
+
+    def add(self, column: Column) -> None:
+        """One more template."""
+        z = self._solver.NumVar(0.0, self._solver.infinity(), "")
+        for row, used in zip(self._packing, column.usage, strict=True):
+            if used:
+                row.SetCoefficient(z, float(used))
+        self._most.SetCoefficient(z, 1.0)
+        self._least.SetCoefficient(z, 1.0)
+        self._columns.append(column)
+        self._variables.append(z)
+
+    def solve(self, target_ps: int) -> Prices | None:
+        """Optimum and duals at a target; None where no column finishes anything by it."""
+        values = [c.rows * c.micro_batches(target_ps) for c in self._columns]
+        if not any(values):
+            return None
+        for z, value in zip(self._variables, values, strict=True):
+            self._objective.SetCoefficient(z, float(value))
+            z.SetUb(self._solver.infinity() if value else 0.0)
+        if self._solver.Solve() != pywraplp.Solver.OPTIMAL:
+            return None
+        return Prices(
+            self._objective.Value(),
+            np.array([max(0.0, row.DualValue()) for row in self._packing]),
+            max(0.0, self._most.DualValue()),
+            min(0.0, self._least.DualValue()),
+            sum(z.SolutionValue() for z in self._variables),
+        )
+
+    def amounts(self) -> list[float]:
+        """How much of every column the last optimum uses."""
+        return [z.SolutionValue() for z in self._variables]
+
+    def least_target(self, guess_ps: int, *, stretch: bool = True) -> int | None:
+        """Least target (to a relative tolerance) at which the relaxation reaches the batch.
+
+        None if the guess does not suffice and may not be stretched, or nothing ever does.
+        """
+        low, low_rows = 0, 0.0
+        high, high_rows = 0, 0.0
+        target = max(1, guess_ps)
+        for _ in range(STRETCHES):
+            rows = self._rows(target)
+            if rows >= self._goal:
+                high, high_rows = target, rows
+                break
+            if not stretch:
+                return None
+            low, low_rows, target = target, rows, target * 2
+        else:
+            return None
+        target = int(high * 0.97)
+        while high - low > TARGET_TOLERANCE * high:
+            rows = self._rows(target)
+            if rows >= self._goal:
+                high, high_rows = target, rows
+            else:
+                low, low_rows = target, rows
+            # between the ends as if rows grew evenly, but never too near either of them
+            share = (self._goal - low_rows) / max(high_rows - low_rows, 1e-12)
+            target = low + int((high - low) * min(max(share, 0.1), 0.9))
+            if not low < target < high:
+                break
+        return high
+
+    def _rows(self, target_ps: int) -> float:
+        prices = self.solve(target_ps)
+        own = 0.0 if prices is None else max(prices.rows, 0.0)
+        return own + self._granted(target_ps)
+
+
 def solve_relaxation(
     problem: Problem, setting: Setting, columns: Sequence[Column], target_ps: int
 ) -> Prices | None:
-    """The linear relaxation at a target; None when the replica interval cannot be met."""
-    values = [c.rows * c.micro_batches(target_ps) for c in columns]
-    model = model_builder.Model()  # type: ignore[no-untyped-call]
-    used = [p for p, v in enumerate(values) if v > 0]
-    zs = {p: model.new_num_var(0.0, float(setting.replicas[1]), f"z{p}") for p in used}
-    rows = []
-    for k, (_, _, capacity) in enumerate(problem.packing_rows):
-        terms = [(zs[p], columns[p].usage[k]) for p in used if columns[p].usage[k]]
-        expr = model_builder.LinearExpr.weighted_sum([z for z, _ in terms], [u for _, u in terms])
-        rows.append(model.add(expr <= float(capacity)) if terms else None)
-    total = model_builder.LinearExpr.sum([zs[p] for p in used]) if used else None
-    if total is None:
-        return None
-    most = model.add(total <= float(setting.replicas[1]))
-    # Elastic: columns too large to stand often enough still give prices, and a lower optimum.
-    missing = model.new_num_var(0.0, float(setting.replicas[0]), "missing")
-    least = model.add(total + missing >= float(setting.replicas[0]))
-    penalty = ELASTIC * problem.global_batch / setting.replicas[0]
-    model.maximize(
-        model_builder.LinearExpr.weighted_sum(
-            [*(zs[p] for p in used), missing], [*(values[p] for p in used), -penalty]
-        )
-    )
-    solver = model_builder.Solver("GLOP")
-    if solver.solve(model) != model_builder.SolveStatus.OPTIMAL:
-        return None
-    packing = np.array([max(0.0, solver.dual_value(r)) if r is not None else 0.0 for r in rows])
-    return Prices(
-        solver.objective_value,
-        packing,
-        max(0.0, solver.dual_value(most)),
-        min(0.0, solver.dual_value(least)),
-        sum(solver.value(z) for z in zs.values()),
-    )
+    """The linear relaxation over some columns at one target."""
+    master = RelaxedMaster(problem, setting)
+    for column in columns:
+        master.add(column)
+    return master.solve(target_ps)
 
 
 def solve_integer(
@@ -102,7 +179,7 @@ def solve_integer(
     seed: int,
     use_all: bool = False,
 ) -> tuple[int, ...] | None:
-    """Counts per column that reach ``goal`` rows by the target, with the fewest chips; or None.
+    """Counts per column that reach ``goal`` rows by the target; or None.
 
     None means: not found within the deterministic ``work_limit`` or proven impossible over these
     columns. ``use_all`` asks that no chip stays idle.

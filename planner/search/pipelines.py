@@ -8,21 +8,31 @@ with φ = Σ_s (f+b)_s + 2·Σ hops + finish of the first stage. Additive over s
 program runs from the last layer backwards over (stages used, first layer, option of the first
 stage). A stage that is r-th from the end holds at least min(r, m) micro-batches in flight
 (1F1B), which decides the fastest recomputation that fits; ``depth_cap`` is that m.
+
+All queries of a pass share numpy operations. A relaxation without positions comes first
+(:class:`_Come`): the least cost of the layers before a stage. Its answer alone settles many
+queries; for the others it tells which states can still beat the cutoff, usually a few per cent,
+and only those are extended (:class:`_Sweep`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from planner.costing import Ints
 from planner.search.space import Floats, StageSpace
+from planner.search.uniform import Before, Items
 
-SEVERAL_SLACK = 1.02
-CHUNK = 64
-"""Queries that share one pass of the dynamic program."""
+BEFORE_CELLS = 6_000
+"""Cells ``policy x option x query`` that advance together where layers are alike."""
+CELLS = 48_000
+"""States ``query x option x layer`` of one pass: what stays in a core's cache."""
+STRETCHES = (1.04, 1.3, np.inf)
+"""How far above the relaxation the answer is looked for, in turn: near it most states are lost."""
+SLACK = 1 + 1e-12
+"""Rounding of a comparison with the takt: a stage of exactly τ is legal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +46,25 @@ class Stage:
 
 @dataclass(frozen=True)
 class Answer:
-    """Minimal cost per query and the pipeline that attains it.
+    """Minimal cost per query and, where asked for, the pipeline that attains it.
 
-    A query whose minimum is not below its cutoff answers infinity and None. ``others`` are
-    pairs (query, pipeline) of the next best numbers of stages, if they were asked for.
+    A query whose minimum is not below its cutoff answers infinity and None.
     """
 
     cost: Floats
     pipelines: tuple[tuple[Stage, ...] | None, ...]
-    others: tuple[tuple[int, tuple[Stage, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """Ways on: ``going[x, option]`` is the least cost behind a stage that ends at ``cut[x]``.
+
+    Sorted by query, then by cut.
+    """
+
+    query: Ints
+    cut: Ints
+    going: Floats
 
 
 class Pricer:
@@ -52,40 +72,54 @@ class Pricer:
 
     def __init__(self, space: StageSpace, max_stages: int) -> None:
         self.space = space
-        self._max_stages = max_stages
-        self._fastest: dict[int, Floats] = {}
-        self._points: dict[int, Floats] = {}
-        self._rooms: dict[tuple[int, int], Ints] = {}
-
-    def stage_times(self, position: int, depth_cap: int) -> Floats:
-        """Seconds ``[option, i, n]`` of a stage ``position``-th from the end (its depth, 1F1B)."""
-        depth = min(position, depth_cap)
-        if depth not in self._fastest:
-            self._fastest[depth] = self.space.fastest(depth)
-        return self._fastest[depth]
+        self.max_stages = max_stages
+        self._points: Floats | None = None
+        self._lengths: tuple[Floats, Ints] | None = None
+        self._items = Items(space) if space.uniform and space.layers > 2 else None
 
     def breakpoints(self) -> Floats:
         """All distinct stage times and hop times: the takts that a pipeline can have."""
-        if 0 not in self._points:
-            hop = self.space.hop
+        if self._points is None:
+            space = self.space
             values = [
-                self.space.time[np.isfinite(self.space.time) & (self.space.depth > 0)],
-                hop[np.isfinite(hop) & (hop > 0)],
+                time[np.isfinite(time) & (depth > 0)]
+                for time, depth in zip(space.time, space.depth, strict=True)
             ]
-            self._points[0] = np.unique(np.concatenate(values))
-        return self._points[0]
+            hop = space.hop
+            values.append(hop[np.isfinite(hop) & (hop > 0)])
+            self._points = np.unique(np.concatenate(values))
+        return self._points
+
+    def longest(self, takts: Floats) -> Ints:
+        """Most layers of any stage within each takt, with one micro-batch in flight; at least 1."""
+        if self._lengths is None:
+            times, length = self.space.times(1), self.space.layers
+            seconds, counts = [], []
+            for table, count in (
+                (times.middle, np.arange(1, len(times.middle) + 1)[:, None, None]),
+                (times.tail, length - np.arange(length)[None, :]),
+                (times.head, np.arange(length + 1)[None, :]),
+            ):
+                seconds.append(table.ravel())
+                counts.append(np.broadcast_to(count, table.shape).ravel())
+            flat, count = np.concatenate(seconds), np.concatenate(counts)
+            order = np.argsort(flat, kind="stable")
+            self._lengths = (flat[order], np.maximum.accumulate(count[order]))
+        found = np.searchsorted(self._lengths[0], takts * SLACK, side="right")
+        out: Ints = np.maximum(1, np.concatenate([[1], self._lengths[1]])[found])
+        return out
 
     def fluid(self, prices: Floats, takts: Floats, weights: Floats) -> Floats:
         """``[query, i]``: least cost of layers before i if stages could be filled exactly.
 
         A stage no longer than τ costs at least price · time / τ, so every layer costs at least
-        min over options of (price / τ + λ) · time. Hops and finish are left out.
+        min over options of (price / τ + λ) · time. Hops, memory and finish are left out.
         """
-        # without memory: layers that do not fit alone may fit together (no tensor between them)
-        layer_time = self.space.time[:, :, :, 1].min(axis=0)
-        rate = prices[None, :] / takts[:, None] + weights[:, None]
+        rate = np.maximum(prices, 0.0)[None, :] / takts[:, None] + weights[:, None]
         with np.errstate(invalid="ignore"):
-            each = (rate[:, :, None] * layer_time[None]).min(axis=1)
+            each = rate[:, :, None] * self.space.layer_time[None]
+        each[np.isnan(each)] = np.inf  # free layers that no option may run
+        each = each.min(axis=1)
         return np.concatenate([np.zeros((len(takts), 1)), np.cumsum(each, axis=1)], axis=1)
 
     def solve(
@@ -97,290 +131,311 @@ class Pricer:
         *,
         cutoffs: Floats | None = None,
         trace: bool = True,
-        deep: bool = False,
-        several: int = 1,
+        exact: bool = True,
+        slope: int = 1,
     ) -> Answer:
         """Run the dynamic program for all queries; ``prices`` per option of the space.
 
-        ``depth_caps``: the least number of micro-batches that each query speaks about. ``deep``
-        asks for room for 2r - 1 micro-batches r stages from the end instead of r: what slow hops
-        and stages filled to the takt really need (a guide for plans, never for bounds).
+        Not ``exact``: the relaxation alone, a lower bound on the cost, without pipelines.
+
+        ``depth_caps``: the least number of micro-batches that each query speaks about. ``slope``
+        asks for room for slope·(r − 1) + 1 micro-batches r stages from the end instead of r: what
+        slow hops and stages filled to the takt really need (a guide for plans, never for bounds).
         """
         queries = len(takts)
         cost = np.full(queries, np.inf)
         pipelines: list[tuple[Stage, ...] | None] = [None] * queries
-        others: list[tuple[int, tuple[Stage, ...]]] = []
         if queries == 0 or not self.space.options:
             return Answer(cost, tuple(pipelines))
         limits = np.full(queries, np.inf) if cutoffs is None else cutoffs
-        rest = self.fluid(prices, takts, weights)
         caps = np.broadcast_to(np.asarray(depth_caps, dtype=np.int64), (queries,))
+        rest = self.fluid(prices, takts, weights)
         alive = np.flatnonzero(rest[:, -1] < limits)
         alive = alive[np.argsort(takts[alive], kind="stable")]
-        for start in range(0, len(alive), CHUNK):
-            part = alive[start : start + CHUNK]
-            found, traced, more = self._chunk(
-                prices,
-                takts[part],
-                weights[part],
-                caps[part],
-                limits[part],
-                rest[part],
-                trace,
-                2 if deep else 1,
-                several,
-            )
-            cost[part] = found
-            others += [(int(part[k]), pipeline) for k, pipeline in more]
-            for k, pipeline in zip(part, traced):
-                pipelines[int(k)] = pipeline
-        return Answer(cost, tuple(pipelines), tuple(others))
-
-    def _chunk(
-        self,
-        prices: Floats,
-        takts: Floats,
-        weights: Floats,
-        caps: Ints,
-        limits: Floats,
-        rest: Floats,
-        trace: bool,
-        slope: int,
-        several: int,
-    ) -> tuple[Floats, list[tuple[Stage, ...] | None], list[tuple[int, tuple[Stage, ...]]]]:
-        """Forward over positions from the end; only states that can still beat the cutoff live.
-
-        A stage of layers [i, j) under policy p takes P_p[j] - P_p[i], so its cheapest way on is a
-        minimum of λ·P_p[j] + going[j] over a window of j: two look-ups in a table of powers of two.
-        """
-        queries, options, length = len(takts), len(self.space.options), self.space.layers
-        reach = [self._reach(p, takts) for p in self._policies]
-        best = limits.copy()
-        best_at = np.zeros(queries, dtype=np.int64)
-        completed: list[list[tuple[float, int]]] = [[] for _ in range(queries)]
-        # going[x, o, j - low]: cheapest way on from layer j for a stage of option o that ends
-        # there, for query live[x]; entries keep it for every position
-        live = np.arange(queries)
-        low = length
-        going = np.zeros((queries, options, 1))
-        entries: list[tuple[Ints, int, Floats]] = []
-        for position in range(1, min(self._max_stages, length) + 1):
-            entries.append((live, low, going))
-            high = low + going.shape[2] - 1
-            depths, of = np.unique(
-                np.minimum(slope * (position - 1) + 1, caps[live]), return_inverse=True
-            )
-            rooms = [np.stack([self._room(p, int(d)) for d in depths]) for p in self._policies]
-            longest = max(int(r[live, :, :high].max()) for r in reach)
-            first = max(0, low - longest)
-            if first == 0:
-                head = self._heads(depths, of, low, going, weights[live], takts[live])
-                complete = (head + prices[None, :]).min(axis=1)
-                if several > 1:
-                    for x in np.flatnonzero(complete < limits[live]):
-                        completed[int(live[x])].append((float(complete[x]), position))
-                better = complete < best[live]
-                best[live[better]] = complete[better]
-                best_at[live[better]] = position
-            if high <= first:
-                break
-            value = np.full((len(live), options, high - first), np.inf)
-            for p, far, room in zip(self._policies, reach, rooms, strict=True):
-                inner = slice(first, high)
-                ends = np.minimum(far[live, :, inner], room[of, :, inner])
-                base = weights[live, None, None] * self._prefix[p][None, :, first : high + 1]
-                ahead = np.full((len(live), options, high - first), np.inf)
-                ahead[:, :, low - first - 1 :] = base[:, :, low - first :] + going
-                found = _window_minimum(ahead, ends)
-                np.minimum(value, found - base[:, :, :-1], out=value)
-            value += prices[None, :, None]
-            # with several wanted, states that only the best of all rules out stay alive
-            top = best if several == 1 else np.minimum(limits, best * SEVERAL_SLACK)
-            bar = top[live, None, None] - rest[live, None, first:high]
-            value[value >= bar] = np.inf
-            if first == 0:
-                value[:, :, 0] = np.inf
-            alive = np.isfinite(value)
-            keep = alive.any(axis=(1, 2))
-            if not keep.any():
-                break
-            columns = np.flatnonzero(alive.any(axis=(0, 1)))
-            low = first + int(columns[0])
-            live = live[keep]
-            value = value[keep, :, columns[0] : columns[-1] + 1]
-            going = self._enter(value, takts[live], weights[live], low)
-        pipelines: list[tuple[Stage, ...] | None] = [None] * queries
-        cost = np.where(best_at > 0, best, np.inf)
-        if trace:
-            for hit in np.flatnonzero(best_at > 0):
-                pipelines[int(hit)] = self._trace(
-                    int(hit),
-                    int(best_at[hit]),
-                    entries,
-                    prices,
-                    takts[hit],
-                    weights[hit],
-                    int(caps[hit]),
-                    slope,
-                )
-        more: list[tuple[int, tuple[Stage, ...]]] = []
-        for k in range(queries) if several > 1 else ():
-            for _, position in sorted(completed[k])[:several]:
-                if position == best_at[k]:
-                    continue
-                pipeline = self._trace(
-                    k, position, entries, prices, takts[k], weights[k], int(caps[k]), slope
-                )
-                if pipeline is not None:
-                    more.append((k, pipeline))
-        return cost, pipelines, more
-
-    @cached_property
-    def _prefix(self) -> Floats:
-        """``[policy, option, j]``: seconds of layers before j."""
-        single = np.where(np.isfinite(self.space.layer_time), self.space.layer_time, 0.0)
-        zero = np.zeros((*single.shape[:2], 1))
-        return np.concatenate([zero, np.cumsum(single, axis=2)], axis=2)
-
-    @cached_property
-    def _policies(self) -> tuple[int, ...]:
-        """Policies that differ from every earlier one in time or memory."""
-        kept: list[int] = []
-        for p in range(len(self.space.policies)):
-            same = any(
-                np.array_equal(self._prefix[p], self._prefix[q])
-                and np.array_equal(self.space.depth[p], self.space.depth[q])
-                for q in kept
-            )
-            if not same:
-                kept.append(p)
-        return tuple(kept)
-
-    def _reach(self, policy: int, takts: Floats) -> Ints:
-        """``[query, option, i]``: most layers from i that a stage does within the takt."""
-        prefix = self._prefix[policy]
-        length = self.space.layers
-        out = np.empty((len(takts), len(self.space.options), length), dtype=np.int64)
-        start = np.arange(length)
-        for o in range(len(self.space.options)):
-            latest = prefix[o, None, :length] + takts[:, None] * (1 + 1e-12)
-            found = np.searchsorted(prefix[o], latest.ravel(), side="right").reshape(latest.shape)
-            out[:, o] = found - 1 - start
-        return out
-
-    def _room(self, policy: int, depth: int) -> Ints:
-        """``[option, i]``: most layers from i that fit with ``depth`` in flight."""
-        key = (policy, depth)
-        if key not in self._rooms:
-            fits = self.space.depth[policy] >= depth
-            longest = fits.shape[2] - 1 - np.argmax(fits[:, :, ::-1], axis=2)
-            self._rooms[key] = np.where(fits.any(axis=2), longest, 0)
-        return self._rooms[key]
-
-    def _heads(
-        self, depths: Ints, of: Ints, low: int, going: Floats, weights: Floats, takts: Floats
-    ) -> Floats:
-        """``[query, option]``: cheapest first stage, synchronisation and update included."""
-        begin = max(low, 1)
-        ends = slice(begin, low + going.shape[2])
-        times = np.stack([self.stage_times(int(d), int(d))[:, 0, ends] for d in depths])
-        total = np.where(np.isfinite(times), times + self.space.finish[None, :, ends], 0.0)
-        cost = weights[:, None, None] * total[of] + going[:, :, begin - low :]
-        cost[~(times[of] <= takts[:, None, None] * (1 + 1e-12))] = np.inf
-        out: Floats = cost.min(axis=2)
-        return out
-
-    def _enter(self, value: Floats, takts: Floats, weights: Floats, low: int) -> Floats:
-        """Add the hop from a stage of option o: min over the next stage's option."""
-        going = np.full(value.shape, np.inf)
-        for after in range(value.shape[1]):
-            if not np.isfinite(value[:, after]).any():
+        if self._items is not None:
+            least = np.full(queries, np.inf)
+            for part in _batches(alive, max(1, BEFORE_CELLS // self._items.seconds.size)):
+                before = Before(self._items, prices, takts[part], weights[part], caps[part])
+                least[part] = before.run()
+            alive = alive[least[alive] < limits[alive]]
+            if not exact:
+                cost[alive] = least[alive]
+                return Answer(cost, tuple(pipelines))
+        size = max(1, CELLS // (len(self.space.options) * (self.space.layers + 1)))
+        for start in range(0, len(alive), size):
+            part = alive[start : start + size]
+            come = _Come(self, prices, takts[part], weights[part], caps[part])
+            come.run()
+            hopeful = come.least < limits[part]
+            if not exact:
+                cost[part[hopeful]] = come.least[hopeful]
                 continue
-            hop = self.space.hop[:, after, low : low + value.shape[2]]
-            if self._uniform_hops:
-                hop = hop[:, :1]
-            legal = hop[None] <= takts[:, None, None]
-            finite = np.where(np.isfinite(hop), hop, 0.0)
-            toll = np.where(legal, 2.0 * weights[:, None, None] * finite, np.inf)
-            np.minimum(going, value[:, after, None, :] + toll, out=going)
-        return going
+            if not hopeful.any():
+                continue
+            left = np.flatnonzero(hopeful)
+            for stretch in STRETCHES:
+                limit = limits[part[left]]
+                if np.isfinite(stretch):
+                    limit = np.minimum(limit, come.least[left] * stretch)
+                sweep = _Sweep(self, come, left, slope)
+                found = sweep.run(limit)
+                done = np.isfinite(found)
+                cost[part[left[done]]] = found[done]
+                if trace:
+                    for k in np.flatnonzero(done):
+                        pipelines[int(part[left[k]])] = sweep.trace(int(k))
+                left = left[~done & (limit < limits[part[left]])]
+                if len(left) == 0:
+                    break
+        return Answer(cost, tuple(pipelines))
 
-    @cached_property
-    def _uniform_hops(self) -> bool:
-        """Whether all inner cuts carry the same bytes."""
-        inner = self.space.hop[:, :, 1 : self.space.layers]
-        return inner.shape[2] > 0 and np.array_equal(
-            inner, np.broadcast_to(inner[:, :, :1], inner.shape)
-        )
 
-    def _trace(
+def _batches(chosen: Ints, size: int) -> list[Ints]:
+    """Consecutive parts of at most the size."""
+    return [chosen[start : start + size] for start in range(0, len(chosen), size)]
+
+
+class _Come:
+    """Least cost of the layers before every stage, whatever its position: a relaxation.
+
+    A stage that ends at layer i has at least ⌈(L − i) / longest⌉ stages behind it, where longest
+    is the most layers of any stage within the takt; that many and one more are in flight.
+    """
+
+    def __init__(
+        self, pricer: Pricer, prices: Floats, takts: Floats, weights: Floats, caps: Ints
+    ) -> None:
+        self.pricer = pricer
+        self.space = pricer.space
+        self.prices = prices
+        self.takts = takts
+        self.weights = weights
+        self.caps = caps
+        self.cost = np.full((len(takts), len(prices), self.space.layers + 1), np.inf)
+        self.least = np.full(len(takts), np.inf)
+        self._hop_tolls: dict[int, Floats] = {}
+
+    def run(self) -> None:
+        """Fill ``cost[query, option, i]`` and ``least[query]``, the relaxed answer."""
+        space, length = self.space, self.space.layers
+        price = self.prices[None, :]
+        longest = self.pricer.longest(self.takts)
+        behind = -(-(length - np.arange(length)) // longest[:, None])
+        depth = np.minimum(1 + behind, self.caps[:, None])  # of a stage that ends at layer i
+        depths, of = np.unique(depth, return_inverse=True)
+        of = of.reshape(depth.shape)
+        tolls = [self._tolls(int(d)) for d in depths] if space.uniform else []
+        stacked = np.stack(tolls) if tolls else None
+        heads = np.stack([space.times(int(d)).head for d in depths])
+        every = np.arange(len(self.takts))
+        for i in range(1, length):
+            came = self._toll(heads[of[:, i], :, i]) + self.weights[:, None] * space.finish[:, i]
+            count = min(i - 1, int(longest.max()))
+            if count:
+                if stacked is not None:
+                    toll = stacked[of[:, i], every, :, :count]
+                else:
+                    toll = self._uneven(depths, of[:, i], i, count)
+                before = self.cost[:, :, i - count : i][:, :, ::-1]
+                np.minimum(came, (before + toll).min(axis=2), out=came)
+            came += price
+            came[:, ~space.ends[:, i]] = np.inf
+            self._enter(i, came)
+        first = np.minimum(1, self.caps)[:1]
+        tail = self._toll(space.times(int(first[0])).tail.T[None])  # [query, i, option]
+        whole = tail[:, 0] + self.weights[:, None] * space.finish[None, :, length] + price
+        last = self.cost[:, :, 1:length] + np.moveaxis(tail[:, 1:], 1, 2) + price[:, :, None]
+        self.least = whole.min(axis=1)
+        if last.shape[2]:
+            self.least = np.minimum(self.least, last.min(axis=(1, 2)))
+
+    def _toll(self, seconds: Floats) -> Floats:
+        """λ·time, infinite beyond the takt; ``seconds`` broadcasts against the queries."""
+        shape = (-1,) + (1,) * (seconds.ndim - 1)
+        legal = seconds <= self.takts.reshape(shape) * SLACK
+        weights = self.weights.reshape(shape)
+        return np.where(legal, weights * np.where(np.isfinite(seconds), seconds, 0.0), np.inf)
+
+    def _tolls(self, depth: int) -> Floats:
+        """``[query, option, n - 1]`` of inner stages, where all inner layers are alike."""
+        return self._toll(self.space.times(depth).middle[:, :, 0].T[None])
+
+    def _uneven(self, depths: Ints, of: Ints, i: int, count: int) -> Floats:
+        """``[query, option, n - 1]`` of inner stages that end at layer i."""
+        n = np.arange(count)
+        steps = [self.space.times(int(d)).middle[n, :, i - 1 - n].T for d in depths]
+        tolls = np.stack([self._toll(step[None]) for step in steps])
+        out: Floats = tolls[of, np.arange(len(of))]
+        return out
+
+    def _enter(self, i: int, came: Floats) -> None:
+        """Hop from a stage that ends at layer i to the next one's option."""
+        kind = int(self.space.cut_kind[i])
+        if kind not in self._hop_tolls:
+            legal = self.space.hop[None, :, :, i] <= self.takts[:, None, None]
+            hop = np.where(legal, self.space.hop[None, :, :, i], 0.0)
+            self._hop_tolls[kind] = np.where(legal, 2 * self.weights[:, None, None] * hop, np.inf)
+        self.cost[:, :, i] = (came[:, :, None] + self._hop_tolls[kind]).min(axis=1)
+
+
+class _Sweep:
+    """One pass of the dynamic program over a batch of queries, on the states that matter."""
+
+    def __init__(self, pricer: Pricer, come: _Come, chosen: Ints, slope: int) -> None:
+        self.space = pricer.space
+        self.prices = come.prices
+        self.takts = come.takts[chosen]
+        self.weights = come.weights[chosen]
+        self.caps = come.caps[chosen]
+        self.come = come.cost[chosen]
+        self.slope = slope
+        self.most = min(pricer.max_stages, self.space.layers)
+        self.entries: list[_Entry] = []
+        self.best_at = np.zeros(len(chosen), dtype=np.int64)
+
+    def depth(self, position: int, caps: Ints) -> Ints:
+        """Micro-batches that a stage this far from the end must have room for."""
+        out: Ints = np.minimum(self.slope * (position - 1) + 1, caps)
+        return out
+
+    def run(self, limits: Floats) -> Floats:
+        """Least cost per query; infinity where it is not below the limit."""
+        best = limits.copy()
+        options = len(self.prices)
+        every = np.arange(len(best))
+        last = _Entry(every, np.full_like(every, self.space.layers), np.zeros((len(best), options)))
+        entry: _Entry | None = last
+        for position in range(1, self.most + 1):
+            if entry is None:
+                break
+            self.entries.append(entry)
+            self._complete(position, entry, best)
+            value = self._extend(position, entry, best)
+            entry = self._enter(value)
+        return np.where(self.best_at > 0, best, np.inf)
+
+    def _toll(self, query: Ints, seconds: Floats) -> Floats:
+        """λ·time of rows that belong to queries; infinite beyond the takt."""
+        shape = (-1,) + (1,) * (seconds.ndim - 1)
+        legal = seconds <= (self.takts[query] * SLACK).reshape(shape)
+        finite = np.where(legal, seconds, 0.0)
+        return np.where(legal, self.weights[query].reshape(shape) * finite, np.inf)
+
+    def _complete(self, position: int, entry: _Entry, best: Floats) -> None:
+        """First stages from layer 0 to a cut that can go on: keep what beats the best."""
+        depths, of = np.unique(self.depth(position, self.caps[entry.query]), return_inverse=True)
+        head = np.stack([self.space.times(int(d)).head for d in depths])[of, :, entry.cut]
+        cost = self._toll(entry.query, head) + entry.going + self.prices
+        cost += self.weights[entry.query, None] * self.space.finish[:, entry.cut].T
+        total = np.full(len(best), np.inf)
+        np.minimum.at(total, entry.query, cost.min(axis=1))
+        better = total < best
+        best[better] = total[better]
+        self.best_at[better] = position
+
+    def _extend(self, position: int, entry: _Entry, best: Floats) -> Floats:
+        """``[query, option, i]``: value of stages that begin at layer i ≥ 1; inf where hopeless."""
+        length = self.space.layers
+        value = np.full((len(best), len(self.prices), length), np.inf)
+        depths, of = np.unique(self.depth(position, self.caps[entry.query]), return_inverse=True)
+        if position == 1:
+            tail = np.stack([self.space.times(int(d)).tail for d in depths])[of]
+            value = self._toll(entry.query, tail) + self.prices[None, :, None]
+            value[:, :, 0] = np.inf
+        else:
+            self._middles(entry, depths, of, best, value)
+        value[:, ~self.space.starts] = np.inf
+        value[value + self.come[:, :, :length] >= best[:, None, None]] = np.inf
+        return value
+
+    def _middles(self, entry: _Entry, depths: Ints, of: Ints, best: Floats, value: Floats) -> None:
+        """Inner stages that end at the entry's cuts, by length; written where they improve."""
+        going = np.where(self.space.ends[:, entry.cut].T, entry.going, np.inf) + self.prices
+        takts = self.takts[entry.query] * SLACK
+        for option in np.flatnonzero(np.isfinite(going).any(axis=0)):
+            self._lengthen(int(option), going[:, option], takts, entry, depths, of, best, value)
+
+    def _lengthen(
         self,
-        k: int,
-        position: int,
-        entries: list[tuple[Ints, int, Floats]],
-        prices: Floats,
-        takt: float,
-        weight: float,
-        depth_cap: int,
-        slope: int,
-    ) -> tuple[Stage, ...] | None:
-        """Walk forwards through the states that attained the minimum."""
-        space = self.space
-        slack = takt * (1 + 1e-12)
+        option: int,
+        going: Floats,
+        takts: Floats,
+        entry: _Entry,
+        depths: Ints,
+        of: Ints,
+        best: Floats,
+        value: Floats,
+    ) -> None:
+        """Stages of one option before the entry's cuts, for every number of layers."""
+        table = np.stack([self.space.times(int(d)).middle[:, option] for d in depths])
+        reach = np.flatnonzero((table <= takts.max()).any(axis=(0, 2)))
+        longest = min(int(reach[-1]) + 1 if len(reach) else 0, int(entry.cut.max()) - 1)
+        if longest < 1:
+            return
+        # a longer stage leaves less before it: hopeful at all only if the longest one is
+        least = self.come[entry.query, option, np.maximum(entry.cut - longest, 1)]
+        x = np.flatnonzero(going + least < best[entry.query])
+        if len(x) == 0:
+            return
+        query, n = entry.query[x], np.arange(longest)
+        start = entry.cut[x, None] - 1 - n[None, :]
+        inside = np.maximum(start, 0)
+        if self.space.uniform:
+            step = table[of[x], :longest, 0]
+        else:
+            step = table[of[x, None], n[None, :], inside]
+        cost = going[x, None] + self._toll(query, step)
+        hope = cost + self.come[query[:, None], option, inside]
+        at, n_at = np.nonzero((hope < best[query, None]) & (start >= 1))
+        np.minimum.at(value[:, option], (query[at], start[at, n_at]), cost[at, n_at])
+
+    def _enter(self, value: Floats) -> _Entry | None:
+        """Add the hop from a stage of option o: min over the next stage's option."""
+        query, cut = np.nonzero(np.isfinite(value).any(axis=1))
+        if len(query) == 0:
+            return None
+        states = value[query, :, cut]
+        hop = self.space.hop[:, :, cut]
+        going = np.full(states.shape, np.inf)
+        takts, weights = self.takts[query, None], 2.0 * self.weights[query, None]
+        for after in np.flatnonzero(np.isfinite(states).any(axis=0)):
+            across = hop[:, after].T
+            legal = across <= takts
+            toll = np.where(legal, weights * np.where(legal, across, 0.0), np.inf)
+            np.minimum(going, states[:, after, None] + toll, out=going)
+        return _Entry(query, cut, going)
+
+    def trace(self, k: int) -> tuple[Stage, ...]:
+        """Walk forwards through the states that attained the minimum of query k."""
+        space, weight = self.space, float(self.weights[k])
+        slack = float(self.takts[k]) * SLACK
         stages: list[Stage] = []
         start = 0
-        previous: int | None = None
-        for r in range(position, 0, -1):
-            live, low, going = entries[r - 1]
-            begin = max(low, start + 1)
-            ends = slice(begin - start, low + going.shape[2] - start)
-            time = self.stage_times(slope * (r - 1) + 1, depth_cap)[:, start, ends]
-            ahead = going[int(np.searchsorted(live, k)), :, begin - low :]
-            legal = time <= slack
-            cost = np.where(legal, weight * np.where(legal, time, 0.0) + ahead, np.inf)
-            cost += prices[:, None]
-            if previous is None:
-                cost = cost + weight * space.finish[:, ends]
+        for position in range(int(self.best_at[k]), 0, -1):
+            entry = self.entries[position - 1]
+            rows = slice(*np.searchsorted(entry.query, [k, k + 1]))
+            cuts, ahead = entry.cut[rows], entry.going[rows].T
+            times = space.times(int(self.depth(position, self.caps[k])))
+            extra: Floats | float = 0.0
+            if start == 0:
+                step, extra = times.head[:, cuts], space.finish[:, cuts]
+            elif position == 1:
+                step = times.tail[:, start, None]
             else:
-                hop = space.hop[previous, :, start]
-                toll = np.full(len(hop), np.inf)
-                toll[hop <= takt] = 2.0 * weight * hop[hop <= takt]
+                later = cuts > start
+                cuts, ahead = cuts[later], ahead[:, later]
+                step = times.middle[cuts - start - 1, :, 0 if space.uniform else start].T
+                step = np.where(space.ends[:, cuts], step, np.inf)
+            legal = step <= slack
+            cost = np.where(legal, weight * (np.where(legal, step, 0.0) + extra), np.inf)
+            cost = cost + ahead + self.prices[:, None]
+            if stages:
+                hop = space.hop[stages[-1].option, :, start]
+                legal_hop = hop <= slack / SLACK
+                toll = np.where(legal_hop, 2.0 * weight * np.where(legal_hop, hop, 0.0), np.inf)
                 cost = cost + toll[:, None]
-            option, index = np.unravel_index(int(np.argmin(cost)), cost.shape)
-            if not np.isfinite(cost[option, index]):
-                return None  # a window admitted a stage that its memory does not
-            end = begin + int(index)
-            stages.append(Stage(int(option), start, end))
-            start = end
-            previous = int(option)
+                cost[~space.starts[:, start]] = np.inf
+            option, at = np.unravel_index(int(np.argmin(cost)), cost.shape)
+            stages.append(Stage(int(option), start, int(cuts[at])))
+            start = stages[-1].end
         return tuple(stages)
-
-
-def _window_minimum(values: Floats, lengths: Ints) -> Floats:
-    """``[k, o, x]``: minimum of ``values[k, o, x : x + lengths[k, o, x]]``; inf if empty."""
-    queries, options, size = values.shape
-    lengths = np.minimum(lengths, size - np.arange(size))
-    most = int(lengths.max(initial=0))
-    if most <= 0:
-        return np.full(values.shape, np.inf)
-    levels = most.bit_length()
-    table = np.empty((levels, queries, options, size))
-    table[0] = values
-    for level in range(1, levels):
-        half = 1 << (level - 1)
-        table[level] = table[level - 1]
-        np.minimum(
-            table[level - 1][:, :, :-half],
-            table[level - 1][:, :, half:],
-            out=table[level][:, :, :-half],
-        )
-    safe = np.maximum(lengths, 1)
-    level_of = _LOG2[safe]
-    at = level_of * values.size + np.arange(values.size).reshape(values.shape)
-    flat = table.ravel()
-    out = np.minimum(flat.take(at), flat.take(at + safe - (1 << level_of)))
-    out[lengths <= 0] = np.inf
-    return out
-
-
-_LOG2 = np.array([0, *(n.bit_length() - 1 for n in range(1, 4097))])

@@ -14,16 +14,22 @@ class Setting:
     """What all pipelines of a plan have in common.
 
     ``replicas`` is the inclusive interval of replica counts. ``windows[c]`` is the interval of
-    layers that class c may hold; an empty interval keeps the class idle.
+    layers that class c may hold; an empty interval keeps the class idle. Where the order of the
+    vendors along the pipelines is fixed, ``ranks[c]`` is the place of class c in it: activations
+    never go to a lower rank.
     """
 
     replicas: tuple[int, int]
     windows: tuple[tuple[int, int], ...]
+    ranks: tuple[int, ...] = ()
 
     def describe(self) -> str:
         """Short text for logs and certificates."""
         lo, hi = self.replicas
-        return f"{lo}–{hi} replicas, windows {list(self.windows)}"
+        count = f"{lo} replicas" if lo == hi else f"{lo} to {hi} replicas"
+        if len(set(self.windows)) == 1:
+            return count
+        return f"{count}, layers per class {', '.join(f'{a}–{b}' for a, b in self.windows)}"
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,6 @@ class Problem:
     policies: tuple[int, ...]
     global_batch: int
     max_stages: int
-    free_finish: bool = False
-    """Whether bounds leave synchronisation and update out (a run of layers seen alone)."""
     islands: tuple[int, ...] | None = None
     """Islands of each class that may be used; None: all."""
 
@@ -64,3 +68,8 @@ class Problem:
     def rows_of(self, class_index: int, tp: int) -> list[int]:
         """Packing rows that a group of ``tp`` chips of a class counts in."""
         return [k for k, (c, t, _) in enumerate(self.packing_rows) if c == class_index and t <= tp]
+
+    @cached_property
+    def micro_batch_rows(self) -> tuple[int, ...]:
+        """Micro-batch sizes that some option has."""
+        return tuple(sorted({t.option.rows for t in self.tables.tables}))

@@ -1,18 +1,20 @@
 """What a stage may be under one setting: times, in-flight limits, prices' rows, hops.
 
 A *setting* fixes what couples the pipelines: the interval of replica counts (ZeRO shards the
-optimizer over the replicas), which layers each class may hold (vendors that share no collective),
-and the rows of a micro-batch. Under a setting every stage is independent of the others.
+optimizer over the replicas) and which layers each class may hold (vendors that share no
+collective). Under a setting every stage is independent of the others.
 
-Stages are addressed by ``(option, first layer i, number of layers n)``; arrays are
-``[option, i, n]`` with n = 0 … L. Times in seconds as float64 here (bounds), exact picoseconds in
-``columns``.
+A stage is ``(option, first layer, end)``. Where all inner layers and cuts are alike (any plain
+transformer) a stage that touches neither end of the model is described by its length alone, so
+tables are small: ``middle`` by length, ``tail`` by first layer, ``head`` by end. Times in seconds
+as float64 here (bounds), exact picoseconds in ``columns``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,38 +36,91 @@ Floats = NDArray[np.float64]
 UNBOUNDED_DEPTH = 1 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds of the fastest recomputation that fits one depth; inf where none does.
+
+    ``middle[n - 1, option, i]`` of n inner layers from i (one entry for all i where layers are
+    alike), ``tail[option, i]`` from layer i to the end, ``head[option, j]`` from layer 0 to j.
+    ``tail[:, 0]`` and ``head[:, L]`` are the whole model in one stage.
+    """
+
+    middle: Floats
+    tail: Floats
+    head: Floats
+
+
 @dataclass(frozen=True)
 class StageSpace:
     """Every stage under one setting and one micro-batch size.
 
-    ``time[p]`` and ``depth[p]`` are ``[option, i, n]`` per policy p: seconds per micro-batch and
-    the most micro-batches in flight that memory allows (0: never fits). ``layer_time[p]`` is
-    ``[option, layer]`` in seconds.
-    ``hop[a, b, cut]`` is the transfer time in seconds, one way, infinite without route: optimistic
-    for bounds, expected for plans.
-    ``finish[option, n]`` is the least synchronisation and update time of a first stage.
+    ``time[part]`` and ``depth[part]`` are indexed by policy first, then as in :class:`Times`:
+    seconds per micro-batch, and the most micro-batches in flight that memory allows (0: never).
+    ``layer_time[option, layer]``: least seconds of a layer under any policy.
+    ``hop[a, b, cut]``: transfer time in seconds, one way, infinite without route: optimistic for
+    bounds, expected for plans. ``finish[option, n]``: least synchronisation and update time of a
+    first stage of n layers. ``starts[option, i]`` and ``ends[option, j]``: whether the window of
+    the option's class lets a stage begin or end there.
     """
 
     rows: int
     setting: Setting
     options: tuple[OptionTable, ...]
     policies: tuple[int, ...]
-    time: Floats
+    uniform: bool
+    time: tuple[Floats, Floats, Floats]
+    depth: tuple[Ints, Ints, Ints]
     layer_time: Floats
-    depth: Ints
     hop: Floats
     finish: Floats
-    packing: NDArray[np.float64]
+    packing: Floats
+    starts: NDArray[np.bool_]
+    ends: NDArray[np.bool_]
+    _times: dict[int, Times] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def cut_kind(self) -> Ints:
+        """Cuts with equal hops between all options have equal numbers."""
+        kinds: Ints = np.unique(self.hop, axis=2, return_inverse=True)[1].ravel()
+        return kinds
 
     @property
     def layers(self) -> int:
         """Number of layers."""
-        return int(self.time.shape[2])
+        return int(self.layer_time.shape[1])
 
-    def fastest(self, depth: int) -> Floats:
-        """Seconds of the fastest policy that fits with ``depth`` in flight; inf where none does."""
-        out: Floats = np.where(self.depth >= depth, self.time, np.inf).min(axis=0)
-        return out
+    def times(self, depth: int) -> Times:
+        """Stage times with ``depth`` micro-batches in flight."""
+        if depth not in self._times:
+            best = [
+                np.where(d >= depth, t, np.inf).min(axis=0) if len(t) else t.min(axis=0)
+                for t, d in zip(self.time, self.depth, strict=True)
+            ]
+            self._times[depth] = Times(*best)
+        return self._times[depth]
+
+    def _at(self, option: int, first: int, end: int) -> tuple[int, tuple[int, ...]]:
+        """Which part holds a stage, and where in it."""
+        if end == self.layers:
+            return 1, (option, first)
+        if first == 0:
+            return 2, (option, end)
+        return 0, (end - first - 1, option, 0 if self.uniform else first)
+
+    def stage_time(self, option: int, first: int, end: int, depth: int) -> float:
+        """Seconds of one stage with ``depth`` in flight; inf where it does not fit."""
+        if not (self.starts[option, first] and self.ends[option, end]):
+            return float("inf")
+        part, at = self._at(option, first, end)
+        times = self.times(depth)
+        return float((times.middle, times.tail, times.head)[part][at])
+
+    def stage_depth(self, option: int, first: int, end: int, policy: int) -> int:
+        """Most micro-batches in flight under the policy at this index; 0 if it never fits."""
+        if not (self.starts[option, first] and self.ends[option, end]):
+            return 0
+        part, at = self._at(option, first, end)
+        return int(self.depth[part][(policy, *at)])
 
     def option_prices(self, duals: Floats) -> Floats:
         """Price of one group of each option from the packing rows' duals."""
@@ -81,32 +136,75 @@ def build_space(problem: Problem, setting: Setting, rows: int, *, optimistic: bo
     chosen = tuple(t for t in problem.tables.tables if t.option.rows == rows)
     replicas = setting.replicas[1] if optimistic else setting.replicas[0]
     length = problem.tables.layers
-    shape = (len(problem.policies), len(chosen), length, length + 1)
-    time = np.full(shape, np.inf)
-    depth = np.zeros(shape, dtype=np.int64)
-    for k, table in enumerate(chosen):
-        for p, policy in enumerate(problem.policies):
-            time[p, k], depth[p, k] = _stages(problem, table, policy, replicas, setting)
+    uniform = _alike(problem, chosen, rows)
+    pieces = [
+        [_stages(problem, table, policy, replicas, uniform) for table in chosen]
+        for policy in problem.policies
+    ]
+
+    def stack(kind: int, part: int) -> NDArray:  # type: ignore[type-arg]
+        rows_of = [np.stack([own[kind][part] for own in row]) for row in pieces]
+        return np.stack(rows_of)
+
+    # middle: [policy, n, option, i]
+    time = (np.moveaxis(stack(0, 0), 1, 2), stack(0, 1), stack(0, 2))
+    depth = (np.moveaxis(stack(1, 0), 1, 2), stack(1, 1), stack(1, 2))
     packing = np.zeros((len(chosen), len(problem.packing_rows)))
+    starts = np.zeros((len(chosen), length), dtype=np.bool_)
+    ends = np.zeros((len(chosen), length + 1), dtype=np.bool_)
     for k, table in enumerate(chosen):
         for row in problem.rows_of(table.option.class_index, table.option.tp):
             packing[k, row] = table.option.tp
+        first, end = setting.windows[table.option.class_index]
+        starts[k, first:end] = True
+        ends[k, first + 1 : end + 1] = first < end
+    for part, legal in ((1, starts & ends[:, -1:]), (2, ends & starts[:, :1])):
+        time[part][:, ~legal] = np.inf
+    layer_time = np.stack(
+        [
+            np.min([(t.forward_ps + t.backward_ps[p]) / PS_PER_S for p in problem.policies], axis=0)
+            for t in chosen
+        ]
+    )
+    layer_time[~starts] = np.inf
     return StageSpace(
         rows=rows,
         setting=setting,
         options=chosen,
         policies=problem.policies,
+        uniform=uniform,
         time=time,
-        layer_time=np.stack(
-            [
-                np.stack([(t.forward_ps + t.backward_ps[p]) / PS_PER_S for t in chosen])
-                for p in problem.policies
-            ]
-        ),
         depth=depth,
-        hop=_hops(problem, chosen, rows, best_hop_ps if optimistic else expected_hop_ps),
+        layer_time=layer_time,
+        hop=_hops(problem, setting, chosen, best_hop_ps if optimistic else expected_hop_ps),
         finish=_finish(problem, chosen, setting),
         packing=packing,
+        starts=starts,
+        ends=ends,
+    )
+
+
+def _alike(problem: Problem, chosen: tuple[OptionTable, ...], rows: int) -> bool:
+    """Whether all layers but the first and the last, and all inner cuts, cannot be told apart."""
+    if problem.tables.layers <= 2:
+        return True
+
+    def constant(values: Ints) -> bool:
+        inner = values[..., 1:-1]
+        return bool((inner == inner[..., :1]).all())
+
+    cuts = problem.tables.boundary_bytes[rows][1:]
+    return bool((cuts == cuts[0]).all()) and all(
+        constant(values)
+        for t in chosen
+        for values in (
+            t.forward_ps,
+            t.backward_ps,
+            t.parameters,
+            t.activation_bytes,
+            t.working_bytes,
+            t.logits_bytes,
+        )
     )
 
 
@@ -161,32 +259,50 @@ def stage_limits(
 
 
 def _stages(
-    problem: Problem, table: OptionTable, policy: int, replicas: int, setting: Setting
-) -> tuple[Floats, Ints]:
+    problem: Problem, table: OptionTable, policy: int, replicas: int, uniform: bool
+) -> tuple[tuple[Floats, Floats, Floats], tuple[Ints, Ints, Ints]]:
+    """Times and depths of one option under one policy, cut into middle, tail and head."""
     length = problem.tables.layers
     time = _window_sums(table.forward_ps + table.backward_ps[policy]) / PS_PER_S
     _, each, room = stage_limits(problem, table, policy, replicas)
     depth = np.where(
         each > 0, np.maximum(room, 0) // np.maximum(each, 1), UNBOUNDED_DEPTH * (room >= 0)
     )
-    first, end = setting.windows[table.option.class_index]
-    i = np.arange(length)[:, None]
-    n = np.arange(length + 1)[None, :]
-    legal = (n >= 1) & (i >= first) & (i + n <= end)
-    return np.where(legal, time, np.inf), np.where(legal, depth, 0)
+    return _cut(time, length, uniform, np.inf), _cut(depth, length, uniform, 0)
+
+
+def _cut(full: NDArray, length: int, uniform: bool, missing: float) -> tuple:  # type: ignore[type-arg]
+    """``[i, n]`` as middle ``[n - 1, i]``, tail ``[i]`` and head ``[j]``."""
+    count = max(0, length - 2)
+    start = np.arange(length)
+    tail = full[start, length - start]
+    head = np.full(length + 1, missing, dtype=full.dtype)
+    head[1:] = full[0, 1:]
+    if uniform:
+        middle = full[1 : 1 + min(1, count), 1 : count + 1].T if count else full[:0, :1]
+        return middle.reshape(count, 1), tail, head
+    middle = np.full((count, length), missing, dtype=full.dtype)
+    for n in range(1, count + 1):
+        middle[n - 1, 1 : length - n] = full[1 : length - n, n]
+    return middle, tail, head
 
 
 HopPrice = Callable[[Topology, OptionTable, OptionTable, int], int | None]
 
 
-def _hops(problem: Problem, chosen: tuple[OptionTable, ...], rows: int, price: HopPrice) -> Floats:
+def _hops(
+    problem: Problem, setting: Setting, chosen: tuple[OptionTable, ...], price: HopPrice
+) -> Floats:
     """Hop seconds between any two options at every cut; infinite without a route."""
     topology = problem.topology
-    cuts = problem.tables.boundary_bytes[rows]
+    cuts = problem.tables.boundary_bytes[chosen[0].option.rows]
     out = np.full((len(chosen), len(chosen), problem.tables.layers + 1), np.inf)
     sizes = {int(b): np.flatnonzero(cuts == b) for b in np.unique(cuts)}
+    ranks = setting.ranks or (0,) * len(topology.classes)
     for a, from_table in enumerate(chosen):
         for b, to_table in enumerate(chosen):
+            if ranks[from_table.option.class_index] > ranks[to_table.option.class_index]:
+                continue
             for size, where in sizes.items():
                 ps = price(topology, from_table, to_table, size)
                 if ps is not None:
@@ -197,8 +313,6 @@ def _hops(problem: Problem, chosen: tuple[OptionTable, ...], rows: int, price: H
 def _finish(problem: Problem, chosen: tuple[OptionTable, ...], setting: Setting) -> Floats:
     out = np.zeros((len(chosen), problem.tables.layers + 1))
     for k, table in enumerate(chosen):
-        if problem.free_finish:
-            break
         out[k] = least_finish_s(problem, table, setting.replicas)
     return out
 

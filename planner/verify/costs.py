@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import accumulate
 
 from costmodels.memory import boundary_buffer_bytes, device_overhead, stage_memory
 from costmodels.price import POLICIES, LayerPrice
@@ -32,6 +33,8 @@ class Costs:
     backward_ends: list[tuple[int, ...]] = field(default_factory=list)
     formula_ps: list[int] = field(default_factory=list)
     fill_ps: list[int] = field(default_factory=list)
+    leads_ps: list[tuple[int, ...]] = field(default_factory=list)
+    """Backward time of the stages before each stage: what its synchronisation hides behind."""
 
 
 def check_costs(plan: Plan, world: Restored, prices: Prices) -> Costs:
@@ -64,16 +67,28 @@ class _Audit:
         """Stages, hops, formula and exact time of one pipeline."""
         pipeline = self.plan.pipelines[p]
         where = f"pipelines[{p}]"
-        forward, backward, hops = [], [], []
+        forward, backward = [], []
+        hops = [
+            self.hop(pipeline, s, f"{where}.stages[{s}].hop_to_next_s")
+            for s in range(len(pipeline.stages) - 1)
+        ]
+        busy = [0] * len(pipeline.stages)
+        if self.world.topology.blocking_transfers:
+            # the later stage of every cut waits for the way there and for the way back
+            busy[1:] = hops
+            hops = [0] * len(hops)
+        for s, hop in enumerate(hops):
+            stated = pipeline.stages[s].hop_to_next_s or 0.0
+            self._equal(f"{where}.stages[{s}].hop_to_next_s", stated, hop)
         for s, stage in enumerate(pipeline.stages):
             times = [
-                self.replica(pipeline, stage, replica, f"{where}.stages[{s}].replicas[{r}]")
+                self.replica(
+                    pipeline, stage, replica, busy[s], f"{where}.stages[{s}].replicas[{r}]"
+                )
                 for r, replica in enumerate(stage.replicas)
             ]
             forward.append(max(t["forward_total"] for t in times))
             backward.append(max(t["backward_total"] for t in times))
-        for s in range(len(pipeline.stages) - 1):
-            hops.append(self.hop(pipeline, s, f"{where}.stages[{s}].hop_to_next_s"))
         depths = tuple(stage.in_flight for stage in pipeline.stages)
         m = pipeline.micro_batches
         key = (pipeline.schedule, tuple(forward), tuple(backward), tuple(hops), depths, m)
@@ -88,11 +103,15 @@ class _Audit:
         self.costs.backward_ends.append(ends)
         self.costs.formula_ps.append(raised)
         self.costs.fill_ps.append(sum(forward) + sum(backward) + 2 * sum(hops))
+        self.costs.leads_ps.append(tuple(accumulate(backward[:-1], initial=0)))
 
     def replica(
-        self, pipeline: Pipeline, stage: Stage, replica: Replica, where: str
+        self, pipeline: Pipeline, stage: Stage, replica: Replica, busy: int, where: str
     ) -> dict[str, int]:
-        """Times of one replica in picoseconds, by the names of ``StageTime``; checks its memory."""
+        """Times of one replica in picoseconds, by the names of ``StageTime``; checks its memory.
+
+        ``busy`` picoseconds of each pass go to blocking transfers.
+        """
         island = self.world.island_of[replica.devices[0]]
         cls = self.world.topology.classes[island.class_index]
         policies = _policies(stage)
@@ -101,7 +120,10 @@ class _Audit:
         layers = self.prices.layers(cls, tp, replica.rows)[slice(*stage.layers)]
         if kind not in self.times:
             self.times[kind] = _stage_times(layers, policies, self.prices.scale(cls, replica.rows))
-        times = self.times[kind]
+        times = dict(self.times[kind])
+        times |= {"transfer_forward": busy, "transfer_backward": busy}
+        times["forward_total"] += busy
+        times["backward_total"] += busy
         for name in StageTime.model_fields:
             self._equal(f"{where}.time_s.{name}", getattr(replica.time_s, name), times[name])
         held = (min(stage.in_flight, pipeline.micro_batches), stage.zero.level)
@@ -128,15 +150,18 @@ class _Audit:
         for sender in stage.replicas:
             for receiver in after.replicas:
                 # the other traffic of the two hosts: gradients upstream, activations downstream
+                at_once = not self.world.topology.blocking_transfers
                 out = 1 + (
-                    s > 0
+                    at_once
+                    and s > 0
                     and any(
                         self._meet(sender, receiver, sender, other)
                         for other in pipeline.stages[s - 1].replicas
                     )
                 )
                 into = 1 + (
-                    s + 2 < len(pipeline.stages)
+                    at_once
+                    and s + 2 < len(pipeline.stages)
                     and any(
                         self._meet(receiver, sender, receiver, other)
                         for other in pipeline.stages[s + 2].replicas
@@ -147,7 +172,6 @@ class _Audit:
                     self._report(where, "no network joins the two stages")
                     continue
                 slowest = max(slowest, time)
-        self._equal(where, stage.hop_to_next_s or 0.0, slowest)
         return slowest
 
     def _meet(self, a: Replica, b: Replica, c: Replica, d: Replica) -> bool:
@@ -179,7 +203,7 @@ class _Audit:
         if route is None:
             return None
         share = min(senders / source.size / out, receivers / target.size / into)
-        return _picoseconds(size / (route.bandwidth * share) + route.latency_s)
+        return _picoseconds(route.seconds(size, share))
 
     def _place(self, replica: Replica) -> Island:
         return self.world.island_of[replica.devices[0]]

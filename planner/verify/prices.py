@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from costmodels.price import LayerConfig, LayerPrice, price_layer
 from planner.graphs.topology import IslandClass
+from planner.inputs.training import layer_training
 from planner.restore import Restored
 
 
@@ -21,7 +22,7 @@ class Prices:
         """One price per layer of the model, by the formulas."""
         key = (cls.index, tp, rows)
         if key not in self._layers:
-            job = self.world.job
+            job, model = self.world.job, self.world.model
             config = LayerConfig(
                 rows=rows,
                 seq_len=job.seq_len,
@@ -30,10 +31,22 @@ class Prices:
                 sequence_parallel=job.sequence_parallel and tp > 1,
                 flash=cls.chip.flash_attention,
             )
-            self._layers[key] = tuple(
-                price_layer(layer.shape, cls.chip, cls.fabric, config, derate=cls.derate)
-                for layer in self.world.model.layers
-            )
+            prices = [
+                price_layer(
+                    layer.shape,
+                    cls.chip,
+                    cls.fabric,
+                    replace(config, training=training),
+                    derate=cls.derate,
+                )
+                for layer, training in zip(model.layers, layer_training(model, job))
+            ]
+            if cls.profile is not None:
+                prices = [
+                    cls.profile.price(index, tp, rows, formula, cls.derate)
+                    for index, formula in enumerate(prices)
+                ]
+            self._layers[key] = tuple(prices)
         return self._layers[key]
 
     def scale(self, cls: IslandClass, rows: int) -> float:

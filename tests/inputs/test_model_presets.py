@@ -29,6 +29,7 @@ PARAMETERS = {
     "mistral-7b": 7_241_732_096,
     "mixtral-8x7b": 46_702_792_704,
     "opt-13b": 12_853_473_280,
+    "opt-350-gpt2": 407_431_168,  # a GPT of its size with a head of its own
     "opt-350m": 331_196_416,
     "qwen1.5-72b": 72_287_920_128,
     "qwen2-7b": 7_615_616_512,

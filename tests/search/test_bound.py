@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from planner.search.bound import depth_groups, refute
 from planner.search.master import Prices
-from planner.search.node import Node
 from planner.search.pipelines import Pricer
 from planner.search.problem import Problem, Setting
+from planner.search.relaxation import Relaxation
 from planner.search.space import build_space
 from tests.oracle import bound_hops, brute_force
 from tests.strategies import (
@@ -202,9 +202,11 @@ def _pricers(problem: Problem, setting: Setting) -> list[Pricer]:
 
 
 def _bound(case: Case, ceiling_ps: int) -> int:
-    """The search's own loop of prices and refutations."""
-    node = Node(case.problem, case.setting, sorted(case.problem.tables.boundary_bytes))
-    return node.bound(ceiling_ps, None, max_queries=PLENTY)
+    """What a setting's relaxation proves, at most the ceiling."""
+    rows = sorted(case.problem.tables.boundary_bytes)
+    relaxation = Relaxation(case.problem, case.setting, rows, ceiling_ps)
+    relaxation.improve(ceiling_ps, rounds=20, max_queries=PLENTY)
+    return min(relaxation.bound_ps, ceiling_ps)
 
 
 def _fair(problem: Problem) -> Prices:

@@ -28,6 +28,7 @@ from tests.oracle import (
 )
 from tests.strategies import (
     TICK_PS,
+    TICK_RATE,
     Case,
     LayerTicks,
     build_problem,
@@ -68,7 +69,7 @@ def test_columns_fit_into_memory_with_what_they_keep_in_flight(case: Case) -> No
 @CI
 @given(cases(**SIZE))
 def test_column_time_is_the_schedule_formula_plus_finish(case: Case) -> None:
-    for column, count in _columns(case):
+    for column, count in _apart(case):
         depths = _depths(column)
         times = (column.forward_ps, column.backward_ps, column.hop_ps)
         formula = formula_time(*times, count, depths)
@@ -99,7 +100,7 @@ def test_exact_time_is_never_above_the_formula(case: Case) -> None:
 @given(cases(**SIZE))
 def test_columns_pay_for_the_hops_that_a_placement_can_count_on(case: Case) -> None:
     tables = case.problem.tables
-    for column, _ in _columns(case):
+    for column, _ in _apart(case):
         used = [
             tables.tables[table_index(case.problem, s.class_index, s.tp, column.rows)]
             for s in column.stages
@@ -122,7 +123,7 @@ def test_micro_batches_are_the_most_that_end_by_the_target(case: Case, ticks: in
 @given(cases(**SIZE))
 def test_no_column_is_better_than_all_policies_and_depths_allow(case: Case) -> None:
     best = _best_runs(case)
-    for column, _ in _columns(case):
+    for column, _ in _apart(case):
         stages = tuple(
             (table_index(case.problem, s.class_index, s.tp, column.rows), s.first, s.end)
             for s in column.stages
@@ -143,7 +144,7 @@ def test_a_column_exists_wherever_a_pipeline_fits(case: Case) -> None:
             ),
             count,
         )
-        for column, count in _columns(case)
+        for column, count in _apart(case)
     }
     assert found == set(_best_runs(case))
 
@@ -217,6 +218,31 @@ def test_memory_that_cannot_hold_the_round_trip_costs_period() -> None:
     assert _depths(column) == (2, 1)
     assert column.period_ps == 6 * TICK_PS
     assert column.fill_ps == 12 * TICK_PS
+
+
+def test_stages_side_by_side_fill_an_island_before_they_use_the_network() -> None:
+    """Three stages on islands of two: the first hop stays inside, the second one leaves."""
+    classes = (island_class(0, 2, 2, fabric_rate=3 * TICK_RATE),)
+    problem = build_problem(
+        (LayerTicks(1, 2),) * 3,
+        topology(classes, even_routes(classes)),
+        slowness=(1,),
+        degrees=((1,),),
+        boundary=(0, 6, 6),
+        global_batch=6,
+    )
+    space = build_space(problem, open_setting(problem, (1, 1)), 1, optimistic=False)
+    stages = [Stage(0, k, k + 1) for k in range(3)]
+    by_placement = {c.together: c.hop_ps for c in make_columns(problem, space, stages, 6)}
+    leaves = by_placement[False][1]
+    assert by_placement[True][0] == 2 * TICK_PS
+    assert by_placement[True][1] < leaves  # no second neighbour over the network shares the port
+    assert by_placement[False] == (leaves, leaves)
+
+
+def _apart(case: Case) -> Iterator[tuple[Column, int]]:
+    """Only those whose replicas, not stages, lie side by side: what the oracle prices."""
+    return ((column, count) for column, count in _columns(case) if not column.together)
 
 
 def _columns(case: Case) -> Iterator[tuple[Column, int]]:

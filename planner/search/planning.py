@@ -1,0 +1,387 @@
+"""Plans of one setting: columns as they will really be, and whole numbers of them.
+
+Starts from the pipelines that the relaxation met, asks for more at the prices of its own columns
+(real depths, expected hops and synchronisation), then rounds with the integer master.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from costmodels.units import PS_PER_S
+from planner.search.bound import reduced_value
+from planner.search.columns import Column, make_columns
+from planner.search.master import (
+    Prices,
+    RelaxedMaster,
+    least_target,
+    solve_integer,
+)
+from planner.search.pipelines import Pricer, Stage
+from planner.search.problem import Problem, Setting
+from planner.search.relaxation import Relaxation
+from planner.search.space import Floats, build_space
+
+GRID = 28
+"""Takts per micro-batch size that are asked for over the whole useful range."""
+FOCUS = 14
+"""Takts that are asked for near those of good columns."""
+SEEDS = 60
+"""Pipelines of the relaxation that become columns first."""
+ROWS_SLACK = 0.03
+"""Micro-batch sizes whose columns stay this far below their price are not asked for."""
+NEAR = 2e-4
+"""Relative progress below which column generation has stalled."""
+DEPTHS = (1, 2)
+"""Room per stage that the pricing asks for: 1F1B's least, and what slow hops need."""
+STEPS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1, 2, 4, 8)
+"""How far above the relaxation whole numbers are looked for, in turn."""
+HALVINGS = 7
+DIVES = 12
+"""Pipelines that are fixed one after the other, at most."""
+TILTS = (0.9, 0.97, 1.03, 1.1)
+TAKTS = 10
+DEEPEST = 16
+"""How finely prices and takts are tilted when looking for equal pipelines."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Columns with their counts, and the target (picoseconds) by which they finish the batch.
+
+    ``real_ps`` is the formula time once placed on named devices (the target until then).
+    """
+
+    setting: Setting
+    columns: tuple[Column, ...]
+    counts: tuple[int, ...]
+    target_ps: int
+    real_ps: int
+
+
+class Planning:
+    """Column generation and rounding for one setting."""
+
+    def __init__(self, problem: Problem, setting: Setting, relaxation: Relaxation) -> None:
+        self.problem = problem
+        self.setting = setting
+        self.columns: dict[object, Column] = {}
+        self.target_ps: int | None = None
+        self.queries = 0
+        self._relaxation = relaxation
+        self._master = RelaxedMaster(problem, setting)
+        self._pricers: dict[int, Pricer] = {}
+
+    def pricer(self, rows: int) -> Pricer:
+        """Pricer over what a plan may really use."""
+        if rows not in self._pricers:
+            space = build_space(self.problem, self.setting, rows, optimistic=False)
+            self._pricers[rows] = Pricer(space, self.problem.max_stages)
+        return self._pricers[rows]
+
+    def add(self, pricer: Pricer, pipeline: Sequence[Stage], count: int) -> int:
+        """Columns of a pipeline that the fleet could hold at all; how many are new."""
+        new = 0
+        for column in make_columns(self.problem, pricer.space, pipeline, count):
+            fits = all(
+                used <= capacity
+                for used, (_, _, capacity) in zip(
+                    column.usage, self.problem.packing_rows, strict=True
+                )
+            )
+            if fits and column.key not in self.columns:
+                self.columns[column.key] = column
+                self._master.add(column)
+                new += 1
+        return new
+
+    def generate(
+        self, limit_ps: int | None, rounds: int, interrupted: Callable[[], bool]
+    ) -> int | None:
+        """Column generation; the least target that the columns' relaxation admits, or None.
+
+        With ``limit_ps`` only plans faster than it are of interest: columns are priced at the
+        limit until the relaxation reaches it, and None says that it did not.
+        """
+        self._seed()
+        guess = limit_ps or self._relaxation.target_ps or self._relaxation.bound_ps
+        stalled = 0
+        for turn in range(rounds):
+            if interrupted():
+                break
+            found = self._master.least_target(
+                self.target_ps or guess, stretch=self.target_ps is not None or limit_ps is None
+            )
+            if found is not None:
+                if self.target_ps is not None and found > self.target_ps * (1 - NEAR):
+                    stalled += 1
+                self.target_ps = found
+            at = found or guess
+            prices = self._master.solve(at) or self._relaxation.prices
+            if prices is None or stalled > len(DEPTHS):
+                break
+            if not self._ask(prices, at, DEPTHS[turn % len(DEPTHS)]):
+                stalled += 1
+        if limit_ps is not None and self.target_ps is not None and self.target_ps > limit_ps:
+            return None
+        return self.target_ps
+
+    def _seed(self) -> None:
+        """Columns of the relaxation's best pipelines."""
+        relaxation = self._relaxation
+        target, prices = relaxation.target_ps, relaxation.prices
+        if target is None or prices is None:
+            return
+        scored = [
+            (-reduced_value(m.column, prices, 1.0, target) / (m.column.rows * n), k, m)
+            for k, m in enumerate(relaxation.met.values())
+            if (n := m.column.micro_batches(target))
+        ]
+        used = [m for _, m in relaxation.used()]
+        for met in [*used, *(m for _, _, m in sorted(scored)[:SEEDS])]:
+            self.add(self.pricer(met.column.rows), met.pipeline, met.micro_batches)
+
+    def _worthwhile(self, prices: Prices, target_ps: int) -> list[int]:
+        """Micro-batch sizes with a column within a few per cent of its price."""
+        met = [m.column for m in self._relaxation.met.values()]
+        target = self._relaxation.target_ps or target_ps
+        known = self._relaxation.prices or prices
+        good = {
+            c.rows
+            for c in met
+            if (n := c.micro_batches(target))
+            and reduced_value(c, known, 1.0, target) > -ROWS_SLACK * c.rows * n
+        }
+        return sorted(good or set(self.problem.micro_batch_rows))
+
+    def _ask(self, prices: Prices, target_ps: int, slope: int) -> int:
+        """One round of column generation; how many columns are new."""
+        return sum(
+            self._query(
+                self.pricer(rows),
+                self.pricer(rows).space.option_prices(prices.packing),
+                target_ps,
+                prices.most + prices.least,
+                self._takts(rows, prices, target_ps),
+                slope,
+            )
+            for rows in self._worthwhile(prices, target_ps)
+        )
+
+    def _takts(self, rows: int, prices: Prices, target_ps: int) -> Floats:
+        """Takts over the useful range, and more of them near those of the best columns."""
+        target = target_ps / PS_PER_S
+        most = -(-self.problem.global_batch // rows)
+        points = self.pricer(rows).breakpoints()
+        points = points[(points > 0) & (points <= target)]
+        if len(points) == 0:
+            return np.zeros(0)
+        low = max(float(points[0]), target / (most + self.problem.max_stages))
+        takts = np.geomspace(low, float(points[-1]), GRID)
+        scored = sorted(
+            (
+                (reduced_value(c, prices, 1.0, target_ps) / (c.rows * n), c.period_ps)
+                for c in self.columns.values()
+                if c.rows == rows and (n := c.micro_batches(target_ps))
+            ),
+            reverse=True,
+        )
+        near = [p / PS_PER_S for score, p in scored[:4] if score > -0.02]
+        if near:
+            focus = np.geomspace(min(near) * 0.96, max(near) * 1.04, FOCUS)
+            takts = np.unique(np.concatenate([takts, near, focus]))
+        return takts
+
+    def _query(
+        self,
+        pricer: Pricer,
+        option_prices: Floats,
+        target_ps: int,
+        pipeline_price: float,
+        takts: Floats,
+        slope: int,
+    ) -> int:
+        """The best pipeline of every takt that is worth its price becomes a column."""
+        target, rows = target_ps / PS_PER_S, pricer.space.rows
+        most = -(-self.problem.global_batch // rows)
+        counts = np.clip(np.floor(0.7 * target / np.maximum(takts, 1e-12)), 1, most)
+        worth = rows * np.minimum(target / takts + 1, most) - pipeline_price
+        answer = pricer.solve(
+            option_prices,
+            takts,
+            rows / takts,
+            counts.astype(np.int64),
+            cutoffs=1.02 * worth,
+            slope=slope,
+        )
+        self.queries += len(takts)
+        new = 0
+        for takt, pipeline in zip(takts, answer.pipelines, strict=True):
+            if pipeline is not None:
+                count = min(most, max(1, int(target / takt) - len(pipeline) + 1))
+                new += self.add(pricer, pipeline, count)
+        return new
+
+    def dive(self, interrupted: Callable[[], bool]) -> None:
+        """Columns that fill up what rounding leaves: fix whole pipelines, price for the rest.
+
+        The relaxation mixes templates that together use every chip; whole numbers of them leave
+        chips and rows over that other templates must take.
+        """
+        if self.target_ps is None:
+            return
+        fixed: list[tuple[Column, int]] = []
+        free = [c for _, _, c in self.problem.packing_rows]
+        target = self.target_ps
+
+        def granted(at: int) -> int:
+            return sum(c.rows * c.micro_batches(at) * n for c, n in fixed)
+
+        for _ in range(DIVES):
+            low, high = (max(0, r - sum(n for _, n in fixed)) for r in self.setting.replicas)
+            if high == 0 or interrupted():
+                return
+            rest = replace(self.setting, replicas=(low, high))
+            master = RelaxedMaster(self.problem, rest, capacity=free, granted=granted)
+            usable = [
+                c
+                for c in self.columns.values()
+                if all(u <= f for u, f in zip(c.usage, free, strict=True))
+            ]
+            for column in usable:
+                master.add(column)
+            found = master.least_target(target)
+            prices = master.solve(found or target)
+            if prices is None:
+                return
+            target = found or target
+            known = len(self.columns)
+            self._ask(prices, target, DEPTHS[0])
+            fresh = list(self.columns.values())[known:]
+            for column in fresh:
+                if all(u <= f for u, f in zip(column.usage, free, strict=True)):
+                    master.add(column)
+                    usable.append(column)
+            found = master.least_target(target)
+            if found is None or master.solve(found) is None:
+                return
+            target = found
+            amounts = master.amounts()
+            chosen = [(c, int(z + 1e-6)) for c, z in zip(usable, amounts, strict=True) if z >= 1]
+            if not chosen:
+                at = max(range(len(usable)), key=lambda k: (round(amounts[k], 6), -k))
+                chosen = [(usable[at], 1)]
+            for column, count in chosen:
+                fixed.append((column, count))
+                free = [f - count * u for f, u in zip(free, column.usage, strict=True)]
+
+    def whole(
+        self, limit_ps: int | None, *, seed: int, work_limit: float, use_all: bool = False
+    ) -> list[Solution]:
+        """Ever better multisets over the known columns, better than the limit if given."""
+        if self.target_ps is None:
+            return []
+        columns = list(self.columns.values())
+        goal = self.problem.global_batch
+
+        def attempt(target: int) -> Solution | None:
+            counts = solve_integer(
+                self.problem,
+                self.setting,
+                columns,
+                target,
+                goal=goal,
+                work_limit=work_limit,
+                seed=seed,
+                use_all=use_all,
+            )
+            if counts is None:
+                return None
+            exact = least_target(columns, counts, goal, target)
+            pairs = [(c, z) for c, z in zip(columns, counts) if z]
+            return Solution(
+                self.setting, tuple(c for c, _ in pairs), tuple(z for _, z in pairs), exact, exact
+            )
+
+        low = self.target_ps
+        found: list[Solution] = []
+        for step in STEPS:
+            target = int(self.target_ps * (1 + step))
+            last = limit_ps is not None and target >= limit_ps
+            first = attempt(limit_ps - 1 if limit_ps is not None and last else target)
+            if first is not None:
+                found.append(first)
+                break
+            if last:
+                return []
+            low = target
+        for _ in range(HALVINGS if found else 0):
+            high = found[-1].target_ps
+            if high - low <= NEAR * high:
+                break
+            better = attempt((low + high) // 2)
+            if better is None:
+                low = (low + high) // 2
+            else:
+                found.append(better)
+        return found
+
+    def probe_uniform(self) -> None:
+        """Columns that R equal pipelines could use: prices tilted towards every class in turn.
+
+        The relaxation mixes templates; a single one that divides the fleet among R pipelines
+        lies near its prices but not always at them.
+        """
+        copies = self.setting.replicas[1]
+        prices = self._master.solve(self.target_ps) if self.target_ps is not None else None
+        if prices is None or self.target_ps is None:
+            return
+        target = self.target_ps / PS_PER_S
+        classes = [c for c, _, _ in self.problem.packing_rows]
+        for rows in self._worthwhile(prices, self.target_ps):
+            pricer = self.pricer(rows)
+            count = -(-self.problem.global_batch // (copies * rows))
+            takts = np.geomspace(target / (count + DEEPEST), target / count, TAKTS)
+            for tilted in sorted(set(classes)):
+                for factor in TILTS:
+                    tilt = np.array([factor if c == tilted else 1.0 for c in classes])
+                    option_prices = pricer.space.option_prices(prices.packing * tilt)
+                    answer = pricer.solve(option_prices, takts, rows / takts, count)
+                    self.queries += len(takts)
+                    for pipeline in answer.pipelines:
+                        if pipeline is not None:
+                            self.add(pricer, pipeline, count)
+
+    def equal(self, most: int) -> list[Solution]:
+        """Plans of equal pipelines, best first: their replicas meet stage by stage."""
+        found = []
+        low, high = self.setting.replicas
+        batch = self.problem.global_batch
+        for column in self.columns.values():
+            copies = min(
+                capacity // used
+                for used, (_, _, capacity) in zip(
+                    column.usage, self.problem.packing_rows, strict=True
+                )
+                if used
+            )
+            most_copies = min(copies, high, batch // column.rows)
+            even = next(
+                (r for r in range(most_copies, low - 1, -1) if batch % (r * column.rows) == 0),
+                0,
+            )
+            for copies in sorted({most_copies, even}):
+                if copies < max(low, 1):
+                    continue
+                count = -(-batch // (copies * column.rows))
+                if column.max_micro_batches is not None and count > column.max_micro_batches:
+                    continue
+                found.append((column.time_ps(count), column, copies))
+        found.sort(key=lambda f: (f[0], f[2], f[1].rows, f[1].stages))
+        return [
+            Solution(self.setting, (column,), (copies,), time, time)
+            for time, column, copies in found[:most]
+        ]

@@ -1,0 +1,175 @@
+"""Regions of the space: what the outer branch and bound splits, down to single settings.
+
+A region fixes an interval of replica counts and, where vendors share no collective, the order of
+the vendors along the pipelines with an interval for every cut between them. Inside a region that
+is not a single setting both ends of every interval are relaxed at once: replicas shard the
+optimizer as if they were most, a vendor may hold every layer that some cut would give it. Regions
+only ever split, so a bound of a region holds for all its parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import permutations
+
+import numpy as np
+from ortools.linear_solver import pywraplp  # type: ignore[attr-defined]
+
+from costmodels.units import PS_PER_S
+from planner.search.problem import Problem, Setting
+from planner.search.space import Floats
+
+NARROW = 1.12
+"""Replica counts closer than this share a setting: ZeRO's shards differ by little."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Region:
+    """``vendors`` in order along the pipelines, ``cuts`` between them; none: any chip anywhere."""
+
+    vendors: tuple[str, ...]
+    cuts: tuple[tuple[int, int], ...]
+    replicas: tuple[int, int]
+
+    @property
+    def same_cuts(self) -> bool:
+        """Whether all pipelines change vendor at known layers."""
+        return all(low == high for low, high in self.cuts)
+
+    @property
+    def single(self) -> bool:
+        """Whether nothing is left to split."""
+        return self.same_cuts and self.replicas[1] <= self.replicas[0] * NARROW
+
+    def setting(self, problem: Problem, classes: Sequence[int] | None = None) -> Setting:
+        """The relaxed setting of the region; classes outside ``classes`` stay idle."""
+        length = problem.tables.layers
+        windows, ranks = [], []
+        for c in problem.topology.classes:
+            window, rank = (0, length), 0
+            if self.vendors:
+                window = (0, 0)
+                if c.chip.vendor in self.vendors:
+                    rank = self.vendors.index(c.chip.vendor)
+                    first = self.cuts[rank - 1][0] if rank else 0
+                    end = self.cuts[rank][1] if rank < len(self.cuts) else length
+                    window = (first, end)
+            if classes is not None and c.index not in classes:
+                window = (0, 0)
+            windows.append(window)
+            ranks.append(rank)
+        return Setting(self.replicas, tuple(windows), tuple(ranks) if len(set(ranks)) > 1 else ())
+
+    def parts(self, pipelines: float, cuts: Sequence[float]) -> tuple[Region, ...]:
+        """Two halves, around the replicas and cuts that the relaxation's optimum has."""
+        widest = max(range(len(self.cuts)), key=lambda k: _width(self.cuts[k]), default=None)
+        low, high = self.replicas
+        octaves = np.log2(high / low) if high > low else 0.0
+        if widest is not None and _width(self.cuts[widest]) > 0:
+            a, b = self.cuts[widest]
+            if np.log2(b - a + 1) >= octaves:
+                middle = min(max(round(cuts[widest]), a), b - 1)
+                return tuple(
+                    replace(self, cuts=(*self.cuts[:widest], part, *self.cuts[widest + 1 :]))
+                    for part in ((a, middle), (middle + 1, b))
+                )
+        middle = int(pipelines + 1e-6)
+        if abs(pipelines - round(pipelines)) < 1e-6 and middle <= low * NARROW:
+            middle = int(low * 1.25)  # nothing fractional to cut off: the shards are too optimistic
+        middle = min(max(middle, low), high - 1)
+        return (replace(self, replicas=(low, middle)), replace(self, replicas=(middle + 1, high)))
+
+
+def _width(interval: tuple[int, int]) -> int:
+    return interval[1] - interval[0]
+
+
+def roots(problem: Problem, classes: Sequence[int] | None = None) -> list[Region]:
+    """Regions that together hold the declared space.
+
+    Without cross-vendor collectives no layer has replicas on two vendors, so all pipelines change
+    vendor at the same cuts. Each vendor holds one run of consecutive layers (declared); vendors
+    may be left out.
+    """
+    length = problem.tables.layers
+    every = (1, most_replicas(problem))
+    members = [c for c in problem.topology.classes if classes is None or c.index in classes]
+    vendors = sorted({c.chip.vendor for c in members})
+    if problem.topology.cross_vendor_collectives != "none" or len(vendors) <= 1:
+        return [Region((), (), every)]
+    found = []
+    for count in range(1, min(len(vendors), length) + 1):
+        for order in permutations(vendors, count):
+            cuts = tuple((k, length - count + k) for k in range(1, count))
+            found.append(Region(order, cuts, every))
+    return found
+
+
+def most_replicas(problem: Problem) -> int:
+    """More pipelines than this would leave one without a chip or without a row."""
+    chips = sum(capacity for _, tp, capacity in problem.packing_rows if tp == 1)
+    return max(1, min(chips, problem.global_batch))
+
+
+def chip_seconds(problem: Problem) -> Floats:
+    """``[class, layer]``: least chip-seconds per row of a layer on a class; inf if not runnable."""
+    out = np.full((len(problem.topology.classes), problem.tables.layers), np.inf)
+    for table in problem.tables.tables:
+        o = table.option
+        backward = table.backward_ps[list(problem.policies)].min(axis=0)
+        each = (table.forward_ps + backward) * (o.tp / o.rows / PS_PER_S)
+        out[o.class_index] = np.minimum(out[o.class_index], each)
+    return out
+
+
+def fluid_bound_s(problem: Problem, setting: Setting) -> float:
+    """Work over capacity: an immediate lower bound on the step time of a setting.
+
+    The least time in which the fleet could do every layer of the whole batch if work divided
+    perfectly: a transport problem, solved as a small linear program; the bound is evaluated from
+    its dual prices of a chip-second, so that no tolerance of the solver weakens it. Infinite where
+    no class of the setting may run some layer.
+    """
+    work = chip_seconds(problem)
+    for c, (first, end) in enumerate(setting.windows):
+        work[c, :first] = work[c, end:] = np.inf
+    chips = np.array(
+        [
+            (c.count if problem.islands is None else problem.islands[c.index]) * c.size
+            for c in problem.topology.classes
+        ],
+        dtype=np.float64,
+    )
+    work[chips == 0] = np.inf
+    if np.isinf(work.min(axis=0)).any():
+        return float("inf")
+    # in units of the longest work, so that the solver's tolerances mean something
+    unit = float(work[np.isfinite(work)].max())
+    if unit <= 0:
+        return 0.0
+    kinds, counts = np.unique(work / unit, axis=1, return_counts=True)
+    solver = pywraplp.Solver.CreateSolver("GLOP")
+    prices = [solver.NumVar(0.0, solver.infinity(), "") for _ in chips]
+    least = [solver.NumVar(0.0, solver.infinity(), "") for _ in counts]
+    budget = solver.Constraint(-solver.infinity(), 1.0)
+    for price, count in zip(prices, chips, strict=True):
+        budget.SetCoefficient(price, float(count / chips.sum()))
+    for k, column in enumerate(kinds.T):
+        for member in np.flatnonzero(np.isfinite(column)):
+            row = solver.Constraint(-solver.infinity(), 0.0)
+            row.SetCoefficient(least[k], 1.0)
+            row.SetCoefficient(prices[int(member)], -float(column[member]))
+    objective = solver.Objective()
+    for value, count in zip(least, counts, strict=True):
+        objective.SetCoefficient(value, float(count))
+    objective.SetMaximization()
+    solver.Solve()
+    found = np.maximum(np.array([p.SolutionValue() for p in prices]), 0.0)
+    worth = float(found @ chips)
+    if worth <= 0:
+        return 0.0
+    paid = np.where(
+        np.isfinite(kinds), found[:, None] * np.where(np.isfinite(kinds), kinds, 0), np.inf
+    )
+    return float((paid.min(axis=0) * counts).sum()) * unit * problem.global_batch / worth

@@ -1,0 +1,223 @@
+"""The relaxation of ``pipelines`` where all inner layers and cuts are alike, many times faster.
+
+There a stage of n inner layers under option o and recomputation p takes c·n with c = c[p, o], and
+n may be anything up to k, the least of what the takt and the memory allow. The cheapest stage
+that ends at layer i is, up to constants, the least of ``cost[j] - λ·c·j`` over the window
+i - k ≤ j < i: two look-ups in a table of minima over powers of two. So a pass walks over the
+layers, and all queries, options and policies advance together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.costing import Ints
+from planner.search.space import Floats, StageSpace
+
+SLACK = 1 + 1e-12
+
+
+class Items:
+    """Seconds per layer and length limits of every (policy, option) of a uniform space."""
+
+    def __init__(self, space: StageSpace) -> None:
+        middle, depth = space.time[0][:, :, :, 0], space.depth[0][:, :, :, 0]
+        kept = _distinct(middle, depth)
+        self.space = space
+        self.layers = space.layers
+        self.seconds: Floats = middle[kept, 0] if middle.shape[1] else middle[kept].sum(axis=1)
+        self._depth = depth[kept]
+        self._most: dict[int, Ints] = {}
+        self._scratch: Floats = np.empty(0)
+
+    def scratch(self, size: int) -> Floats:
+        """A buffer that passes reuse, at least so large."""
+        if len(self._scratch) < size:
+            self._scratch = np.empty(size)
+        return self._scratch
+
+    def most(self, depth: int) -> Ints:
+        """``[policy, option]``: most inner layers that fit with ``depth`` in flight."""
+        if depth not in self._most:
+            self._most[depth] = (self._depth >= depth).sum(axis=1)
+        return self._most[depth]
+
+    def lengths(self, depths: Ints, takts: Floats) -> Ints:
+        """``[policy, option, query]``: most inner layers within memory and takt."""
+        with np.errstate(divide="ignore"):
+            by_takt = np.floor(takts * SLACK / self.seconds[:, :, None])
+        kinds, of = np.unique(depths, return_inverse=True)
+        by_memory = np.stack([self.most(int(d)) for d in kinds], axis=-1)[:, :, of]
+        out: Ints = np.minimum(by_memory, np.minimum(by_takt, self.layers)).astype(np.int64)
+        return out
+
+
+def _distinct(middle: Floats, depth: Ints) -> list[int]:
+    """Policies that differ from every earlier one in time or memory."""
+    kept: list[int] = []
+    for p in range(len(middle)):
+        if not any(
+            np.array_equal(middle[p], middle[q]) and np.array_equal(depth[p], depth[q])
+            for q in kept
+        ):
+            kept.append(p)
+    return kept
+
+
+class _Minima:
+    """Running minima over windows of the last values pushed, for cells with own window lengths.
+
+    ``push`` appends one value per cell; ``least`` is the minimum over each cell's last ``length``
+    values, or over all of them where there are fewer (infinite for length 0). Level t of the table
+    holds minima of the last 2^t values.
+    """
+
+    def __init__(self, buffer: Floats, cells: int, steps: int, longest: int) -> None:
+        self.levels = max(1, int(longest).bit_length())
+        self.cells = cells
+        self.at = -1
+        self.row = steps * cells
+        self.flat = buffer[: self.levels * self.row]
+        self.table = self.flat.reshape(self.levels, steps, cells)
+        self.each = np.arange(cells)
+
+    @staticmethod
+    def room(cells: int, steps: int, longest: int) -> int:
+        """Entries of the buffer that such a table needs."""
+        return max(1, int(longest).bit_length()) * steps * cells
+
+    def push(self, values: Floats) -> None:
+        """Append one value per cell."""
+        self.at += 1
+        self.table[0, self.at] = values
+        for level in range(1, self.levels):
+            earlier = self.at - (1 << (level - 1))
+            if earlier < 0:
+                self.table[level, self.at] = self.table[level - 1, self.at]
+            else:
+                np.minimum(
+                    self.table[level - 1, self.at],
+                    self.table[level - 1, earlier],
+                    out=self.table[level, self.at],
+                )
+
+    def bases(self, length: Ints) -> tuple[Ints, Ints, Ints, NDArray[np.bool_]]:
+        """What :meth:`least` needs of window lengths, before the current step is known."""
+        level = _LOG2[np.maximum(length, 1)]
+        start = level * self.row + self.each
+        back = (length - (1 << level)) * self.cells
+        first = ((1 << level) - 1) * self.cells
+        return start, back, first, length < 1
+
+    def least(self, bases: tuple[Ints, Ints, Ints, NDArray[np.bool_]]) -> Floats:
+        """Minimum per cell over its window."""
+        start, back, first, empty = bases
+        now = self.at * self.cells
+        # the older half never begins before the first value, and never after the newer one
+        older = np.minimum(np.maximum(now - back, first), now)
+        out: Floats = np.minimum(self.flat.take(start + now), self.flat.take(start + older))
+        out[empty] = np.inf
+        return out
+
+
+_LOG2 = np.array([0, *(n.bit_length() - 1 for n in range(1, 4097))])
+
+
+class Before:
+    """Least cost of the layers before every stage, whatever its position: a relaxation.
+
+    A stage that ends at layer i has at least so many stages behind it as are needed to hold the
+    layers from i on, each as long as the longest at its depth; one more are in flight.
+    """
+
+    def __init__(
+        self, items: Items, prices: Floats, takts: Floats, weights: Floats, caps: Ints
+    ) -> None:
+        self.items, self.space = items, items.space
+        self.prices, self.takts, self.weights, self.caps = prices, takts, weights, caps
+
+    def run(self) -> Floats:
+        """The relaxed answer per query."""
+        space, length = self.space, self.space.layers
+        options, queries = len(self.prices), len(self.takts)
+        depth = np.minimum(1 + self._behind(), self.caps[:, None])
+        kinds, of = np.unique(depth, return_inverse=True)
+        of = of.reshape(depth.shape)
+        shape = (len(self.items.seconds), options, queries)
+        lengths = np.stack([self.items.lengths(np.full(queries, d), self.takts) for d in kinds])
+        size = (int(np.prod(shape)), length, int(lengths.max(initial=1)))
+        minima = _Minima(self.items.scratch(_Minima.room(*size)), *size)
+        tolls = _Tolls(space, self.takts, self.weights)
+        per_layer = self.weights * self.items.seconds[:, :, None]
+        price = self.prices[None, :, None]
+        heads = np.stack([space.times(int(d)).head for d in kinds])
+        heads = heads[of, :, np.arange(length + 1)[None, :]].transpose(1, 2, 0)  # [end, option, q]
+        first = self._toll(heads) + price + self.weights * space.finish.T[:, :, None]
+        first[~space.ends.T] = np.inf
+        last = self._toll(space.times(1).tail.T[:, :, None]) + price
+        closed = not space.starts.all()
+        changes = np.flatnonzero((of[:, 1:] != of[:, :-1]).any(axis=0)) + 1
+        changed = set(changes.tolist()) | {1}
+        bases = None
+        least: Floats = first[length].min(axis=0)
+        for i in range(1, length):
+            if i in changed:
+                window = np.take_along_axis(lengths, of[None, None, None, :, i], axis=0)[0]
+                bases = minima.bases(window.reshape(-1))
+            came = first[i]
+            if i > 1 and bases is not None:
+                inner = (minima.least(bases).reshape(shape) + per_layer * i).min(axis=0)
+                inner += price[0]
+                if closed:
+                    inner[~space.ends[:, i]] = np.inf
+                came = np.minimum(came, inner)
+            # the hop to the next stage's option
+            cost = (came[:, None] + tolls(i)).min(axis=0)
+            np.minimum(least, (cost + last[i]).min(axis=0), out=least)
+            if closed:
+                cost[~space.starts[:, i]] = np.inf
+            minima.push((cost - per_layer * i).reshape(-1))
+        return least
+
+    def _toll(self, seconds: Floats) -> Floats:
+        """λ·time ``[..., query]``, infinite beyond the takt."""
+        legal = seconds <= self.takts * SLACK
+        return np.where(legal, self.weights * np.where(legal, seconds, 0.0), np.inf)
+
+    def _behind(self) -> Ints:
+        """``[query, i]``: least number of stages that the layers from i on need."""
+        length = self.space.layers
+        left = length - np.arange(length + 1)
+        covered = np.zeros(len(self.takts), dtype=np.int64)
+        out = np.zeros((len(self.takts), length + 1), dtype=np.int64)
+        tail = self.space.times(1).tail
+        for stages in range(1, length + 1):
+            out += left[None, :] > covered[:, None]
+            if (covered >= length).all():
+                break
+            if stages == 1:
+                fits = (tail[:, :, None] <= self.takts * SLACK).any(axis=0)
+                most = np.where(fits, left[:length, None], 0).max(axis=0)
+            else:
+                depths = np.minimum(stages, self.caps)
+                most = self.items.lengths(depths, self.takts).max(axis=(0, 1), initial=0)
+            covered = covered + np.maximum(most, 1)
+        return out
+
+
+class _Tolls:
+    """λ-weighted hops ``[from, to, query]`` by cut; cuts with equal hops share one array."""
+
+    def __init__(self, space: StageSpace, takts: Floats, weights: Floats) -> None:
+        self.space, self.takts, self.weights = space, takts, weights
+        self.known: dict[int, Floats] = {}
+
+    def __call__(self, cut: int) -> Floats:
+        kind = int(self.space.cut_kind[cut])
+        if kind not in self.known:
+            hop = self.space.hop[:, :, cut, None]
+            legal = hop <= self.takts
+            toll = np.where(legal, 2.0 * self.weights * np.where(legal, hop, 0.0), np.inf)
+            self.known[kind] = toll
+        return self.known[kind]
