@@ -74,12 +74,20 @@ class Links:
         return max(1, min(ranks, self.island // stride))
 
 
-def group_s(kind: Kind, bytes_: float, ranks: int, links: Links, stride: int = 1) -> float:
+def hosts_reached(hosts: float, copies: int) -> float:
+    """How many other hosts the ``copies`` of a token reach, expected: they fall evenly on all."""
+    return (hosts - 1) * (1 - (1 - 1 / hosts) ** copies)
+
+
+def group_s(
+    kind: Kind, bytes_: float, ranks: int, links: Links, stride: int = 1, copies: int = 1
+) -> float:
     """Seconds of a collective among chips that are ``stride`` apart in the order of the chips.
 
     Inside one fabric as above. Across fabrics a ring passes every fabric's way out once in each
     direction and the chips of the group that it holds share it: the slower of the two tiers
-    counts. All-to-all sends each chip's own part over its own share of the way out.
+    counts. All-to-all sends each chip's own part over its own share of the way out; where that is
+    ``copies`` of every token, one of them goes to each fabric that is reached and is copied there.
     ValueError if the group needs a way out and there is none.
     """
     inside = links.inside(ranks, stride)
@@ -90,7 +98,7 @@ def group_s(kind: Kind, bytes_: float, ranks: int, links: Links, stride: int = 1
     latency = _steps(-(-ranks // inside)) * links.latency_s
     if kind == "all_to_all":
         near = (inside - 1) / ranks * bytes_ / links.fabric.group_bandwidth(max(inside, 2))
-        far = (ranks - inside) / ranks * bytes_ / links.port
+        far = hosts_reached(ranks / inside, copies) / copies * bytes_ / links.port
         return LAUNCH_S + links.latency_s + max(near, far)
     twice = 2 if kind == "all_reduce" else 1
     hosts = ranks / inside

@@ -107,8 +107,21 @@ def step_range(
     return step_s * math.exp(low), step_s * math.exp(high)
 
 
-def confidence_document(runs: Sequence[Seen]) -> dict[str, object]:
-    """The content of ``confidence.json`` from runs that were predicted without their family."""
+def peak_range(peak_bytes: int) -> tuple[int, int]:
+    """What runs of such a predicted peak took, in bytes: four of five lie between.
+
+    Of runtimes that hold no copies beside weights, gradients and optimizer. What a process takes
+    from the device: context, library buffers and what the allocator keeps are in it.
+    """
+    spread = _shipped()["memory"]
+    return round(peak_bytes * math.exp(spread.low)), round(peak_bytes * math.exp(spread.high))
+
+
+def confidence_document(runs: Sequence[Seen], memory: Sequence[float] = ()) -> dict[str, object]:
+    """The content of ``confidence.json`` from runs that were predicted without their family.
+
+    ``memory``: log of measured over predicted peak of runs whose runtime nobody was told of.
+    """
     groups: dict[str, list[Seen]] = {}
     for run in runs:
         kind = precision_class(run.recipe)
@@ -124,10 +137,12 @@ def confidence_document(runs: Sequence[Seen]) -> dict[str, object]:
         ):
             groups.setdefault(key, []).append(run)
     entries = {key: _entry(found) for key, found in sorted(groups.items()) if _enough(key, found)}
+    entries["memory"] = _interval(memory, families=0)
     measured = sorted({f"measured|{run.chip.silicon}" for run in runs})
     about = (
         "Log of measured over predicted step time, 10th and 90th percentile, of runs that were "
-        "predicted without any row of their own family. Written by `planner calibrate --refit`."
+        "predicted without any row of their own family; memory: of peaks that were predicted "
+        "without knowledge of the runtime. Written by `planner calibrate --refit`."
     )
     return {"about": about, "spreads": entries, "measured": measured}
 
@@ -138,13 +153,17 @@ def _enough(key: str, found: Sequence[Seen]) -> bool:
 
 
 def _entry(found: Sequence[Seen]) -> dict[str, object]:
-    ordered = sorted(-run.error for run in found)
-    low, high = _quantile(ordered, 0.1), _quantile(ordered, 0.9)
+    return _interval([-run.error for run in found], len({run.family for run in found}))
+
+
+def _interval(logs: Sequence[float], families: int) -> dict[str, object]:
+    ordered = sorted(logs)
+    low, high = (_quantile(ordered, q) if ordered else 0.0 for q in (0.1, 0.9))
     return {
         "low": round(min(low, -LEAST_SPREAD), 4),
         "high": round(max(high, LEAST_SPREAD), 4),
-        "rows": len(found),
-        "families": len({run.family for run in found}),
+        "rows": len(logs),
+        "families": families,
     }
 
 

@@ -98,11 +98,15 @@ class Streamed:
 
 @dataclass(frozen=True, slots=True)
 class Collective:
-    """One collective of a layer; ``bytes`` is the whole tensor (all-to-all: of one device)."""
+    """One collective of a layer; ``bytes`` is the whole tensor (all-to-all: of one device).
+
+    An all-to-all sends ``copies`` of every token.
+    """
 
     kind: CollectiveKind
     bytes: int
     group: Group = "tp"
+    copies: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +385,7 @@ def _collectives(
     routed = anatomy(shape).routed if shape.kind == "block" else 0
     if routed and split.ep > 1:
         sent = expert_tokens(tokens, split) * routed * shape.hidden * size
-        there_and_back = (Collective("all_to_all", sent, "ep"),) * 2
+        there_and_back = (Collective("all_to_all", sent, "ep", routed),) * 2
         forward += there_and_back
         backward += there_and_back
     return forward, backward

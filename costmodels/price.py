@@ -47,6 +47,7 @@ class LayerConfig:
     neither the softmax of unfused attention nor the elementwise kernels are fused. ``slow_host``:
     kernels are issued one by one by a runtime that takes long over each. The weight gradient of
     every micro-batch is added to an accumulator of ``gradient_bytes`` per parameter.
+    ``once_per_host``: a token crosses to a fabric once, however many of its experts lie there.
     ``training`` says what of the layer has gradients.
     """
 
@@ -68,6 +69,7 @@ class LayerConfig:
     fused_softmax: bool = True
     slow_host: bool = False
     gradient_bytes: int = 2
+    once_per_host: bool = False
 
     @property
     def division(self) -> Division:
@@ -301,6 +303,7 @@ def _exposed_s(
         else:
             # Experts go over the devices that would otherwise be replicas, tensor parallel first.
             stride = config.division.expert_slices
-            expert += group_s(k.kind, k.bytes, config.ep, links, stride)
+            copies = k.copies if config.once_per_host else 1
+            expert += group_s(k.kind, k.bytes, config.ep, links, stride, copies)
     hidden = max(c.context_exposed * context, context - core)
     return c.tensor_exposed * tensor, hidden, c.expert_exposed * expert

@@ -65,6 +65,7 @@ class Run:
     early_stop: bool = False
     fused_softmax: bool = True
     slow_host: bool = False
+    once_per_host: bool = False
     schedule: ScheduleName = "1f1b"
     imbalance: float = 1.0
     derate: float = 1.0
@@ -116,6 +117,7 @@ class Run:
             early_stop=self.early_stop,
             fused_softmax=self.fused_softmax,
             slow_host=self.slow_host,
+            once_per_host=self.once_per_host,
             gradient_bytes=self.state.gradient,
         )
 

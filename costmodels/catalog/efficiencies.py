@@ -141,7 +141,11 @@ class Efficiencies:
         return math.exp(sum(known) / len(known)) if known else 1.0
 
     def software_pace(self, chip: Chip, setting: Setting) -> float:
-        """Factor of a software generation on a step; 1 where nothing is known of it."""
+        """Factor of a software generation on a step.
+
+        Where the generation did not run on the silicon, its mean on others; where nobody knows
+        it, the mean of the generations that did run on the silicon.
+        """
         own = self.pace.get((chip.silicon, setting.recipe, setting.software))
         if own is not None:
             return own.value
@@ -150,7 +154,7 @@ class Efficiencies:
             for (_, recipe, software), f in sorted(self.pace.items())
             if software == setting.software and _same(recipe, setting.recipe)
         ]
-        return sum(near) / len(near) if near else 1.0
+        return sum(near) / len(near) if near else self.mean_pace(chip, setting.recipe)
 
 
 def wide_precision(chip: Chip) -> str:

@@ -119,7 +119,7 @@ def _document(found: Calibrated, paths: list[str]) -> dict[str, Any]:
         "abs_pct_error": {
             "before": asdict(found.before),
             "after": asdict(found.after),
-            "held_out": {h.by: asdict(h.summary) for h in found.held_out},
+            "held_out": {h.name: asdict(h.summary) for h in found.held_out},
         },
         "chips": chip_records(found),
         "efficiencies": to_json(found.fit.calibration.efficiencies),
@@ -137,7 +137,7 @@ def _write_refit(found: Calibrated, folder: Path) -> None:
     from costmodels.constants import judged_constants
     from costmodels.provenance import constants_document, efficiencies_document
 
-    unseen = next((h.errors for h in found.held_out if h.by == "family"), ())
+    unseen = next((h.errors for h in found.held_out if h.by == "family" and not h.software), ())
     runs = [
         Seen(
             chip=row.run.chip,
@@ -149,7 +149,7 @@ def _write_refit(found: Calibrated, folder: Path) -> None:
         for row, error in zip(found.rows, unseen, strict=True)
     ]
     documents = {
-        "confidence.json": confidence_document(runs),
+        "confidence.json": confidence_document(runs, found.memory),
         "constants.json": constants_document(found.fit, judged_constants()),
         "efficiencies.json": efficiencies_document(found.fit),
     }

@@ -38,7 +38,7 @@ def _errors(found: Calibrated) -> RenderableType:
     table.add_row("before", *figures(found.before))
     table.add_row("after, the same rows", *figures(found.after))
     for held in found.held_out:
-        table.add_row(f"after, left out by {held.by}", *figures(held.summary))
+        table.add_row(f"after, left out by {held.name}", *figures(held.summary))
     return table
 
 

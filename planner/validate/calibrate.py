@@ -13,11 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from costmodels.calibration import Fit, Measured, constant_names, fit
+from costmodels.calibration import Fit, constant_names, fit
 from costmodels.catalog.efficiencies import SECTIONS, Efficiencies, Fitted, Key
 from costmodels.constants import judged_constants
 from costmodels.fitted import Calibration, shipped_calibration
+from costmodels.footprint import run_footprint
 from costmodels.step import price_step
+from costmodels.units import GIB
+from costmodels.unknowns import Measured
 from planner.errors import InputError, Problem
 from planner.validate.predict import Prediction, setting_of
 from planner.validate.score import ErrorSummary, summarise
@@ -43,19 +46,30 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Errors of rows that were predicted without all rows of their ``by``; log, in row order."""
+    """Errors of rows that were predicted without all rows of their ``by``; log, in row order.
+
+    ``software``: generations of software were told apart.
+    """
 
     by: str
+    software: bool
     summary: ErrorSummary
     errors: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        """As a report names it."""
+        return self.by if self.software else f"{self.by}, software unknown"
 
 
 @dataclass(frozen=True)
 class Calibrated:
     """A fit, the error of its rows before and after, and on rows that it had not seen.
 
-    ``held_out`` predicts rows from the others, leaving out all of one kind at a time; empty where
-    there are too few. The constants of the formulas are those of the fit to all rows.
+    ``memory`` are logs of measured over predicted peaks, of a refit.
+
+    ``held_out`` predicts rows from the others, leaving out all of one kind at a time, whatever the
+    fit may move being fitted anew; empty where there are too few.
     """
 
     fit: Fit
@@ -64,6 +78,7 @@ class Calibrated:
     after: ErrorSummary
     held_out: tuple[HeldOut, ...]
     changes: tuple[Change, ...]
+    memory: tuple[float, ...] = ()
 
 
 def measured_rows(predictions: Sequence[Prediction]) -> tuple[tuple[Measured, str], ...]:
@@ -105,24 +120,39 @@ def calibrate_rows(
     )
     before = shipped_calibration()
     models = [f"{row.family} {model}" if refit else model for row, model in named]
-    folds = {"model": _folds(models)}
+    folds = {"model" if len(set(models)) > 1 else "fifths of the rows": _folds(models)}
     if refit:
         folds["family"] = _folds([row.family for row in rows])
-    base = Calibration(found.calibration.constants) if refit else start
     return Calibrated(
         fit=found,
         rows=rows,
         before=_summary(_errors(rows, before)),
         after=_summary(_errors(rows, found.calibration)),
         held_out=tuple(
-            _held_out(
-                rows, by if len(set(models)) > 1 else "fifths of the rows", parts, base, refit
-            )
+            _held_out(found, rows, by, parts, software=software)
             for by, parts in folds.items()
             if parts
+            for software in ((True, False) if refit else (False,))
         ),
         changes=tuple(_changes(before.efficiencies, found.calibration.efficiencies)),
+        memory=unknown_runtime_memory(predictions) if refit else (),
     )
+
+
+def unknown_runtime_memory(predictions: Sequence[Prediction]) -> tuple[float, ...]:
+    """Log of measured over predicted peak, the runtime's own workspace not being known.
+
+    Rows of runtimes that hold copies beside weights, gradients and optimizer are left out: a plan
+    states what is held.
+    """
+    found = []
+    for p in predictions:
+        if p.case is None or p.memory_error is None or p.target is None or p.case.stack.held_bytes:
+            continue
+        run = p.case.run
+        peak = run_footprint(run, price_step(run, exact=False).stages).worst.peak
+        found.append(math.log((p.target.peak_gib or 0.0) * GIB / peak))
+    return tuple(found)
 
 
 def _start(rows: Sequence[Measured]) -> Calibration:
@@ -145,26 +175,21 @@ def _folds(models: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _held_out(
+    found: Fit,
     rows: Sequence[Measured],
     by: str,
     folds: Mapping[str, Sequence[int]],
-    start: Calibration,
-    refit: bool,
+    *,
+    software: bool,
 ) -> HeldOut:
-    """Predict every fold from the rows outside of it; rows of other vendors say nothing of it."""
+    """Predict every fold from the rows outside of it."""
     errors = [0.0] * len(rows)
     for left in folds.values():
-        out = set(left)
-        vendors = {rows[i].run.chip.vendor for i in left}
-        kept = [r for i, r in enumerate(rows) if i not in out and r.run.chip.vendor in vendors]
-        calibration = start
-        if kept:
-            sections = SECTIONS if refit else OWN
-            found = fit(kept, start, software=refit, sections=sections, steps=3)
-            calibration = found.calibration
-        for i, error in zip(left, _errors([rows[i] for i in left], calibration)):
+        calibration = found.tangent.without(frozenset(left), software=software)
+        told = _errors([rows[i] for i in left], calibration, software=software)
+        for i, error in zip(left, told, strict=True):
             errors[i] = error
-    return HeldOut(by, _summary(errors), tuple(errors))
+    return HeldOut(by, software, _summary(errors), tuple(errors))
 
 
 def _thinned(named: Sequence[tuple[Measured, str]]) -> tuple[tuple[Measured, str], ...]:
@@ -180,10 +205,12 @@ def _thinned(named: Sequence[tuple[Measured, str]]) -> tuple[tuple[Measured, str
     return tuple(kept)
 
 
-def _errors(rows: Sequence[Measured], calibration: Calibration) -> list[float]:
+def _errors(
+    rows: Sequence[Measured], calibration: Calibration, *, software: bool = True
+) -> list[float]:
     found = []
     for row in rows:
-        run = calibration.run(row.run, row.setting)
+        run = calibration.run(row.run, row.setting, pace=software)
         found.append(math.log(price_step(run, calibration.constants).step_s / row.seconds))
     return found
 

@@ -44,16 +44,22 @@ _DEFAULT_VOCABULARY = 32000
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A model and the rules that filled in what its row leaves open."""
+    """A model and the rules that filled in what its row leaves open.
+
+    ``fused``: its elementwise kernels have fused forms. Clamped activations and biases of experts
+    have not, in any runtime of the table.
+    """
 
     graph: ModelGraph
     notes: tuple[str, ...]
+    fused: bool = True
 
 
 def build_model(row: Row) -> Built:
     """The layers of a row's model. Raises Unstated where they cannot be known."""
     name = row["model"]
     low = name.lower()
+    oss = "gpt oss" in low or "gpt-oss" in low
     known = next((PUBLIC[key] for key in PUBLIC if key == low), {})
     notes: list[str] = []
 
@@ -84,13 +90,14 @@ def build_model(row: Row) -> Built:
         attention = _attention(row, low, hidden, heads, notes)
         body = _mlp(row, low, hidden, dense, expert, gated, notes)
         bodies = [attention + body] * layers
-        if ("gpt oss" in low or "gpt-oss" in low) and attention.attention is not None:
+        if oss and attention.attention is not None:
             notes.append(f"every second block attends over a window of {OSS_WINDOW} tokens")
             core = replace(attention.attention, window=OSS_WINDOW)
             near = replace(attention, attention=core) + body
+            notes.append("activations of experts not fused: clamped, with biases")
             bodies = [near if i % 2 == 0 else bodies[0] for i in range(layers)]
-    tied = any(w in low for w in _TIED) and "gpt oss" not in low and "gpt-oss" not in low
-    return Built(_graph(name, hidden, vocab, bodies, tied), tuple(notes))
+    tied = any(w in low for w in _TIED) and not oss
+    return Built(_graph(name, hidden, vocab, bodies, tied), tuple(notes), fused=not oss)
 
 
 def _layers(row: Row, hidden: int, vocab: int, notes: list[str]) -> int | None:

@@ -39,6 +39,8 @@ class Stack:
     """Share of the activations that "selective" recomputation keeps."""
     attention: str = "fa2"
     """Generation of the fused attention kernel: fa2, or te (cuDNN and FlashAttention 3)."""
+    once_per_host: bool = False
+    """Whether a token crosses to a host once, however many of its experts lie there (DeepEP)."""
     slow_host: bool = False
     """Whether the runtime issues every kernel from Python, one by one."""
     fused_softmax: bool = True
@@ -52,6 +54,7 @@ STACKS = (
         "megatron-bridge-25.09",
         r"container 25\.0?9",
         balanced=True,
+        once_per_host=True,
         attention="te",
         shards_optimizer=True,
     ),
@@ -59,6 +62,7 @@ STACKS = (
         "megatron-bridge-25.11",
         r"container 25\.1[0-2]",
         balanced=True,
+        once_per_host=True,
         attention="te",
         shards_optimizer=True,
     ),
@@ -66,6 +70,7 @@ STACKS = (
         "megatron-bridge-26.02",
         r"container 26\.0?[1-3]\b",
         balanced=True,
+        once_per_host=True,
         attention="te",
         shards_optimizer=True,
     ),
@@ -73,6 +78,7 @@ STACKS = (
         "megatron-bridge-26.04",
         r"container 26\.0?[45]\b",
         balanced=True,
+        once_per_host=True,
         attention="te",
         shards_optimizer=True,
     ),
@@ -80,6 +86,7 @@ STACKS = (
         "megatron-bridge-26.06",
         r"container 26\.(0?[6-9]|1[0-2])\b",
         balanced=True,
+        once_per_host=True,
         attention="te",
         shards_optimizer=True,
     ),

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from blocks import LLAMA_8B, chip, embedding, fabric, vocabulary_head
 
-from costmodels.calibration import Measured, constant_names, fit
+from costmodels.calibration import constant_names, fit
 from costmodels.catalog.efficiencies import Efficiencies, Fitted, Setting
 from costmodels.collectives import Links
 from costmodels.constants import NAMES, constants_data, judged_constants, shipped_constants
@@ -14,6 +14,7 @@ from costmodels.fitted import Calibration
 from costmodels.memory import adam_state
 from costmodels.provenance import MEANINGS, constants_document, efficiencies_document
 from costmodels.step import Run, price_step
+from costmodels.unknowns import Measured
 
 LAYERS = (embedding(4096, 32000), *[LLAMA_8B] * 4, vocabulary_head(4096, 32000))
 START = Calibration(shipped_constants())
@@ -117,6 +118,24 @@ def test_a_constant_is_fitted_with_what_determines_it():
     assert found.constants["stream"].low < found.constants["stream"].high
     assert found.constants["stream"].rows == 24
     assert found.leverage["stream"]
+
+
+def test_leaving_rows_out_is_fitting_the_others():
+    rows = measured(truth(share=0.8), 12) + measured(truth(share=0.6), 12)
+    left = frozenset(range(12, 24))
+    apart = fit(rows, START, software=False).tangent.without(left)
+    alone = fit(rows[:12], START, software=False).calibration
+    assert share(apart) == pytest.approx(share(alone), rel=0.01)
+
+
+def test_what_only_rows_left_out_told_is_not_known():
+    other = [replace(r, setting=replace(SETTING, software="new")) for r in measured(START, 4)]
+    found = fit([*measured(START, 8), *other], START)
+    apart = found.tangent.without(frozenset(range(8, 12))).efficiencies
+    assert ("a100-sxm", "16", "stack") in apart.pace
+    assert ("a100-sxm", "16", "new") not in apart.pace
+    none = found.tangent.without(frozenset(), software=False)
+    assert none.efficiencies.pace == {}
 
 
 def test_nothing_to_fit_is_an_error():

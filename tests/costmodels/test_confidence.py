@@ -73,4 +73,17 @@ def test_the_document_takes_percentiles_of_measured_over_predicted():
 
 def test_one_family_says_too_little_of_a_chip():
     spreads = confidence_document([seen("only", 0.1)] * 20)["spreads"]
-    assert set(spreads) == {"all"}
+    assert set(spreads) == {"all", "memory"}
+
+
+def test_a_peak_has_a_range_on_both_sides():
+    low, high = peak_range(10**10)
+    assert low < 10**10 < high
+
+
+def test_the_range_of_peaks_is_that_of_the_measured_ones():
+    document = confidence_document([seen("a", 0.1)], memory=[0.01 * k for k in range(-20, 31)])
+    entry = document["spreads"]["memory"]
+    assert entry["rows"] == 51
+    assert entry["low"] == pytest.approx(-0.15)
+    assert entry["high"] == pytest.approx(0.25)

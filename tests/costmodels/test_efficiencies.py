@@ -66,7 +66,9 @@ def test_a_chip_without_rows_falls_back_on_its_catalogue_figures():
 
 
 def test_unknown_software_runs_at_the_pace_of_the_chip():
-    assert SHIPPED.software_pace(chip(), Setting("16", "fa2", "nobody knows")) == 1.0
+    unknown = Setting("16", "fa2", "nobody knows")
+    assert SHIPPED.software_pace(chip(), unknown) == SHIPPED.mean_pace(chip(), "16")
+    assert SHIPPED.software_pace(chip("V100-SXM2-32GB"), unknown) == 1.0
 
 
 def test_the_current_share_counts_the_mean_pace_of_known_software():

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodels.catalog import Fabric
-from costmodels.collectives import Links, all_gather_s, all_reduce_s, all_to_all_s, group_s
+from costmodels.collectives import (
+    Links,
+    all_gather_s,
+    all_reduce_s,
+    all_to_all_s,
+    group_s,
+    hosts_reached,
+)
 
 FABRIC = Fabric("plain", 100e9, 100e9, 1.0, 1e-6, False)
 LINKS = Links(FABRIC, 8, 10e9, 20e-6)
@@ -57,3 +64,23 @@ def test_more_bytes_or_a_slower_port_never_take_less_time(kind, bytes_, more, ra
     base = group_s(kind, bytes_, ranks, LINKS)
     assert group_s(kind, bytes_ + more, ranks, LINKS) >= base
     assert group_s(kind, bytes_, ranks, replace(LINKS, port=LINKS.port * slower)) >= base
+
+
+def test_a_token_that_crosses_once_per_host_reaches_the_others_by_chance():
+    # Eight copies on four hosts: each of the three others is missed with (3/4)^8 = 10 %.
+    assert hosts_reached(4, 8) == pytest.approx(3 * (1 - 0.75**8))
+    assert hosts_reached(4, 1) == pytest.approx(3 / 4)
+
+
+@given(hosts=st.integers(2, 64), copies=st.integers(1, 64))
+def test_hosts_reached_are_fewer_than_copies_and_than_hosts(hosts, copies):
+    reached = hosts_reached(hosts, copies)
+    assert reached <= copies * (hosts - 1) / hosts + 1e-9
+    assert 0 < reached < hosts
+    assert hosts_reached(hosts, copies + 1) >= reached
+
+
+def test_crossing_once_per_host_spares_the_port():
+    each = group_s("all_to_all", 8e9, 32, LINKS)
+    once = group_s("all_to_all", 8e9, 32, LINKS, copies=8)
+    assert once == pytest.approx(each * hosts_reached(4, 8) / (8 * 3 / 4), rel=0.01)
