@@ -304,8 +304,6 @@ def _sync_s(run: Run, stage: StageCost, c: Constants) -> float:
         total = _reduce_s(run, dense * each, run.replicas, run.tp)
         ranks, stride = _expert_group(run, run.replicas)
         total += _reduce_s(run, experts * each, ranks, stride)
-        if run.zero and run.shard < run.replicas:
-            total += 0.0
     beside = stage.backward_s + (stage.forward_s if run.zero else 0.0)
     hidden = c.gradient_overlap * beside if run.overlap else 0.0
     return max(total - hidden, c.gradient_tail * total)

@@ -12,6 +12,7 @@ from costmodels.confidence import (
     LEAST_SPREAD,
     Seen,
     confidence_document,
+    peak_range,
     spread_of,
     step_range,
 )
