@@ -20,13 +20,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from costmodels.layers import anatomy, divide
+from costmodels.layers import Division, anatomy, divide, expert_tokens, mlp_elements
 from costmodels.shapes import LayerShape, Matmul
 from costmodels.units import bytes_of
 
-LOGITS_BYTES = 8
-"""Per logit on the last stage: fp32 values (4), and 16-bit logits or gradient beside them (4 more
-at the peak; in fp32 the gradient is as large as the values)."""
+LOGITS_BYTES = 10
+"""Per logit on the last stage: the product's 16-bit logits (2), their fp32 copy (4) and its fp32
+gradient (4) are alive at once in a plain cross-entropy."""
 
 _TOKEN_ID_BYTES = 8
 
@@ -51,10 +51,16 @@ def activation_bytes(
     precision: str,
     sequence_parallel: bool,
     flash: bool,
+    split: Division | None = None,
 ) -> ActivationBytes:
-    """Bytes kept per micro-batch in flight, transient bytes on top, and logits."""
+    """Bytes kept per micro-batch in flight, transient bytes on top, and logits.
+
+    ``split`` adds context and expert parallelism; its ``tp`` is then the one that counts.
+    """
     size = bytes_of(precision)
-    tokens = rows * seq_len
+    split = split or Division(tp)
+    tp = split.tp
+    tokens = rows * divide(seq_len, split.cp)
     local = divide(tokens, tp) if sequence_parallel else tokens
     boundary = local * shape.hidden * size
     gathered = 2 * tokens * shape.hidden * size
@@ -64,12 +70,12 @@ def activation_bytes(
         logits = LOGITS_BYTES * tokens * divide(shape.vocab, tp)
         return _constant(2 * boundary, gathered, logits)
     if shape.generic is not None:
-        return _generic(shape, rows, tp, boundary)
-    scores = 0 if flash else _scores_bytes(shape, rows, seq_len, tp, size)
-    stored = _block_bytes(shape, tokens, local, tp, size)
-    gradients = _gradient_bytes(shape, tokens, tp, size)
+        return _generic(shape, rows, split, boundary)
+    scores = 0 if flash else _scores_bytes(shape, rows, seq_len, split, size)
+    stored = _block_bytes(shape, tokens, local, split, size)
+    gradients = _gradient_bytes(shape, tokens, split, size)
     # Attention and MLP do not run backward at the same time: the larger one counts.
-    attention = gradients[0] + (0 if flash else _score_gradients(shape, rows, seq_len, tp, size))
+    attention = gradients[0] + (0 if flash else _score_gradients(shape, rows, seq_len, split, size))
     peak = gathered + max(attention, gradients[1])
     with_scores = gathered + max(attention + scores, gradients[1])
     return ActivationBytes(
@@ -84,24 +90,24 @@ def _constant(kept: int, working: int, logits: int = 0) -> ActivationBytes:
     return ActivationBytes((kept,) * 3, (working,) * 3, logits)
 
 
-def _generic(shape: LayerShape, rows: int, tp: int, boundary: int) -> ActivationBytes:
+def _generic(shape: LayerShape, rows: int, split: Division, boundary: int) -> ActivationBytes:
     """A layer described by its totals; "full" keeps its input where its width is known."""
     if shape.generic is None:
         return _constant(0, 0)
-    share = tp if shape.generic.tensor_parallel else 1
+    share = split.cp * (split.tp if shape.generic.tensor_parallel else 1)
     stored = divide(rows * shape.generic.activation_bytes_per_row, share)
     kept = min(stored, boundary) if shape.hidden else stored
     return ActivationBytes((stored, stored, kept), (stored, stored, 2 * stored - kept), 0)
 
 
-def _block_bytes(shape: LayerShape, tokens: int, local: int, tp: int, size: int) -> int:
+def _block_bytes(shape: LayerShape, tokens: int, local: int, split: Division, size: int) -> int:
     """Kept bytes of a block without the scores."""
     parts = anatomy(shape)
-    h, a = shape.hidden, shape.attention
+    h, a, tp = shape.hidden, shape.attention, split.tp
     # Inputs of the norms (one per tensor-parallel region) and of the first matrices.
     undivided = 0
-    divided = 0  # by heads or by MLP width
-    routed = 0  # copies of tokens in expert order, whole on every device
+    divided = 0  # by heads
+    routed = 0  # copies of tokens in expert order, twice where they travel
     if parts.attention:
         widths = _input_widths(parts.attention)
         latents = sum(w for w in widths if w != h)  # their norms keep them once more
@@ -110,13 +116,14 @@ def _block_bytes(shape: LayerShape, tokens: int, local: int, tp: int, size: int)
         shared = _input_widths([m for m in parts.mlp if m.experts == 1])
         undivided += h + (sum(shared) or h)
         if parts.routed:
-            routed += h * parts.routed
-        divided += (3 if shape.gated else 2) * divide(parts.mlp_width, tp)
+            copies = h * parts.routed * (2 if split.ep > 1 else 1)
+            routed = expert_tokens(tokens, split) * copies
+    inner = (3 if shape.gated else 2) * mlp_elements(shape, tokens, split) if parts.mlp else 0
     if a is not None:
         divided += divide(a.heads, tp) * (a.qk_head_dim + a.v_head_dim)
         divided += divide(a.kv_heads, tp) * (a.qk_head_dim + a.v_head_dim)
     masks = 0 if shape.gated else local * h * sum(map(bool, (parts.attention, parts.mlp)))
-    return (local * undivided + tokens * (divided + routed)) * size + masks
+    return (local * undivided + tokens * divided + inner + routed) * size + masks
 
 
 def _input_widths(matmuls: tuple[Matmul, ...] | list[Matmul]) -> list[int]:
@@ -124,28 +131,30 @@ def _input_widths(matmuls: tuple[Matmul, ...] | list[Matmul]) -> list[int]:
     return sorted({m.inputs for m in matmuls if m.split != "row"})
 
 
-def _scores_bytes(shape: LayerShape, rows: int, seq_len: int, tp: int, size: int) -> int:
+def _scores_bytes(shape: LayerShape, rows: int, seq_len: int, split: Division, size: int) -> int:
     """Kept scores: the softmax, and for GPT its dropout's mask and output (5 bytes in 16 bits)."""
     if shape.attention is None:
         return 0
     per_score = size if shape.gated else 2 * size + 1
-    return rows * divide(shape.attention.heads, tp) * seq_len**2 * per_score
+    heads = divide(shape.attention.heads, split.tp)
+    return rows * heads * seq_len * divide(seq_len, split.cp) * per_score
 
 
-def _score_gradients(shape: LayerShape, rows: int, seq_len: int, tp: int, size: int) -> int:
+def _score_gradients(shape: LayerShape, rows: int, seq_len: int, split: Division, size: int) -> int:
     """Gradients of the softmax's output and input, both alive at once."""
     if shape.attention is None:
         return 0
-    return 2 * rows * divide(shape.attention.heads, tp) * seq_len**2 * size
+    heads = divide(shape.attention.heads, split.tp)
+    return 2 * rows * heads * seq_len * divide(seq_len, split.cp) * size
 
 
-def _gradient_bytes(shape: LayerShape, tokens: int, tp: int, size: int) -> tuple[int, int]:
+def _gradient_bytes(shape: LayerShape, tokens: int, split: Division, size: int) -> tuple[int, int]:
     """Gradients of inner tensors that are alive together: in attention, in the MLP."""
-    parts, a = anatomy(shape), shape.attention
+    parts, a, tp = anatomy(shape), shape.attention, split.tp
     attention = 0
     if a is not None:
         attention = (divide(a.heads, tp) + divide(a.kv_heads, tp)) * (a.qk_head_dim + a.v_head_dim)
-    mlp = (3 if shape.gated else 2) * divide(parts.mlp_width, tp)
+    mlp = (3 if shape.gated else 2) * mlp_elements(shape, tokens, split) if parts.mlp else 0
     if parts.routed:
-        mlp += parts.routed * shape.hidden
-    return tokens * attention * size, tokens * mlp * size
+        mlp += expert_tokens(tokens, split) * parts.routed * shape.hidden
+    return tokens * attention * size, mlp * size

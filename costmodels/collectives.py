@@ -18,11 +18,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from costmodels.catalog import Fabric
 
 LAUNCH_S = 20e-6
 """Launch of one collective from the framework, seconds: 32 KiB on 8 H200 less its hops."""
+
+Kind = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
 
 
 def all_reduce_s(bytes_: float, ranks: int, fabric: Fabric) -> float:
@@ -51,6 +54,60 @@ def all_to_all_s(bytes_: float, ranks: int, fabric: Fabric) -> float:
     return LAUNCH_S + fabric.latency_s + wire
 
 
+@dataclass(frozen=True, slots=True)
+class Links:
+    """What joins the chips of a group that may be larger than one fabric.
+
+    ``island`` chips share a ``fabric`` (0: it joins any group). ``port`` is one chip's share of
+    its host's way out: achievable bytes/s, one way; ``latency_s`` is one hop over it.
+    """
+
+    fabric: Fabric
+    island: int = 0
+    port: float = 0.0
+    latency_s: float = 0.0
+
+    def inside(self, ranks: int, stride: int) -> int:
+        """How many of ``ranks`` chips, ``stride`` apart, one fabric holds."""
+        if self.island <= 0:
+            return ranks
+        return max(1, min(ranks, self.island // stride))
+
+
+def hosts_reached(hosts: float, copies: int) -> float:
+    """How many other hosts the ``copies`` of a token reach, expected: they fall evenly on all."""
+    return (hosts - 1) * (1 - (1 - 1 / hosts) ** copies)
+
+
+def group_s(
+    kind: Kind, bytes_: float, ranks: int, links: Links, stride: int = 1, copies: int = 1
+) -> float:
+    """Seconds of a collective among chips that are ``stride`` apart in the order of the chips.
+
+    Inside one fabric as above. Across fabrics a ring passes every fabric's way out once in each
+    direction and the chips of the group that it holds share it: the slower of the two tiers
+    counts. All-to-all sends each chip's own part over its own share of the way out; where that is
+    ``copies`` of every token, one of them goes to each fabric that is reached and is copied there.
+    ValueError if the group needs a way out and there is none.
+    """
+    inside = links.inside(ranks, stride)
+    if ranks <= inside:
+        return _FLAT[kind](bytes_, ranks, links.fabric)
+    if links.port <= 0:
+        raise ValueError(f"{ranks} chips do not share a fabric, and no network joins them")
+    latency = _steps(-(-ranks // inside)) * links.latency_s
+    if kind == "all_to_all":
+        near = (inside - 1) / ranks * bytes_ / links.fabric.group_bandwidth(max(inside, 2))
+        far = hosts_reached(ranks / inside, copies) / copies * bytes_ / links.port
+        return LAUNCH_S + links.latency_s + max(near, far)
+    twice = 2 if kind == "all_reduce" else 1
+    hosts = ranks / inside
+    near = (ranks - 1) / ranks * bytes_ / links.fabric.group_bandwidth(max(inside, 2))
+    far = (hosts - 1) / hosts * bytes_ / (links.port * inside)
+    wire = twice * max(near if inside > 1 else 0.0, far)
+    return LAUNCH_S + twice * (latency + _steps(inside) * links.fabric.latency_s) + wire
+
+
 def point_to_point_s(bytes_: float, bandwidth: float, latency_s: float) -> float:
     """Seconds for ``bytes_`` over a way of achievable ``bandwidth`` bytes/s."""
     return latency_s + bytes_ / bandwidth
@@ -74,7 +131,9 @@ class SyncHost:
     port_bytes_per_s: float | None
 
 
-def gradient_sync_s(hosts: Sequence[SyncHost], *, latency_s: float = 0.0) -> float:
+def gradient_sync_s(
+    hosts: Sequence[SyncHost], *, latency_s: float = 0.0, count: int | None = None
+) -> float:
     """Seconds to sum the gradients of one group of layers over all its replicas.
 
     Two tiers: a reduce-scatter and an all-gather among the k replicas inside each host, and a ring
@@ -83,10 +142,11 @@ def gradient_sync_s(hosts: Sequence[SyncHost], *, latency_s: float = 0.0) -> flo
         max over hosts (2(k−1)/k · shard/B + 2(n−1)/n · exchanged/port) + launches + 2⌈log2 n⌉·α
 
     The latency is the lesser of ring and tree, which is the tree's. ``latency_s`` is one hop
-    between hosts. ZeRO level 1 moves the same bytes (gradients scattered, parameters gathered).
+    between hosts. ``count`` is the number of hosts where ``hosts`` lists only the different
+    ones. ZeRO level 1 moves the same bytes (gradients scattered, parameters gathered).
     ValueError if several hosts must talk and one has no port.
     """
-    n = len(hosts)
+    n = len(hosts) if count is None else count
     if n > 1 and any(h.port_bytes_per_s is None for h in hosts):
         raise ValueError("a group over several hosts needs a network port on each of them")
     slowest = 0.0
@@ -105,6 +165,14 @@ def _one_way(bytes_: float, ranks: int, fabric: Fabric) -> float:
         return 0.0
     wire = (ranks - 1) / ranks * bytes_ / fabric.group_bandwidth(ranks)
     return LAUNCH_S + _steps(ranks) * fabric.latency_s + wire
+
+
+_FLAT = {
+    "all_reduce": all_reduce_s,
+    "all_gather": all_gather_s,
+    "reduce_scatter": reduce_scatter_s,
+    "all_to_all": all_to_all_s,
+}
 
 
 def _steps(ranks: int) -> int:

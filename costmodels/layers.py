@@ -2,8 +2,13 @@
 
 The shape of a layer says what is multiplied with each token; here it is divided among ``tp``
 tensor-parallel devices as Megatron-LM does it: column-parallel matrices give each device some of
-the outputs, row-parallel ones some of the inputs, attention is divided by heads, and experts are
-divided like any other matrix (no expert parallelism: every device holds a slice of all experts).
+the outputs, row-parallel ones some of the inputs, attention is divided by heads.
+
+Context parallelism gives each of ``cp`` devices an equal part of every sequence; attention still
+sees all keys, which travel around. Experts are divided like any other matrix (``ep`` 1: every
+device holds a slice of all experts), or whole experts lie on ``ep`` devices and tokens travel to
+them; each expert is then divided among ``expert_tp`` devices, and those of the ``tp`` devices that
+hold different experts each bring their own part of the tokens.
 
 A block's matrices come in order: attention first, up to and including its output projection (the
 first row-parallel matrix), then the MLP or the experts. Memory is in
@@ -24,7 +29,27 @@ EXPERT_IMBALANCE = 1.1
 """Tokens of the busiest expert over the mean: a grouped product waits for it. Assumed for
 routers with a balancing loss."""
 
-CollectiveKind = Literal["all_reduce", "all_gather", "reduce_scatter"]
+CollectiveKind = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
+Group = Literal["tp", "cp", "ep"]
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """How many devices share a layer, and along what. ``expert_tp`` None: ``tp`` where ``ep`` is 1,
+    else 1. ``imbalance``: tokens of the busiest expert over the mean."""
+
+    tp: int = 1
+    cp: int = 1
+    ep: int = 1
+    expert_tp: int | None = None
+    imbalance: float = EXPERT_IMBALANCE
+
+    @property
+    def expert_slices(self) -> int:
+        """Devices that share one expert."""
+        if self.expert_tp is not None:
+            return self.expert_tp
+        return self.tp if self.ep == 1 else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +70,11 @@ class Gemm:
 
 @dataclass(frozen=True, slots=True)
 class CoreWork:
-    """Attention core of one device: heads after the tensor-parallel division."""
+    """Attention core of one device: heads after the tensor-parallel division.
+
+    ``seq_len`` counts the keys; ``context_parallel`` devices share the queries. ``pairs`` of query
+    and key in one sequence are not masked; 0 stands for all of them, halved by a causal mask.
+    """
 
     rows: int
     seq_len: int
@@ -55,6 +84,8 @@ class CoreWork:
     v_head_dim: int
     causal: bool
     flash: bool
+    pairs: float = 0.0
+    context_parallel: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +98,15 @@ class Streamed:
 
 @dataclass(frozen=True, slots=True)
 class Collective:
-    """One exposed collective in the tensor-parallel group; ``bytes`` is the whole tensor."""
+    """One collective of a layer; ``bytes`` is the whole tensor (all-to-all: of one device).
+
+    An all-to-all sends ``copies`` of every token.
+    """
 
     kind: CollectiveKind
     bytes: int
+    group: Group = "tp"
+    copies: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +115,9 @@ class LayerWork:
 
     ``gemms`` are forward products; each has an input gradient and a weight gradient of the same
     size. ``generic_flops`` is the forward work of a layer that is described by its totals.
-    ``parameters`` is what the device holds.
+    ``parameters`` is what the device holds, ``expert_parameters`` those of them that other
+    replicas than ``cp * dp`` share (experts that lie on ``ep`` devices). ``forward`` and
+    ``backward`` communication is of all groups.
     """
 
     gemms: tuple[Gemm, ...]
@@ -93,6 +131,7 @@ class LayerWork:
     tp_forward: tuple[Collective, ...]
     tp_backward: tuple[Collective, ...]
     parameters: int
+    expert_parameters: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,25 +174,27 @@ def forward_flops(
     tokens = rows * seq_len
     flops = 2.0 * tokens * sum(m.active_parameters for m in shape.matmuls)
     if shape.attention is not None:
-        triangle = shape.attention.causal if causal is None else causal
-        flops += _core_flops(shape.attention, rows, seq_len) * (0.5 if triangle else 1.0)
+        core = shape.attention
+        pairs = rows * core.heads * core.pairs(seq_len, causal=causal)
+        flops += 2.0 * pairs * (core.qk_head_dim + core.v_head_dim)
     return flops
-
-
-def _core_flops(core: AttentionCore, rows: int, seq_len: int) -> float:
-    return 2.0 * rows * seq_len**2 * core.heads * (core.qk_head_dim + core.v_head_dim)
 
 
 def parameters_per_device(shape: LayerShape, tp: int) -> int:
     """Parameters that one of ``tp`` devices holds: slices are rounded up, vectors are whole."""
-    divided = sum(divide(m.parameters, tp) for m in shape.matmuls if m.split != "replicated")
-    whole = sum(m.parameters for m in shape.matmuls if m.split == "replicated")
+    return _held(shape, Division(tp))[0]
+
+
+def _held(shape: LayerShape, split: Division) -> tuple[int, int]:
+    """Parameters of one device, and those of them in experts on ``ep`` devices."""
+    tp = split.tp
+    whole, experts = held(shape.matmuls, split)
     table = min(shape.table_parameters, shape.vocab * shape.hidden)
     whole += shape.table_parameters - table + shape.vector_parameters
     generic = shape.generic_parameters
     if shape.generic is not None and shape.generic.tensor_parallel:
         generic = divide(generic, tp)
-    return divided + whole + divide(table, tp) + generic
+    return whole + divide(table, tp) + generic, experts
 
 
 def layer_work(
@@ -165,22 +206,29 @@ def layer_work(
     precision: str,
     sequence_parallel: bool,
     flash: bool,
+    split: Division | None = None,
 ) -> LayerWork:
-    """Work of one device for one micro-batch of ``rows`` sequences of ``seq_len`` tokens."""
+    """Work of one device for one micro-batch of ``rows`` sequences of ``seq_len`` tokens.
+
+    ``split`` adds context and expert parallelism; its ``tp`` is then the one that counts.
+    """
+    split = split or Division(tp)
+    tp = split.tp
     size = bytes_of(precision)
-    tokens = rows * seq_len
+    tokens = rows * divide(seq_len, split.cp)
     local = divide(tokens, tp) if sequence_parallel else tokens
     core = None
     if shape.attention is not None:
-        core = _divided_core(shape.attention, rows, seq_len, tp, flash)
-    forward, backward = _streamed(shape, tokens, local, tp, size)
+        core = _divided_core(shape.attention, rows, seq_len, split, flash)
+    forward, backward = _streamed(shape, tokens, local, split, size)
     loss = tokens * divide(shape.vocab, tp) * 4.0 if shape.kind == "head" else 0.0
-    exchange = _collectives(shape, tokens, tp, size, sequence_parallel)
-    generic, share = shape.generic, 1
+    exchange = _collectives(shape, tokens, split, size, sequence_parallel)
+    generic, share = shape.generic, split.cp
     if generic is not None and generic.tensor_parallel:
-        share = tp
+        share *= tp
+    parameters, experts = _held(shape, split)
     return LayerWork(
-        gemms=tuple(_gemm(m, tokens, local, tp) for m in shape.matmuls),
+        gemms=tuple(_gemm(m, tokens, local, split) for m in shape.matmuls),
         core=core,
         streamed_forward=forward,
         streamed_backward=backward,
@@ -191,56 +239,81 @@ def layer_work(
         generic_bytes=rows * generic.forward_bytes_moved_per_row / share if generic else 0.0,
         tp_forward=exchange[0],
         tp_backward=exchange[1],
-        parameters=parameters_per_device(shape, tp),
+        parameters=parameters,
+        expert_parameters=experts,
     )
 
 
 def products(
-    matmuls: Sequence[Matmul], tokens: int, tp: int, sequence_parallel: bool
+    matmuls: Sequence[Matmul], tokens: int, split: Division, sequence_parallel: bool
 ) -> list[Gemm]:
     """The forward products of some matrices on one device."""
-    local = divide(tokens, tp) if sequence_parallel else tokens
-    return [_gemm(m, tokens, local, tp) for m in matmuls]
+    local = divide(tokens, split.tp) if sequence_parallel else tokens
+    return [_gemm(m, tokens, local, split) for m in matmuls]
 
 
-def held(matmuls: Sequence[Matmul], tp: int) -> int:
-    """Parameters of some matrices on one device: slices are rounded up."""
-    return sum(
-        m.parameters if m.split == "replicated" else divide(m.parameters, tp) for m in matmuls
-    )
+def held(matmuls: Sequence[Matmul], split: Division) -> tuple[int, int]:
+    """Parameters of some matrices on one device: all, and those in experts on ``ep`` devices.
+
+    Slices are rounded up.
+    """
+    whole = experts = 0
+    for m in matmuls:
+        if m.experts > 1 and split.ep > 1:
+            own = divide(m.experts, split.ep) * m.inputs * m.outputs
+            experts += own if m.split == "replicated" else divide(own, split.expert_slices)
+        elif m.split == "replicated":
+            whole += m.parameters
+        else:
+            whole += divide(m.parameters, split.tp)
+    return whole + experts, experts
 
 
-def _gemm(matmul: Matmul, tokens: int, local: int, tp: int) -> Gemm:
+def _gemm(matmul: Matmul, tokens: int, local: int, split: Division) -> Gemm:
     n, k, m = matmul.outputs, matmul.inputs, tokens
+    routed = matmul.experts > 1
+    slices = split.expert_slices if routed else split.tp
     if matmul.split == "column":
-        n = divide(n, tp)
+        n = divide(n, slices)
     elif matmul.split == "row":
-        k = divide(k, tp)
+        k = divide(k, slices)
     else:
         m = local
-    if matmul.experts == 1:
+    if not routed:
         return Gemm(matmul.name, m, n, k)
-    routed = m * matmul.active_experts
-    count = min(matmul.experts, routed)
-    busiest = routed / count * (EXPERT_IMBALANCE if matmul.experts > matmul.active_experts else 1)
+    # Balanced: a device gets as many token copies as it sends, for its own experts alone.
+    copies = expert_tokens(m, split) * matmul.active_experts
+    count = min(divide(matmul.experts, split.ep), copies)
+    busiest = copies / count
+    if matmul.experts > matmul.active_experts:
+        busiest *= split.imbalance
     return Gemm(matmul.name, -int(-busiest // 1), n, k, count)
 
 
-def _divided_core(core: AttentionCore, rows: int, seq_len: int, tp: int, flash: bool) -> CoreWork:
+def expert_tokens(tokens: int, split: Division) -> int:
+    """Tokens of a micro-batch that one device sends to experts: its own part of them."""
+    return divide(tokens, max(1, split.tp // split.expert_slices))
+
+
+def _divided_core(
+    core: AttentionCore, rows: int, seq_len: int, split: Division, flash: bool
+) -> CoreWork:
     return CoreWork(
         rows=rows,
         seq_len=seq_len,
-        heads=divide(core.heads, tp),
-        kv_heads=divide(core.kv_heads, tp),
+        heads=divide(core.heads, split.tp),
+        kv_heads=divide(core.kv_heads, split.tp),
         qk_head_dim=core.qk_head_dim,
         v_head_dim=core.v_head_dim,
         causal=core.causal,
         flash=flash,
+        pairs=core.pairs(seq_len) if core.window else 0.0,
+        context_parallel=split.cp,
     )
 
 
 def _streamed(
-    shape: LayerShape, tokens: int, local: int, tp: int, size: int
+    shape: LayerShape, tokens: int, local: int, split: Division, size: int
 ) -> tuple[Streamed, Streamed]:
     """Bytes and kernels of norms, residuals, activation functions, lookups: forward, backward.
 
@@ -249,7 +322,7 @@ def _streamed(
     writes once, a gated activation reads two and writes one (backward three and two). Between the
     tensor-parallel regions the tokens are ``local`` (divided with sequence parallelism).
     """
-    h = shape.hidden
+    h, tp = shape.hidden, split.tp
     if shape.kind == "embedding":
         # Rows are read and written; the gradient is added to fp32 rows of the table.
         return Streamed(2.0 * local * h * size, 2), Streamed(local * h * (size + 8.0), 2)
@@ -266,29 +339,69 @@ def _streamed(
         forward += 2.0 * rotated
         backward += 2.0 * rotated
         kernels += 2
-    width = tokens * divide(parts.mlp_width, tp)
+    width = mlp_elements(shape, tokens, split)
     forward += (3.0 if shape.gated else 2.0) * width
     backward += (5.0 if shape.gated else 3.0) * width
     if parts.routed:
-        # Tokens are copied in expert order and summed back; every device holds all of them.
-        copies = 2.0 * tokens * h * (1 + parts.routed)
+        # Tokens are copied in expert order and summed back, again after they have travelled.
+        own = expert_tokens(tokens, split)
+        copies = 2.0 * own * h * (1 + parts.routed) * (2 if split.ep > 1 else 1)
         forward += copies
         backward += copies
         kernels += 6
     return Streamed(forward * size, kernels), Streamed(backward * size, kernels + 2)
 
 
+def mlp_elements(shape: LayerShape, tokens: int, split: Division) -> int:
+    """Inner elements of the MLP on one device: dense width divided, experts where they lie."""
+    parts = anatomy(shape)
+    if not parts.routed or split.ep == 1:
+        return tokens * divide(parts.mlp_width, split.tp)
+    row = [m for m in parts.mlp if m.split == "row"]
+    dense = sum(m.inputs for m in row if m.experts == 1)
+    routed = sum(m.inputs * m.active_experts for m in row if m.experts > 1)
+    own = expert_tokens(tokens, split)
+    return tokens * divide(dense, split.tp) + own * divide(routed, split.expert_slices)
+
+
+Exchange = tuple[tuple[Collective, ...], tuple[Collective, ...]]
+
+
 def _collectives(
-    shape: LayerShape, tokens: int, tp: int, size: int, sequence_parallel: bool
-) -> tuple[tuple[Collective, ...], tuple[Collective, ...]]:
-    """Exposed tensor-parallel collectives: forward, backward.
+    shape: LayerShape, tokens: int, split: Division, size: int, sequence_parallel: bool
+) -> Exchange:
+    """Collectives of all groups: forward, backward."""
+    forward, backward = _tensor_collectives(shape, tokens, split, size, sequence_parallel)
+    if shape.attention is not None and split.cp > 1:
+        a = shape.attention
+        keys = divide(a.kv_heads, split.tp) * (a.qk_head_dim + a.v_head_dim)
+        whole = split.cp * tokens * keys * size
+        # Keys and values go around; backward they go again, and their gradients come home.
+        forward += (Collective("all_gather", whole, "cp"),)
+        backward += (
+            Collective("all_gather", whole, "cp"),
+            Collective("reduce_scatter", whole, "cp"),
+        )
+    routed = anatomy(shape).routed if shape.kind == "block" else 0
+    if routed and split.ep > 1:
+        sent = expert_tokens(tokens, split) * routed * shape.hidden * size
+        there_and_back = (Collective("all_to_all", sent, "ep", routed),) * 2
+        forward += there_and_back
+        backward += there_and_back
+    return forward, backward
+
+
+def _tensor_collectives(
+    shape: LayerShape, tokens: int, split: Division, size: int, sequence_parallel: bool
+) -> Exchange:
+    """Tensor-parallel collectives: forward, backward.
 
     Each tensor-parallel region of a block costs an all-reduce forward and one backward; with
     sequence parallelism each of them is an all-gather and a reduce-scatter of the same tensor
     (Korthikanti et al. 2022, §4.2.2; the extra all-gather of the backward pass hides behind the
     input gradient).
     """
-    if tp == 1:
+    if split.tp == 1:
         return (), ()
     whole = tokens * shape.hidden * size
     pair: tuple[Collective, ...] = (
@@ -306,7 +419,11 @@ def _collectives(
         shared = shape.generic is not None and shape.generic.tensor_parallel and whole > 0
         return (pair, pair) if shared else ((), ())
     parts = anatomy(shape)
-    regions = sum(any(m.split == "row" for m in part) for part in (parts.attention, parts.mlp))
+    whole_experts = split.expert_slices == 1
+    regions = sum(
+        any(m.split == "row" and not (whole_experts and m.experts > 1) for m in part)
+        for part in (parts.attention, parts.mlp)
+    )
     return pair * regions, pair * regions
 
 

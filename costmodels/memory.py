@@ -110,34 +110,55 @@ def stage_memory(
     zero_level: int,
     replicas: int | Sequence[int],
     boundary_bytes: int,
+    expert_replicas: int | None = None,
 ) -> MemoryItems:
     """Peak memory of one device that runs ``layers``.
 
     ``policy_of[i]`` is the recomputation policy of layer i as an index into
     :data:`costmodels.price.POLICIES`. ``in_flight`` micro-batches hold their activations at once,
-    never more than there are. ``replicas`` is how many replicas hold each layer (one number, or
-    one per layer) and divides the optimizer's state at ZeRO level 1. ``boundary_bytes`` comes from
-    :func:`boundary_buffer_bytes` and is added as it is. Frozen weights have no gradient and no
-    optimizer state.
+    never more than there are. ``replicas`` is over how many replicas each layer is sharded (one
+    number, or one per layer): ZeRO level 1 divides the optimizer's state by it, level 2 the
+    gradients too, level 3 (FSDP) the weights as well; the layer at work, and the next one, are
+    then gathered, and a layer's gradient exists whole before it is scattered.
+    ``expert_replicas`` counts for parameters that lie on ``ep`` devices; by default as the others.
+    ``boundary_bytes`` comes from :func:`boundary_buffer_bytes` and is added as it is. Frozen
+    weights have no gradient and no optimizer state.
     """
     holders = [replicas] * len(layers) if isinstance(replicas, int) else list(replicas)
-    total = sum(layer.parameters for layer in layers)
-    trained = sum(layer.trained_parameters for layer in layers)
-    optimizer = sum(
-        -(-layer.trained_parameters * state.optimizer // (r if zero_level else 1))
+    parts = [
+        part
         for layer, r in zip(layers, holders, strict=True)
-    )
+        for part in (
+            (layer.parameters - layer.expert_parameters, r),
+            (layer.expert_parameters, expert_replicas or r),
+        )
+    ]
+
+    trained = [
+        part
+        for layer, r, both in zip(layers, holders, zip(parts[::2], parts[1::2], strict=True))
+        for part in (both if layer.trained is None else ((layer.trained, r),))
+    ]
+
+    def held(parts: Sequence[tuple[int, int]], bytes_: int, level: int) -> int:
+        """Bytes of one kind of state; rounded up per part as every device holds whole elements."""
+        return sum(-(-n * bytes_ // (r if zero_level >= level else 1)) for n, r in parts)
+
     kept = sum(layer.activation_bytes[p] for layer, p in zip(layers, policy_of, strict=True))
     working = max(
         (layer.working_bytes[p] for layer, p in zip(layers, policy_of, strict=True)), default=0
     )
+    whole = max((layer.parameters for layer in layers), default=0)
+    gathered = 2 * whole * state.parameter if zero_level >= 3 and max(holders, default=1) > 1 else 0
+    learning = max((layer.trained_parameters for layer in layers), default=0)
+    scattered = learning * state.gradient if zero_level >= 2 and max(holders, default=1) > 1 else 0
     items = (
-        total * state.parameter,
-        trained * state.gradient,
-        optimizer,
+        held(parts, state.parameter, 3),
+        held(trained, state.gradient, 2),
+        held(trained, state.optimizer, 1),
         min(in_flight, micro_batches) * kept + working,
         sum(layer.logits_bytes for layer in layers),
-        overhead.buffer_bytes + boundary_bytes,
+        overhead.buffer_bytes + boundary_bytes + gathered + scattered,
         overhead.context_bytes,
         overhead.fragmentation_bytes,
     )

@@ -14,17 +14,23 @@ from typing import TypedDict
 
 from costmodels.activations import activation_bytes
 from costmodels.catalog import Chip, Fabric
-from costmodels.collectives import all_gather_s, all_reduce_s, reduce_scatter_s
-from costmodels.compute import core_s, gemm_s, generic_s, host_floor_s, rates, streamed_s
-from costmodels.layers import Collective, Gemm, held, layer_work, products
+from costmodels.collectives import Links, group_s
+from costmodels.compute import Rates, core_s, gemm_s, generic_s, host_floor_s, rates, streamed_s
+from costmodels.constants import Constants, shipped_constants
+from costmodels.layers import (
+    EXPERT_IMBALANCE,
+    Collective,
+    Division,
+    Gemm,
+    held,
+    layer_work,
+    products,
+)
 from costmodels.shapes import LayerShape
 from costmodels.training import FULL, Training, adapters
 
 POLICIES = ("none", "selective", "full")
 """Recomputation policies; policy tuples are indexed in this order."""
-
-EXPOSED_TP_FRACTION = 1.0
-"""Share of tensor-parallel communication that no computation hides: by default all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,16 @@ class LayerConfig:
     """How a layer is run. ``rows`` sequences per micro-batch; ``tp`` devices share the layer.
 
     ``flash`` asks for fused attention; a chip without such a kernel runs it unfused all the same.
+    ``cp`` devices share every sequence, ``ep`` devices hold different experts, each divided among
+    ``expert_tp`` (None: ``tp`` where ``ep`` is 1, else 1). Chips are numbered tensor parallel
+    fastest, then context parallel. ``island`` chips share the fabric, 0 any number; a group that
+    is larger goes out over ``port`` bytes/s per chip with hops of ``port_latency_s``.
+    ``early_stop``: full recomputation ends at the last tensor that the backward pass reads, as
+    PyTorch's checkpoints do, and so skips the last product of the block. ``fused_softmax`` False:
+    neither the softmax of unfused attention nor the elementwise kernels are fused. ``slow_host``:
+    kernels are issued one by one by a runtime that takes long over each. The weight gradient of
+    every micro-batch is added to an accumulator of ``gradient_bytes`` per parameter.
+    ``once_per_host``: a token crosses to a fabric once, however many of its experts lie there.
     ``training`` says what of the layer has gradients.
     """
 
@@ -42,6 +58,23 @@ class LayerConfig:
     sequence_parallel: bool
     flash: bool
     training: Training = FULL
+    cp: int = 1
+    ep: int = 1
+    expert_tp: int | None = None
+    imbalance: float = EXPERT_IMBALANCE
+    island: int = 0
+    port: float = 0.0
+    port_latency_s: float = 0.0
+    early_stop: bool = False
+    fused_softmax: bool = True
+    slow_host: bool = False
+    gradient_bytes: int = 2
+    once_per_host: bool = False
+
+    @property
+    def division(self) -> Division:
+        """Degrees of the layer."""
+        return Division(self.tp, self.cp, self.ep, self.expert_tp, self.imbalance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +82,14 @@ class LayerPrice:
     """One micro-batch of one layer on one device of its tensor-parallel group.
 
     ``forward_s``, ``backward_input_s`` and ``backward_weight_s`` are compute alone, derated, and
-    at least what the host needs to issue it; ``tp_comm_*_s`` is exposed communication;
+    at least what the host needs to issue it; ``tp_comm_*_s`` is exposed communication of the
+    layer, tensor, context and expert parallel together;
     ``recompute_s`` is extra backward time by policy (full runs the forward pass and its
     communication again). ``activation_bytes`` are kept for each micro-batch in flight,
     ``working_bytes`` exist once while the layer runs backward, both by policy. ``items`` are named
     seconds that sum to forward, backward and communication, without recomputation.
     ``trained`` of the ``parameters`` have a gradient and optimizer state; None is all of them.
+    ``expert_parameters`` are those of ``parameters`` that lie on ``ep`` devices.
     """
 
     forward_s: float
@@ -69,6 +104,7 @@ class LayerPrice:
     logits_bytes: int
     items: tuple[tuple[str, float], ...]
     trained: int | None = None
+    expert_parameters: int = 0
 
     @property
     def trained_parameters(self) -> int:
@@ -91,6 +127,13 @@ def price_layer(
     return _price(shape, chip, fabric, config, derate)
 
 
+@lru_cache(maxsize=65536)
+def _price(
+    shape: LayerShape, chip: Chip, fabric: Fabric, config: LayerConfig, derate: float
+) -> LayerPrice:
+    return price_with(shape, chip, fabric, config, derate, shipped_constants())
+
+
 class _Run(TypedDict):
     rows: int
     seq_len: int
@@ -98,12 +141,19 @@ class _Run(TypedDict):
     precision: str
     sequence_parallel: bool
     flash: bool
+    split: Division
 
 
-@lru_cache(maxsize=65536)
-def _price(
-    shape: LayerShape, chip: Chip, fabric: Fabric, config: LayerConfig, derate: float
+def price_with(
+    shape: LayerShape,
+    chip: Chip,
+    fabric: Fabric,
+    config: LayerConfig,
+    derate: float,
+    constants: Constants,
 ) -> LayerPrice:
+    """:func:`price_layer` under other constants, for their calibration; nothing is cached."""
+    c = constants
     flash = config.flash and chip.flash_attention
     run = _Run(
         rows=config.rows,
@@ -112,41 +162,58 @@ def _price(
         precision=config.precision,
         sequence_parallel=config.sequence_parallel,
         flash=flash,
+        split=config.division,
     )
     work, memory = layer_work(shape, **run), activation_bytes(shape, **run)
     at = rates(chip, config.precision)
-    training = config.training
-    extra = adapters(shape, training)
-    tokens = config.rows * config.seq_len
-    low_rank = products(extra, tokens, config.tp, config.sequence_parallel)
-    product = [sum(times) / derate for times in zip(*(gemm_s(g, at) for g in work.gemms))]
-    product = product or [0.0, 0.0, 0.0]
-    beside = [sum(times) / derate for times in zip(*(gemm_s(g, at) for g in low_rank))]
-    beside = beside or [0.0, 0.0, 0.0]
+    training, split = config.training, config.division
     learns = training.mode == "full"
-    product = [product[0] + beside[0], product[1] + beside[1], product[2] * learns + beside[2]]
-    core = [t / derate for t in core_s(work.core, at)] if work.core else [0.0, 0.0]
-    streamed = [streamed_s(s, at) / derate for s in (work.streamed_forward, work.streamed_backward)]
-    loss = [streamed_s(s, at) / derate for s in (work.loss_forward, work.loss_backward)]
-    generic = generic_s(work.generic_flops, work.generic_bytes, at) / derate
+    extra = adapters(shape, training)
+    tokens = config.rows * -(-config.seq_len // split.cp)
+    low_rank = products(extra, tokens, split, config.sequence_parallel)
+    added, _ = held(extra, split)
+    wide = shape.kind == "head"  # stays in 16 bits
+    own = _products(work.gemms, at, derate, c, wide=wide)
+    beside = _products(low_rank, at, derate, c)
+    product = (own[0] + beside[0], own[1] + beside[1], own[2] * learns + beside[2])
+    core = (
+        [t / derate for t in core_s(work.core, at, c, fused_softmax=config.fused_softmax)]
+        if work.core
+        else [0.0, 0.0]
+    )
+    passes = derate if config.fused_softmax else derate / c.eager_passes
+    streamed = [
+        streamed_s(s, at, c) / passes for s in (work.streamed_forward, work.streamed_backward)
+    ]
+    loss = [streamed_s(s, at, c) / derate for s in (work.loss_forward, work.loss_backward)]
+    generic = generic_s(work.generic_flops, work.generic_bytes, at, c) / derate
     forward = product[0] + core[0] + streamed[0] + loss[0] + generic
     backward_input = product[1] + core[1] + loss[1] + generic
-    backward_weight = product[2] + generic * learns
+    summed = 2 * config.gradient_bytes * c.accumulate * (work.parameters if learns else added)
+    adding = summed / (at.memory * c.stream) / derate
+    backward_weight = product[2] + generic * learns + adding
     if shape.kind == "embedding":  # token ids have no gradient
         backward_weight += streamed[1] * learns
     else:
         backward_input += streamed[1]
-    calls = sum(1.0 if c.kind == "all_reduce" else 0.5 for c in work.tp_forward)
-    host = [t / derate for t in host_floor_s(shape.kind, calls)]
+    calls = sum(1.0 if k.kind == "all_reduce" else 0.5 for k in work.tp_forward)
+    experts = max((g.count for g in work.gemms), default=0)
+    pace = derate / (c.slow_host if config.slow_host else 1.0)
+    host = [t / pace for t in host_floor_s(shape.kind, calls, c, experts if experts > 1 else 0)]
     waiting = (
         max(0.0, host[0] - forward),
         max(0.0, host[1] - backward_input - backward_weight),
     )
     forward = max(forward, host[0])
     backward_input += waiting[1]
-    comm_forward = _exposed_s(work.tp_forward, config.tp, fabric)
-    comm_backward = _exposed_s(work.tp_backward, config.tp, fabric)
+    links = Links(fabric, config.island, config.port, config.port_latency_s)
+    there = _exposed_s(work.tp_forward, config, links, core[0], c)
+    back = _exposed_s(work.tp_backward, config, links, core[1], c)
+    comm_forward, comm_backward = sum(there), sum(back)
     repeated = shape.kind in ("block", "generic")
+    skipped = 0.0
+    if config.early_stop and shape.kind == "block" and work.gemms:
+        skipped = min(gemm_s(work.gemms[-1], at, c)[0] / derate, 0.5 * forward)
     inner = _low_rank_bytes(low_rank, at.element_bytes)
     full = LayerPrice(
         forward_s=forward,
@@ -157,9 +224,9 @@ def _price(
         recompute_s=(
             0.0,
             0.0 if flash else core[0],
-            forward + comm_forward if repeated else 0.0,
+            forward + comm_forward - skipped if repeated else 0.0,
         ),
-        parameters=work.parameters + held(extra, config.tp),
+        parameters=work.parameters + added,
         activation_bytes=(memory.kept[0] + inner, memory.kept[1] + inner, memory.kept[2]),
         working_bytes=(memory.working[0], memory.working[1], memory.working[2] + inner),
         logits_bytes=memory.logits,
@@ -169,10 +236,14 @@ def _price(
             ("lookup" if shape.kind == "embedding" else "norms and elementwise", sum(streamed)),
             ("softmax and loss", sum(loss)),
             ("layer totals", (2 + learns) * generic),
+            ("adding gradients", adding),
             ("waiting for the host", sum(waiting)),
-            ("tensor-parallel communication", comm_forward + comm_backward),
+            ("tensor-parallel communication", there[0] + back[0]),
+            ("context-parallel communication", there[1] + back[1]),
+            ("expert-parallel communication", there[2] + back[2]),
         ),
-        trained=None if learns else held(extra, config.tp),
+        trained=None if learns else added,
+        expert_parameters=work.expert_parameters,
     )
     return _forward_only(full) if training.mode == "forward" else full
 
@@ -198,15 +269,41 @@ def _low_rank_bytes(low_rank: Sequence[Gemm], size: int) -> int:
     return sum(g.m * g.n * g.count * size for g in low_rank if g.name.endswith(" A"))
 
 
+def _products(
+    gemms: Sequence[Gemm], at: Rates, derate: float, c: Constants, *, wide: bool = False
+) -> tuple[float, float, float]:
+    """Forward, input gradient, weight gradient of all products."""
+    forward = inputs = weights = 0.0
+    for gemm in gemms:
+        times = gemm_s(gemm, at, c, wide=wide)
+        forward += times[0]
+        inputs += times[1]
+        weights += times[2]
+    return forward / derate, inputs / derate, weights / derate
+
+
 def _items(*parts: tuple[str, float]) -> tuple[tuple[str, float], ...]:
     return tuple((name, seconds) for name, seconds in parts if seconds > 0)
 
 
-def _exposed_s(collectives: tuple[Collective, ...], tp: int, fabric: Fabric) -> float:
-    times = {
-        "all_reduce": all_reduce_s,
-        "all_gather": all_gather_s,
-        "reduce_scatter": reduce_scatter_s,
-    }
-    total = sum(times[c.kind](c.bytes, tp, fabric) for c in collectives)
-    return EXPOSED_TP_FRACTION * total
+def _exposed_s(
+    collectives: tuple[Collective, ...],
+    config: LayerConfig,
+    links: Links,
+    core: float,
+    c: Constants,
+) -> tuple[float, float, float]:
+    """What computation does not hide: tensor, context (behind the core), expert parallel."""
+    tensor = context = expert = 0.0
+    for k in collectives:
+        if k.group == "tp":
+            tensor += group_s(k.kind, k.bytes, config.tp, links)
+        elif k.group == "cp":
+            context += group_s(k.kind, k.bytes, config.cp, links, config.tp)
+        else:
+            # Experts go over the devices that would otherwise be replicas, tensor parallel first.
+            stride = config.division.expert_slices
+            copies = k.copies if config.once_per_host else 1
+            expert += group_s(k.kind, k.bytes, config.ep, links, stride, copies)
+    hidden = max(c.context_exposed * context, context - core)
+    return c.tensor_exposed * tensor, hidden, c.expert_exposed * expert

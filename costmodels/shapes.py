@@ -43,13 +43,25 @@ class Matmul:
 
 @dataclass(frozen=True, slots=True)
 class AttentionCore:
-    """Softmax(QK^T)V without its projections. Dimensions are per head."""
+    """Softmax(QK^T)V without its projections. Dimensions are per head.
+
+    ``window`` keys at most are seen by a query, 0 all of them.
+    """
 
     heads: int
     kv_heads: int
     qk_head_dim: int
     v_head_dim: int
     causal: bool = True
+    window: int = 0
+
+    def pairs(self, seq_len: int, *, causal: bool | None = None) -> float:
+        """Pairs of query and key in one sequence; ``causal`` None is as the layer says."""
+        triangle = self.causal if causal is None else causal
+        reach = min(seq_len, self.window) if self.window else seq_len
+        if not triangle:
+            return float(seq_len) * reach
+        return float(seq_len) * reach - reach * reach / 2
 
 
 @dataclass(frozen=True, slots=True)

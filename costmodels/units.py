@@ -39,8 +39,8 @@ TERA: Final = 10**12
 def bytes_of(precision: str) -> int:
     """Bytes of one stored activation or weight element in a precision.
 
-    FP8 training keeps weights and activations in 16 bits and casts at the matrix products, so
-    "fp8" takes two bytes as well. Raises LookupError for an unknown precision.
+    FP8 and FP4 training keep weights and activations in 16 bits and cast at the matrix products,
+    so "fp8" and "fp4" take two bytes as well. Raises LookupError for an unknown precision.
     """
     try:
         return _ELEMENT_BYTES[precision]
@@ -49,4 +49,4 @@ def bytes_of(precision: str) -> int:
         raise LookupError(f"unknown precision {precision!r}; known: {known}") from None
 
 
-_ELEMENT_BYTES: Final = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 2}
+_ELEMENT_BYTES: Final = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 2, "fp4": 2}

@@ -1,4 +1,5 @@
-"""Writes docs/reference/ from the program itself: command line, schemas, what exporters can run.
+"""Writes docs/reference/ from the program itself: the command line, the JSON Schemas, what
+exporters can run, the fitted constants, and the published runs against what is predicted of them.
 
 python docs/generate.py            write the pages
 python docs/generate.py --check    exit 1 if a page is not what the program says now
@@ -10,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,34 @@ from planner.cli import EPILOG, app  # noqa: E402 - after the path is set
 from planner.exporters import TARGETS  # noqa: E402
 from planner.exporters.capability import Capability  # noqa: E402
 from planner.exporters.exporter import Exporter  # noqa: E402
+from planner.report.validation_page import markdown_page  # noqa: E402
 from planner.schema import SCHEMAS, json_schema  # noqa: E402
+from planner.validate import predict_table, validation_of  # noqa: E402
+from planner.validate.table import read_table  # noqa: E402
 
 HEADER = "<!-- Made by docs/generate.py; do not edit. -->\n"
+RULE = "|---"
+TABLES = ("published_runs.csv", "vtrain_single_node.csv", "vtrain_multi_node.csv")
+
+CONSTANTS_INTRO = """\
+Fitted by `planner calibrate --refit` to the rows in `costmodels/data/rows`; what each constant does
+is in [Cost model](../concepts/cost-model.md). A constant without an interval is held at its judged
+value: no row determines it.
+"""
+
+PUBLISHED_INTRO = """\
+The shipped calibration was fitted to these rows: the errors below are of the fit. What to expect of
+runs that it has not seen is in [What is checked](../validation.md).
+
+"""
+
+SECTIONS = {
+    "vendor": ("Vendors", "On the sustained share of the catalogue, by class of precision."),
+    "architecture": ("Architectures", "On top of the vendor."),
+    "sustained": ("Silicon", "On top of the architecture, by precision or recipe."),
+    "attention": ("Fused attention", "Rate over the reference kernel, by generation of kernel."),
+    "pace": ("Software", "Factor of a generation on the whole step, by silicon and recipe."),
+}
 
 
 def pages() -> dict[str, str]:
@@ -34,6 +61,8 @@ def pages() -> dict[str, str]:
         "cli.md": command_page(),
         "exporters.md": exporter_page(),
         "schemas.md": schema_page(),
+        "constants.md": constants_page(),
+        "published-runs.md": published_page(),
     }
     for name in SCHEMAS:
         text = json.dumps(json_schema(name), indent=1, ensure_ascii=False)
@@ -122,6 +151,39 @@ def _target_section(name: str, exporter: Exporter) -> str:
     lines.append("\nIts files are read back and must hold:\n")
     lines += [f"- `{rule.name}` {rule.text}" for rule in exporter.RULES]
     return "\n".join(lines) + "\n"
+
+
+def constants_page() -> str:
+    """The fitted constants and efficiencies with their intervals."""
+    data = ROOT.parent / "costmodels" / "data"
+    constants = json.loads((data / "constants.json").read_text(encoding="utf-8"))
+    factors = json.loads((data / "efficiencies.json").read_text(encoding="utf-8"))
+    lines = [HEADER, "# Constants of the cost model\n", CONSTANTS_INTRO, "## Constants\n"]
+    lines += ["| name | meaning | judged | value | 90 % interval | evidence |", RULE * 6 + "|"]
+    for name, entry in constants["constants"].items():
+        meaning = f"{entry['meaning']} ({entry['unit']})"
+        known = "low" in entry and entry["low"] != entry["high"]
+        interval = f"{entry['low']:.4g} – {entry['high']:.4g}" if known else "held"
+        lines.append(
+            f"| `{name}` | {meaning} | {entry['judged']:.4g} | {entry['value']:.4g} | {interval} "
+            f"| {entry['evidence']} |"
+        )
+    for section, about in SECTIONS.items():
+        lines += ["", f"## {about[0]}\n", about[1] + "\n"]
+        lines += ["| of | factor | 90 % interval | rows |", RULE * 4 + "|"]
+        for key, entry in factors[section].items():
+            name = key.replace("|", " · ")
+            interval = f"{entry['low']:.3f} – {entry['high']:.3f}"
+            lines.append(f"| {name} | {entry['value']:.3f} | {interval} | {entry['rows']} |")
+    return "\n".join(lines) + "\n"
+
+
+def published_page() -> str:
+    """Published runs against what is predicted of them, as ``planner validate --page`` writes."""
+    folder = ROOT.parent / "costmodels" / "data" / "rows"
+    tables = [replace(read_table(str(folder / name)), source=name) for name in TABLES]
+    found = [validation_of(table, predict_table(table)) for table in tables]
+    return HEADER + "# Published runs\n\n" + PUBLISHED_INTRO + markdown_page(found)
 
 
 def _commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - Typer's own

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from costmodels.confidence import step_range
 from costmodels.units import PS_PER_S
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Topology
@@ -241,7 +242,16 @@ def estimate(
             sync=to_seconds(sync),
             update=to_seconds(update),
         ),
-        step_time_range_s=None,
+        step_time_range_s=step_range(
+            step,
+            [
+                topology.classes[s.stage.island.class_index].chip
+                for p in priced.pipelines
+                for s in p.stages
+            ],
+            job.precision,
+            experts=any(layer.shape.is_moe for layer in model.layers),
+        ),
         simulated_step_time_s=simulated_s,
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
+from costmodels.constants import shipped_constants
 from costmodels.memory import device_overhead
 from costmodels.price import POLICIES
 from costmodels.units import GIB, PS_PER_S
@@ -155,7 +156,11 @@ def assumptions(context: Context) -> tuple[str, ...]:
             f"context, {over.buffer_bytes / GIB:.1f} GiB communication buffers and "
             f"{over.fragmentation_bytes / GIB:.1f} GiB fragmentation are set aside"
         )
-    out.append("tensor-parallel communication is fully exposed; its groups stay inside an island")
+    exposed = shipped_constants().tensor_exposed
+    out.append(
+        f"tensor-parallel communication: {exposed:.0%} of it exposed; its groups stay inside an "
+        "island"
+    )
     out.append(
         "activations cross stages in slices over the ports of all chips of a tensor-parallel "
         "group, with a fair share of their host's ports"

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from planner.commands.calibrate import calibrate
 from planner.commands.check import check
 from planner.commands.chips import chips
 from planner.commands.estimate import estimate
@@ -36,6 +37,7 @@ from planner.commands.schema import schema
 from planner.commands.shipped import FACTS, group
 from planner.commands.show import show
 from planner.commands.simulate import simulate
+from planner.commands.validate import validate
 from planner.errors import PlannerError
 from planner.version import VERSION
 
@@ -70,6 +72,8 @@ for command in (
     run,
     profile,
     report,
+    validate,
+    calibrate,
     schema,
 ):
     app.command()(command)

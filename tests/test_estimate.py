@@ -315,10 +315,10 @@ def test_all_problems_of_a_file_come_at_once_with_their_lines(tmp_path):
 
 def test_unknown_keys_name_the_nearest_known_one(tmp_path):
     path = tmp_path / "layout.yaml"
-    path.write_text("tp: 2\nrecompte: full\nzero: 3\n", encoding="utf-8")
+    path.write_text("tp: 2\nrecompte: full\nzero: 4\n", encoding="utf-8")
     key, zero = refused(path).problems
     assert (key.where, key.remedy) == (f"{path}:2: recompte", "did you mean recompute?")
-    assert zero.message == "ZeRO level 3 is not priced by this version"
+    assert (zero.where, zero.message) == (f"{path}:3: zero", "4 should be less than or equal to 3")
 
 
 @pytest.mark.parametrize(

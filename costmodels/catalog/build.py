@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from statistics import median
 
 from costmodels.catalog.chip import Chip, Fabric
+from costmodels.catalog.efficiencies import shipped_efficiencies
 from costmodels.catalog.links import load_links
 from costmodels.catalog.records import PEAK_FIELDS, Record
 from costmodels.units import GB, GBIT, GIB, TERA, US_PER_S
@@ -47,9 +49,10 @@ def build_chip(record: Record, records: Mapping[str, Record]) -> Chip:
     fabric, bridge = _fabrics(record, notes)
     memory = number(record, "memory_gib") or 0.0
     package = int(number(record, "devices_per_package") or 1)
+    own = record.get("sustained")
     if package > 1:
         notes.append(f"the package holds {package} devices and is planned as one chip")
-    return Chip(
+    chip = Chip(
         id=text(record, "id"),
         name=text(record, "name", text(record, "id")),
         vendor=text(record, "vendor"),
@@ -70,7 +73,19 @@ def build_chip(record: Record, records: Mapping[str, Record]) -> Chip:
         architecture=text(record, "architecture"),
         bridge=bridge,
         devices_per_package=package,
+        cores=int(number(record, "cores") or 0),
+        silicon=text(record, "silicon", text(record, "id")),
         assumed=tuple(map(str, stated)) if isinstance(stated, list | tuple) else tuple(notes),
+    )
+    known = shipped_efficiencies().current(chip)
+    shares = dict(known.sustained_shares)
+    if isinstance(own, Mapping):
+        shares |= {str(name): float(share) for name, share in own.items()}
+    rate = number(record, "attention")
+    return replace(
+        chip,
+        sustained_shares=tuple(sorted(shares.items())),
+        attention=known.attention if rate is None else rate,
     )
 
 
@@ -80,6 +95,9 @@ def resolved_record(record: Record, chip: Chip) -> dict[str, object]:
     resolved["gemm_fraction"] = chip.gemm_fraction
     resolved["usable_memory_gib"] = chip.usable_memory_bytes / GIB
     resolved["flash_attention"] = chip.flash_attention
+    resolved["sustained"] = dict(chip.sustained_shares)
+    resolved["attention"] = chip.attention
+    resolved["silicon"] = chip.silicon
     fabric = chip.fabric or chip.bridge
     for side, links in (("scaleup", fabric), ("host", chip.host_fabric)):
         if links is not None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+SUSTAINED: Final = 0.86
+"""Sustained over best rate of a product: the best is of one shape for a moment, training runs at
+the power limit and in many shapes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,11 @@ class Chip:
     ``bridge`` is then an optional fabric of some servers, to be used where the owner states it.
     ``fabric_domain`` is how many chips one fabric can join. ``architecture`` names the silicon
     generation. ``devices_per_package`` is 2 where software sees two devices in one package.
+    ``sustained_shares`` are measured shares of the peak that products sustain in training, by
+    precision; a precision without one falls back to ``gemm_fraction`` less :data:`SUSTAINED`.
+    ``attention`` is the rate of fused attention over that of the reference chips. ``cores`` is how
+    many tiles of a product run at once (streaming multiprocessors), 0 where that is not known.
+    ``silicon`` names the die at its power: chips that share it compute alike.
     ``assumed`` lists, as sentences, every figure that was judged and not read.
     """
 
@@ -65,7 +75,18 @@ class Chip:
     architecture: str = ""
     bridge: Fabric | None = None
     devices_per_package: int = 1
+    sustained_shares: tuple[tuple[str, float], ...] = ()
+    attention: float = 1.0
+    cores: int = 0
+    silicon: str = ""
     assumed: tuple[str, ...] = ()
+
+    def sustained(self, precision: str) -> float:
+        """Share of the dense peak that products sustain in a training run."""
+        for name, share in self.sustained_shares:
+            if name == precision:
+                return share
+        return self.gemm_fraction * SUSTAINED
 
     def peak(self, precision: str) -> float:
         """Dense FLOP/s in a precision. LookupError if the chip does not have it."""

@@ -26,6 +26,7 @@ TOPOLOGIES = ("none", "bridge", "switch", "mesh", "cube-mesh", "torus")
 _OWN_FIELDS: dict[str, type] = {
     "inherit": str,
     "architecture": str,
+    "silicon": str,
     "link_id": str,
     "topology": str,
     "scaleup_efficiency": float,
@@ -36,10 +37,14 @@ _OWN_FIELDS: dict[str, type] = {
     "usable_source": str,
     "flash_attention": bool,
     "devices_per_package": int,
+    "cores": int,
+    "fp4_tflops": float,
+    "sustained": dict,
+    "attention": float,
     "assumed": list,
 }
 _TEXT = ("id", "name", "vendor", "confidence", "torch_device", "dist_backend", "scaleup_link",
-         "host_link", "notes", "ccl", "inherit", "architecture", "link_id", "topology",
+         "host_link", "notes", "ccl", "inherit", "architecture", "silicon", "link_id", "topology",
          "usable_source")  # fmt: skip
 _REQUIRED = ("id", "vendor", "memory_gib", "mem_bw_gbs", "host_gbs_per_dir")
 PEAK_FIELDS = {
@@ -48,12 +53,13 @@ PEAK_FIELDS = {
     "fp16": "fp16_tflops",
     "bf16": "bf16_tflops",
     "fp8": "fp8_tflops",
+    "fp4": "fp4_tflops",
 }
 _FRACTIONS = ("gemm_fraction", "scaleup_efficiency", "host_efficiency")
 _POSITIVE = (*PEAK_FIELDS.values(), "memory_gib", "usable_memory_gib", "mem_bw_gbs",
              "scaleup_per_dir_gbs", "scaleup_p2p_per_dir_gbs", "scaleup_domain_max",
              "host_gbs_per_dir", "nic_gbps_per_chip", "price_usd_per_hour", "scaleup_alpha_us",
-             "host_alpha_us", "devices_per_package", *_FRACTIONS)  # fmt: skip
+             "host_alpha_us", "devices_per_package", "cores", "attention", *_FRACTIONS)  # fmt: skip
 # A figure of the base that no longer holds when the user changes another one.
 _DEPENDENTS = {
     "memory_gib": ("usable_memory_gib", "usable_source"),

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from costmodels.units import GIB
+from planner.commands.calibration_file import CalibrationOption
 from planner.commands.loading import Loaded, load_inputs, read_overrides
 from planner.commands.options import (
     ClusterArgument,
@@ -23,7 +25,14 @@ from planner.commands.options import (
     SetOption,
     complete_file,
 )
-from planner.commands.output import STDOUT, Format, check_writable, show, write_text
+from planner.commands.output import (
+    STDOUT,
+    Format,
+    check_writable,
+    show,
+    show_json,
+    write_text,
+)
 from planner.errors import InfeasibleError, InputError, Problem
 from planner.inputs.overrides import Override
 from planner.inputs.resources import fixture_names
@@ -65,6 +74,7 @@ def estimate(
         bool,
         typer.Option("--must-fit", help="Exit 3, and write nothing, if a chip is too small."),
     ] = False,
+    calibration: CalibrationOption = None,
     format_: FormatOption = Format.text,
     details: DetailsOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No report, only errors.")] = False,
@@ -80,7 +90,12 @@ def estimate(
         set_, global_batch=global_batch, seq_len=seq_len, precision=precision
     )
     check_writable(output)
-    loaded, given = _load(model, cluster, layout, job, overrides, profile, wrong)
+    from planner.estimate import PlanLayout
+
+    loaded, given = _load(model, cluster, layout, job, overrides, profile, calibration, wrong)
+    if not isinstance(given, PlanLayout) and given.uniform:
+        _uniform(loaded, given, output, format_, must_fit=must_fit, quiet=quiet)
+        return
     from planner.estimate import estimate as price
 
     found = price(loaded.model, loaded.cluster, loaded.job, given, profile=loaded.profile)
@@ -105,6 +120,7 @@ def _load(
     job: str | None,
     overrides: Sequence[Override],
     profile: str | None,
+    calibration: str | None,
     wrong: Sequence[Problem],
 ) -> tuple[Loaded, LayoutInput | PlanLayout]:
     """All inputs, or InputError with the problems of all of them."""
@@ -113,7 +129,9 @@ def _load(
     problems: list[Problem] = []
     loaded, given = None, None
     try:
-        loaded = load_inputs(model, cluster, job, overrides, profile, found=wrong)
+        loaded = load_inputs(
+            model, cluster, job, overrides, profile, calibration=calibration, found=wrong
+        )
     except InputError as error:
         problems += error.problems
     try:
@@ -123,6 +141,37 @@ def _load(
     if loaded is None or given is None:
         raise InputError(problems)
     return loaded, given
+
+
+def _uniform(
+    loaded: Loaded,
+    given: LayoutInput,
+    output: str | None,
+    format_: Format,
+    *,
+    must_fit: bool,
+    quiet: bool,
+) -> None:
+    """Price a layout with techniques that a plan file cannot hold: only the price is shown."""
+    from planner.estimate.techniques import estimate_uniform
+    from planner.report.uniform import uniform_json, uniform_page
+
+    if output is not None:
+        message = "a plan file holds no context or expert parallelism, interleaving or ZeRO 2 and 3"
+        raise InputError([Problem(output, message, "leave out -o; --format json has the price")])
+    if loaded.profile is not None:
+        message = "a profile measures layers without these techniques: it cannot price the layout"
+        raise InputError([Problem("--profile", message, "leave it out")])
+    found = estimate_uniform(loaded.model, loaded.cluster, loaded.job, given)
+    if must_fit and not found.price.footprint.fits:
+        worst = found.price.footprint.worst.peak
+        short = (worst - found.price.footprint.usable) / GIB
+        text = f"the layout does not fit: {short:.2f} GiB too much on the fullest chip"
+        raise InfeasibleError(text, where=given.name, remedies=[])
+    if format_ is Format.json:
+        show_json(uniform_json(found))
+    elif not quiet:
+        show(uniform_page(found))
 
 
 def _misfit(found: Estimated, name: str) -> InfeasibleError | None:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from costmodels.catalog import load_catalog
+from costmodels.catalog import Catalog, CatalogError, load_catalog
+from planner.commands.calibration_file import calibrated_chips
 from planner.errors import InputError, Problem
 from planner.inputs.cluster import ClusterInput, load_cluster
 from planner.inputs.job import TECHNIQUES, JobInput, load_job
@@ -35,12 +36,17 @@ def load_inputs(
     overrides: Sequence[Override],
     profile: str | None = None,
     *,
+    calibration: str | None = None,
     found: Sequence[Problem] = (),
 ) -> Loaded:
-    """Read all of them. Raises InputError with the problems of all, after those ``found``."""
+    """Read all of them, chips as a calibration file has them.
+
+    Raises InputError with the problems of all, after those ``found``.
+    """
     problems = list(found)
+    catalog = _attempt(lambda: _catalog(calibration), problems)
     found_model = _attempt(lambda: load_model(model, overrides), problems)
-    found_cluster = _attempt(lambda: load_cluster(cluster, load_catalog(), overrides), problems)
+    found_cluster = _attempt(lambda: load_cluster(cluster, catalog, overrides), problems)
     found_job = _attempt(lambda: load_job(job, overrides), problems)
     measured = None
     if profile is not None:
@@ -48,6 +54,16 @@ def load_inputs(
     if problems or found_model is None or found_cluster is None or found_job is None:
         raise InputError(problems)
     return Loaded(found_model, found_cluster, found_job, measured)
+
+
+def _catalog(calibration: str | None) -> Catalog:
+    if calibration is None:
+        return load_catalog()
+    try:
+        return load_catalog({"chips": calibrated_chips(calibration)})
+    except CatalogError as error:
+        found = [Problem(f"{calibration}: {p.where}", p.message, p.remedy) for p in error.problems]
+        raise InputError(found) from None
 
 
 def read_overrides(

@@ -13,6 +13,7 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
+from planner.commands.calibration_file import CalibrationOption
 from planner.commands.loading import Loaded, load_inputs, read_overrides
 from planner.commands.options import (
     ClusterArgument,
@@ -87,6 +88,7 @@ def plan(
         float | None,
         typer.Option(min=0.0, max=1.0, metavar="FRACTION", help="Exit 6 if the MFU is lower."),
     ] = None,
+    calibration: CalibrationOption = None,
     format_: FormatOption = Format.text,
     details: DetailsOption = False,
     quiet: Annotated[
@@ -114,7 +116,9 @@ def plan(
         precision=precision,
     )
     check_writable(output)
-    loaded = load_inputs(model, cluster, job, overrides, profile, found=wrong)
+    loaded = load_inputs(
+        model, cluster, job, overrides, profile, calibration=calibration, found=wrong
+    )
     old = read_plan(hint) if hint is not None else None
     talk = not quiet and format_ is Format.text
     beside = output == STDOUT

@@ -170,6 +170,6 @@ def _assumptions(context: Context, ground: Ground) -> tuple[str, ...]:
     """What was assumed beside the layout, less what its own words replace."""
     replaced = ["rows per micro-batch tried"]
     if ground.spans:
-        replaced.append("tensor-parallel communication is fully exposed")
+        replaced.append("tensor-parallel communication: ")
     lines = certify.assumptions(context)
     return tuple(line for line in lines if not line.startswith(tuple(replaced)))

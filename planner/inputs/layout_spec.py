@@ -16,12 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from planner.errors import InputError, Problem
 from planner.inputs.document import DataPath, Document
 from planner.inputs.reading import (
-    field_error,
     nearest,
     parse_document,
     problems_from_validation,
@@ -38,12 +37,6 @@ Count = Annotated[int, Field(strict=True, ge=0, le=MAX_DEGREE)]
 Interval = tuple[Count, Count]
 
 
-def _zero_level(level: int) -> int:
-    if level > 1:
-        raise field_error(f"ZeRO level {level} is not priced by this version", "write 0 or 1")
-    return level
-
-
 class LayoutSpec(BaseModel):
     """One layout as written; None means that the planner fills it in and says so.
 
@@ -56,6 +49,12 @@ class LayoutSpec(BaseModel):
     from here to the end, or one number per stage. ``chips`` names kinds of chips in the order in
     which stages take them; kinds that are not named stay idle. ``placement`` lists the devices of
     every stage instead, pipeline by pipeline, as ``node0/0-7`` or ``node[0-3]/0-7``.
+
+    ``cp`` devices share every sequence; ``ep`` devices hold different experts, each divided among
+    ``expert_tp`` (by default 1); ``virtual`` chunks of layers lie on every stage (interleaved
+    1F1B); ``zero`` 2 shards gradients as well, 3 weights too (FSDP), over ``shard`` replicas
+    (by default all). A layout with any of these is uniform: one value of everything for all
+    stages, chips of one kind.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,20 +66,27 @@ class LayoutSpec(BaseModel):
     micro_batches: Degree | None = None
     schedule: Literal["1f1b", "gpipe"] = "1f1b"
     recompute: Policy | tuple[Policy, ...] = "none"
-    zero: Annotated[int, Field(strict=True, ge=0, le=3), AfterValidator(_zero_level)] | None = None
+    zero: Annotated[int, Field(strict=True, ge=0, le=3)] | None = None
+    cp: Degree = 1
+    ep: Degree = 1
+    expert_tp: Degree | None = None
+    virtual: Degree = 1
+    shard: Degree | None = None
     layers_per_stage: tuple[Count | Interval, ...] | None = None
     in_flight: Literal["deep", "classic"] | tuple[Degree, ...] = "deep"
     chips: tuple[str, ...] | None = None
     placement: tuple[str | tuple[str, ...], ...] | None = None
 
 
-UNPRICED = {
-    "cp": "context parallelism is",
-    "ep": "expert parallelism (the experts of a layer are split by tensor parallelism) is",
-    "etp": "a tensor-parallel degree of its own for experts is",
-    "vpp": "interleaved schedules are",
-    "offload": "offload to host memory is",
+UNIFORM = ("cp", "ep", "expert_tp", "virtual", "shard")
+"""Fields that only a uniform layout may have."""
+
+FOREIGN = {
+    "etp": ("the tensor-parallel degree of experts is called expert_tp", "write expert_tp"),
+    "vpp": ("chunks of layers per stage are called virtual", "write virtual"),
+    "offload": ("offload to host memory is not priced by this version", "leave it out"),
 }
+"""What other planners and runtimes write."""
 
 PER_STAGE = ("tp", "recompute", "layers_per_stage", "in_flight", "placement")
 """Fields that may be lists with one entry per stage."""
@@ -98,6 +104,14 @@ class LayoutInput:
     def where(self, *path: str | int) -> str:
         """``file:line: field``, as a problem cites it."""
         return self.document.where(path)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether the layout asks for techniques that only uniform layouts are priced with."""
+        spec = self.spec
+        return (
+            any(getattr(spec, field) not in (1, None) for field in UNIFORM) or (spec.zero or 0) > 1
+        )
 
     def stated(self, field: str) -> bool:
         """Whether the layout says anything about a field."""
@@ -127,25 +141,24 @@ def layout_document(text: str) -> Document:
 
 def parse_layout(document: Document) -> LayoutInput:
     """The layout that a document holds. Raises InputError with every problem found."""
-    unpriced = list(_unpriced(document))
+    foreign = list(_foreign(document))
     try:
         spec = LayoutSpec.model_validate(document.data)
     except ValidationError as error:
-        known = {problem.where for problem in unpriced}
+        known = {problem.where for problem in foreign}
         found = problems_from_validation(error, document, LayoutSpec)
-        raise InputError([*unpriced, *(p for p in found if p.where not in known)]) from None
+        raise InputError([*foreign, *(p for p in found if p.where not in known)]) from None
     stages = _stages(spec)
     if problems := list(_lengths(spec, stages, document)):
         raise InputError(problems)
     return LayoutInput(Path(document.source).stem, document, spec, stages)
 
 
-def _unpriced(document: Document) -> Iterator[Problem]:
-    """Degrees that other planners and runtimes have: no typing mistake, but not priced here."""
+def _foreign(document: Document) -> Iterator[Problem]:
+    """Names that other planners and runtimes have: no typing mistakes."""
     for key in document.data if isinstance(document.data, dict) else ():
-        if key in UNPRICED:
-            message = f"{UNPRICED[key]} not priced by this version"
-            yield Problem(document.where((key,)), message, "leave it out")
+        if key in FOREIGN:
+            yield Problem(document.where((key,)), *FOREIGN[key])
 
 
 def _lists(spec: LayoutSpec) -> dict[str, int]:
@@ -176,6 +189,21 @@ def _lengths(spec: LayoutSpec, stages: int, document: Document) -> Iterator[Prob
     if spec.chips == ():
         yield Problem(document.where(("chips",)), "names no chip", "leave it out to use them all")
     yield from _depths(spec, document)
+    yield from _uniform(spec, document)
+
+
+def _uniform(spec: LayoutSpec, document: Document) -> Iterator[Problem]:
+    """What excludes one another where a technique is only priced for uniform layouts."""
+    asked = [f for f in UNIFORM if getattr(spec, f) not in (1, None)]
+    asked += ["zero"] if (spec.zero or 0) > 1 else []
+    if not asked:
+        return
+    for field, length in _lists(spec).items():
+        message = f"has {length} entries, but {asked[0]} is priced for uniform layouts only"
+        yield Problem(document.where((field,)), message, f"give one {field}, or leave {asked[0]}")
+    if spec.shard is not None and not spec.zero:
+        message = "says over how many replicas nothing is sharded"
+        yield Problem(document.where(("shard",)), message, "add zero: 1, 2 or 3")
 
 
 def _depths(spec: LayoutSpec, document: Document) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from planner.plan import Plan
 from planner.report.layout import layout
+from planner.report.loading import loading
 from planner.report.summary import baselines, bullets, figures, headline, leftovers, section
 
 
@@ -33,6 +34,8 @@ def plan_page(plan: Plan, *, details: bool = False) -> RenderableType:
         parts.append(section("Searched", bullets(space.allowed)))
         if space.dropped:
             parts.append(section("Not searched", bullets(space.dropped)))
+    if details:
+        parts.append(section("Host memory while loading", bullets(loading(plan))))
     if plan.assumptions:
         parts.append(section("Assumed, not given", bullets(plan.assumptions, style="dim")))
     return Group(*parts)

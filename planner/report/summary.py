@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from costmodels.catalog.names import short_name
+from costmodels.confidence import peak_range
 from planner.plan import Baseline, Certificate, Estimate, Plan
 from planner.report.bars import COLOURS, FILLS, length, stacked
 from planner.report.format import count, device_list, duration, memory, percent, plural, ratio
@@ -83,6 +84,11 @@ def _tightest(plan: Plan) -> Text:
         f"the fullest chip, {tight.devices[0]} ({short_name(tight.chip)}), {what} "
         f"{memory(tight.memory_bytes.usable)}"
     )
+    low, high = peak_range(tight.memory_bytes.peak)
+    risky = left >= 0 and high > tight.memory_bytes.usable
+    text.append(f"\nruns of such a peak took {memory(low)} to {memory(high)}")
+    if risky:
+        text.append(": some runtimes would not fit", style="yellow")
     if 0 <= left < SMALL_MARGIN:
         text.append("\nthin: other software on the chip could use that up", style="yellow")
     return text

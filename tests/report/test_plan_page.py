@@ -141,3 +141,14 @@ def test_a_gauge_is_full_at_one():
     assert gauge(1.0, 8).plain == "█" * 8
     assert gauge(1.7, 8).plain == "█" * 8
     assert gauge(0.0, 8).plain == "░" * 8
+
+
+def test_the_memory_that_measured_runs_took_stands_beside_the_peak(page):
+    assert re.search(r"runs of such a peak took [\d.]+ GiB to [\d.]+ GiB", page)
+    assert "some runtimes would not fit" in page
+
+
+def test_details_say_what_loading_takes_of_the_hosts():
+    text = drawn(example_plan(), details=True)
+    assert re.search(r"every process reads its own part: [\d.]+ [GM]iB on the fullest host", text)
+    assert "every process builds the whole model" in text

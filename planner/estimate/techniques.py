@@ -1,0 +1,166 @@
+"""A layout file that asks for context or expert parallelism, interleaving, ZeRO 2 or 3.
+
+Such a layout is uniform, on chips of one kind. It becomes a :class:`costmodels.step.Run`; what is
+impossible is listed at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from costmodels.collectives import Links
+from costmodels.price import POLICIES
+from costmodels.step import Run
+from planner.baselines import split_evenly
+from planner.errors import InputError, Problem
+from planner.estimate.uniform import UniformPrice, price_uniform
+from planner.graphs.build_topology import build_topology
+from planner.graphs.model_graph import ModelGraph
+from planner.graphs.topology import IslandClass, Topology
+from planner.inputs.cluster import ClusterInput
+from planner.inputs.job import JobInput, ResolvedJob, resolve_job
+from planner.inputs.layout_spec import LayoutInput
+from planner.inputs.model import ModelInput
+from planner.options import tensor_parallel_problem
+
+
+@dataclass(frozen=True, slots=True)
+class UniformEstimate:
+    """A priced uniform layout; ``notes`` are defaults that were filled in."""
+
+    layout: str
+    price: UniformPrice
+    notes: tuple[str, ...]
+
+
+def estimate_uniform(
+    model: ModelInput, cluster: ClusterInput, job: JobInput, layout: LayoutInput
+) -> UniformEstimate:
+    """Price a uniform layout. Raises InputError with every problem."""
+    topology = build_topology(cluster.spec, cluster.catalog)
+    resolved = resolve_job(job, model.graph, topology)
+    reader = _Reader(layout, model.graph, topology, resolved)
+    run = reader.run()
+    try:
+        price = price_uniform(run)
+    except (ValueError, LookupError) as error:
+        raise InputError([Problem(layout.name, str(error.args[0]))]) from None
+    return UniformEstimate(layout.name, price, tuple(reader.notes))
+
+
+class _Reader:
+    """One pass over a uniform layout; problems are kept until all of it has been read."""
+
+    def __init__(
+        self, layout: LayoutInput, model: ModelGraph, topology: Topology, job: ResolvedJob
+    ) -> None:
+        self.layout, self.spec = layout, layout.spec
+        self.model, self.topology, self.job = model, topology, job
+        self.problems: list[Problem] = []
+        self.notes: list[str] = []
+
+    def run(self) -> Run:
+        """The run of the layout. Raises InputError with every problem."""
+        spec, job = self.spec, self.job
+        cls = self._chips()
+        tp = spec.tp if isinstance(spec.tp, int) else spec.tp[0]
+        pp = self.layout.stages
+        why = tensor_parallel_problem(self.model, tp, job.seq_len, job.sequence_parallel)
+        if why is not None:
+            self._problem(f"tp {tp} is not possible: {why}", "another degree", "tp")
+        if job.seq_len % (spec.cp * 2) and spec.cp > 1:
+            message = f"{job.seq_len} tokens do not divide into 2 parts for each of cp {spec.cp}"
+            self._problem(message, "a degree that divides the sequence", "cp")
+        experts = max((m.experts for la in self.model.layers for m in la.shape.matmuls), default=1)
+        if spec.ep > 1 and experts % spec.ep:
+            message = f"{experts} experts do not divide by ep {spec.ep}"
+            self._problem(message, "a degree that divides the experts", "ep")
+        if job.lora_rank or job.frozen_layers:
+            message = "frozen weights and adapters are not priced together with these techniques"
+            self.problems.append(Problem(self.layout.name, message, "train all weights"))
+        dp = self._dp(cls, tp, pp)
+        if spec.ep > 1 and (tp * spec.cp * dp) % (spec.ep * (spec.expert_tp or 1)):
+            message = f"ep {spec.ep} does not divide the {tp * spec.cp * dp} chips of a stage"
+            self._problem(message, "fewer expert-parallel devices", "ep")
+        cuts = self._cuts(pp)
+        if self.problems or cuts is None:
+            raise InputError(self.problems)
+        level = (int(job.zero1) if spec.zero is None else spec.zero) if dp * spec.cp > 1 else 0
+        rows = spec.micro_batch_rows
+        return Run(
+            layers=tuple(layer.shape for layer in self.model.layers),
+            cuts=cuts,
+            chip=cls.chip,
+            links=self._links(cls),
+            seq_len=job.seq_len,
+            precision=job.precision,
+            state=job.state_bytes,
+            tp=tp,
+            cp=spec.cp,
+            ep=spec.ep,
+            expert_tp=spec.expert_tp,
+            dp=dp,
+            virtual=spec.virtual,
+            rows=rows,
+            micro_batches=max(1, -(-job.global_batch // (dp * rows))),
+            policy=POLICIES.index(spec.recompute if isinstance(spec.recompute, str) else "none"),
+            zero=level,
+            shard=min(spec.shard or dp * spec.cp, dp * spec.cp) if level else 1,
+            sequence_parallel=job.sequence_parallel,
+            flash=cls.chip.flash_attention,
+            schedule=spec.schedule,
+            derate=cls.derate,
+        )
+
+    def _problem(self, message: str, remedy: str, *path: str | int) -> None:
+        self.problems.append(Problem(self.layout.where(*path), message, remedy))
+
+    def _chips(self) -> IslandClass:
+        """The one kind of chip that the layout runs on."""
+        classes = self.topology.classes
+        if len(classes) > 1:
+            message = "asks for techniques that are priced on chips of one kind"
+            remedy = f"a cluster of {classes[0].name} alone"
+            self.problems.append(Problem(self.layout.name, message, remedy))
+        return classes[0]
+
+    def _dp(self, cls: IslandClass, tp: int, pp: int) -> int:
+        each = tp * self.spec.cp * pp
+        equation = f"tp {tp} × cp {self.spec.cp} × pp {pp}"
+        most = cls.chips // each
+        if self.spec.dp is not None:
+            if self.spec.dp > most:
+                message = f"{equation} × dp {self.spec.dp} needs more than {cls.chips} chips"
+                remedy = f"dp: {most} at most" if most else "smaller degrees"
+                self._problem(message, remedy, "dp")
+            return self.spec.dp
+        if most < 1:
+            message = f"{equation} = {each} chips, but the cluster has {cls.chips}"
+            self._problem(message, "smaller degrees", "tp")
+            return 1
+        dp = min(most, self.job.global_batch)
+        self.notes.append(f"dp {dp}: as many pipelines as the chips allow (default)")
+        return dp
+
+    def _cuts(self, pp: int) -> tuple[int, ...] | None:
+        kinds = [layer.shape.kind for layer in self.model.layers]
+        before, after = int(kinds[0] == "embedding"), int(kinds[-1] == "head")
+        blocks = len(kinds) - before - after
+        chunks = pp * self.spec.virtual
+        if chunks > blocks:
+            message = f"{pp} stages of {self.spec.virtual} chunks, but there are {blocks} blocks"
+            field = "virtual" if self.spec.virtual > 1 else "pp"
+            self._problem(message, f"at most {blocks} chunks in all", field)
+            return None
+        counts = [b - a for a, b in split_evenly(blocks, pp)]
+        cuts = [0]
+        for count in counts:
+            cuts.append(cuts[-1] + count)
+        inner = [cut + before for cut in cuts[1:-1]]
+        return (0, *inner, len(kinds))
+
+    def _links(self, cls: IslandClass) -> Links:
+        route = self.topology.class_routes.get((cls.index, cls.index))
+        if route is None:
+            return Links(cls.fabric, cls.size)
+        return Links(cls.fabric, cls.size, route.bandwidth / cls.size, route.latency_s)
