@@ -67,12 +67,12 @@ class _Program:
         """Whether v is in stage s, as an expression."""
         return self.y[v][s] - self.y[v][s - 1] if s else self.y[v][0]
 
-    def inside(self, v: int, s: int) -> list[cp_model.Literal]:
+    def inside(self, v: int, s: int) -> list[cp_model.BoolVarT]:
         """Literals that are all true if and only if v is in stage s."""
-        here: cp_model.Literal = self.y[v][s]
+        here: cp_model.BoolVarT = self.y[v][s]
         return [here, self.y[v][s - 1].negated()] if s else [here]
 
-    def outside(self, v: int, s: int) -> list[cp_model.Literal]:
+    def outside(self, v: int, s: int) -> list[cp_model.BoolVarT]:
         """Literals of which one is true if and only if v is not in stage s."""
         return [literal.negated() for literal in self.inside(v, s)]
 
