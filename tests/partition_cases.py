@@ -5,9 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from planner.partition.problem import Kind, Node, Objective, PartitionProblem, Tensor
+
+EXACT = settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=80,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
 
 
 @st.composite

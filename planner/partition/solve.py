@@ -1,36 +1,50 @@
 """From a problem to a partition with its certificate.
 
 1. `reduce`: what belongs together becomes one node; the optimum stays.
-2. `heuristic`: good partitions along some orders.
-3. Contiguous stages: `lattice` where the ideals are few (an exact dynamic program), else
-   `prefix_model` (CP-SAT). Interleaved stages: `interleaved`.
+2. Contiguous stages: `heuristic` finds good partitions along some orders, then `lattice` proves
+   the best one where the ideals are few (an exact dynamic program), else `prefix_model` (CP-SAT).
+3. Interleaved stages start from the best contiguous ones: `anneal` improves them,
+   `interleaved_model` (CP-SAT) proves, `pigeonhole` helps it with many alike nodes.
 4. The answer in terms of the nodes that were given, loads added up anew.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.errors import InfeasibleError, NoPlanFound
+from planner.partition.anneal import annealed
+from planner.partition.bounds import fluid_bound_ps
 from planner.partition.certificate import Certificate, Solution, Status
 from planner.partition.heuristic import first_partition
 from planner.partition.lattice import all_ideals, lattice_partition
-from planner.partition.problem import Objective, Partition, PartitionProblem, check_problem
+from planner.partition.problem import (
+    Objective,
+    Partition,
+    PartitionProblem,
+    Stage,
+    check_problem,
+    load_ps,
+)
 from planner.partition.reduce import Reduced, reduce_problem, restore
+
+Work = tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How hard to try; all deterministic, so the same input gives the same answer.
 
-    ``ideals`` and ``pairs``: up to how many the dynamic program is used. ``work``: deterministic
-    time of CP-SAT, about seconds. ``absorb``: whether nodes may be absorbed before.
+    ``ideals`` and ``pairs``: up to how many of them the dynamic program is used. ``work``:
+    deterministic time of CP-SAT, about seconds. ``absorb``: whether nodes are absorbed before.
+    ``moves``: of each of three annealing runs.
     """
 
     ideals: int = 20_000
     pairs: int = 60_000_000
     work: float = 60.0
     absorb: bool = True
+    moves: int = 60_000
     seed: int = 0
 
 
@@ -42,20 +56,27 @@ def partition(problem: PartitionProblem, limits: Limits | None = None) -> Soluti
     """
     limits = limits or Limits()
     check_problem(problem)
-    reduced = reduce_problem(problem, absorb=limits.absorb)
+    contiguous = replace(problem, interleaved=False)
+    reduced = reduce_problem(contiguous, absorb=limits.absorb)
     steps = [f"{len(problem.nodes)} nodes reduced to {len(reduced.problem.nodes)}"]
     found = _contiguous(reduced.problem, limits, steps)
+    if problem.interleaved:
+        start = None if found.partition is None else restore(contiguous, reduced, found.partition)
+        reduced = reduce_problem(problem, absorb=limits.absorb)
+        steps.append(f"without order: {len(reduced.problem.nodes)} nodes")
+        again = _interleaved(reduced, start, limits, steps)
+        found = replace(again, work=(*found.work, *again.work))
     return _finished(problem, reduced, found, steps)
 
 
 @dataclass(frozen=True)
 class _Found:
-    """Best partition of the reduced problem and the bound on it."""
+    """Best partition of the reduced problem, the bound on it, and whether that is the last word."""
 
     partition: Partition | None
     bound_ps: int
     proven: bool
-    work: tuple[tuple[str, float], ...]
+    work: Work
 
 
 def _contiguous(problem: PartitionProblem, limits: Limits, steps: list[str]) -> _Found:
@@ -69,8 +90,8 @@ def _contiguous(problem: PartitionProblem, limits: Limits, steps: list[str]) -> 
         if exact.complete:
             best = exact.partition
             value = None if best is None else best.objective_ps(problem.objective)
-            steps.append(f"dynamic program over all {len(ideals)} ideals: " + _seconds(value))
-            return _Found(best, value or 0, True, (("ideal pairs", pairs),))
+            steps.append(f"dynamic program over all {len(ideals)} ideals: {_seconds(value)}")
+            return _Found(best, value or 0, True, (("ideal pairs", float(pairs)),))
     from planner.partition.prefix_model import solve_prefix_model  # late: it loads the solver
 
     best, answer = solve_prefix_model(problem, hint=first, work_limit=limits.work, seed=limits.seed)
@@ -81,12 +102,52 @@ def _contiguous(problem: PartitionProblem, limits: Limits, steps: list[str]) -> 
     return _Found(best, bound, answer.proven or answer.infeasible, work)
 
 
-def fluid_bound_ps(problem: PartitionProblem) -> int:
-    """Least time of all nodes spread evenly over the devices, or of the slowest node."""
-    least = [node.least_ps for node in problem.nodes]
-    if problem.objective is Objective.total_load:
-        return sum(least)
-    return max(-(-sum(least) // problem.devices), max(least))
+def _interleaved(
+    reduced: Reduced, start: Partition | None, limits: Limits, steps: list[str]
+) -> _Found:
+    """Improve a contiguous partition of the given nodes, and prove."""
+    from planner.partition.interleaved_model import solve_interleaved_model  # late: the solver
+    from planner.partition.pigeonhole import pigeonhole_bound_ps
+
+    problem = reduced.problem
+    best = None if start is None else _in_reduced(reduced, start)
+    if best is not None:
+        runs = [annealed(problem, best, seed=limits.seed + i, moves=limits.moves) for i in range(3)]
+        best = min(runs, key=lambda p: p.objective_ps(problem.objective))
+        steps.append("annealing: " + _seconds(best.objective_ps(problem.objective)))
+    lower, spent = fluid_bound_ps(problem), 0.0
+    if problem.objective is Objective.max_load:
+        pigeonhole, spent = pigeonhole_bound_ps(problem, limits.seed)
+        if pigeonhole > lower:
+            lower = pigeonhole
+            steps.append(f"pigeonhole bound: {_seconds(lower)}")
+    best, answer = solve_interleaved_model(
+        problem, hint=best, lower_ps=lower, work_limit=limits.work, seed=limits.seed
+    )
+    value = None if best is None else best.objective_ps(problem.objective)
+    bound = max(answer.bound_ps, lower)
+    steps.append(f"CP-SAT over devices: {_seconds(value)}, bound {_seconds(bound)}")
+    work = (("CP-SAT", spent + answer.work),)
+    return _Found(best, bound, answer.proven or answer.infeasible, work)
+
+
+def _in_reduced(reduced: Reduced, start: Partition) -> Partition | None:
+    """The partition in reduced nodes, each where its first member is; None where that overflows."""
+    problem = reduced.problem
+    where = {v: s for s, stage in enumerate(start.stages) for v in stage.nodes}
+    held: list[list[int]] = [[] for _ in start.stages]
+    for v, members in enumerate(reduced.members):
+        held[where[members[0]]].append(v)
+    stages = []
+    for stage, nodes in zip(start.stages, held):
+        room = problem.kinds[stage.kind].memory_bytes
+        load = load_ps(problem, stage.kind, tuple(nodes))
+        used = sum(problem.nodes[v].memory_bytes for v in nodes)
+        if load is None or (room is not None and used > room):
+            return None
+        if nodes:
+            stages.append(Stage(stage.kind, tuple(nodes), load))
+    return Partition(tuple(stages))
 
 
 def _finished(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.errors import InfeasibleError
@@ -13,12 +13,12 @@ from planner.partition.prefix_model import solve_prefix_model
 from planner.partition.problem import Objective
 from planner.partition.reduce import reduce_problem, restore
 from planner.partition.solve import Limits, partition
-from tests.partition_cases import brute_force, problems
+from tests.partition_cases import EXACT, brute_force, problems
 
 BOTH = st.sampled_from(Objective)
 
 
-@settings(deadline=None, max_examples=150)
+@EXACT
 @given(data=st.data())
 def test_the_dynamic_program_finds_the_optimum(data: st.DataObject) -> None:
     problem = data.draw(problems(objective=data.draw(BOTH)))
@@ -37,7 +37,7 @@ def test_the_dynamic_program_finds_the_optimum(data: st.DataObject) -> None:
         assert found.objective_ps(problem.objective) == best
 
 
-@settings(deadline=None, max_examples=150)
+@EXACT
 @given(data=st.data())
 def test_absorbing_nodes_keeps_the_optimum(data: st.DataObject) -> None:
     problem = data.draw(problems(objective=data.draw(BOTH), max_nodes=7))
@@ -49,7 +49,7 @@ def test_absorbing_nodes_keeps_the_optimum(data: st.DataObject) -> None:
     assert (None if found is None else found.objective_ps(problem.objective)) == best
 
 
-@settings(deadline=None, max_examples=150)
+@EXACT
 @given(data=st.data())
 def test_the_prefix_model_proves_the_optimum(data: st.DataObject) -> None:
     problem = data.draw(problems(objective=data.draw(BOTH)))
@@ -68,7 +68,7 @@ def test_the_prefix_model_proves_the_optimum(data: st.DataObject) -> None:
         assert whole.objective_ps(problem.objective) == best
 
 
-@settings(deadline=None, max_examples=100)
+@EXACT
 @given(data=st.data())
 def test_the_whole_solver_agrees_with_brute_force_either_way(data: st.DataObject) -> None:
     problem = data.draw(problems(objective=data.draw(BOTH)))
