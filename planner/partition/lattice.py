@@ -149,6 +149,19 @@ def lattice_partition(
     return LatticeResult(table.best_partition(ideals), pairs, True)
 
 
+def partitions_by_devices(
+    problem: PartitionProblem, ideals: Sequence[int]
+) -> list[Partition | None]:
+    """The best partitions over these ideals with at most 1, 2, … devices of the only kind.
+
+    None where so many do not suffice.
+    """
+    table = _Table(problem, build_lattice(problem, ideals), None)
+    for j in range(len(ideals) - 1):
+        table.extend(j)
+    return table.partitions(ideals)
+
+
 class _Table:
     """``best[state, ideal]``; a state says how many devices of every kind are used."""
 
@@ -210,17 +223,25 @@ class _Table:
         self._from[target, where] = j
         self._kind[target, where] = c
 
+    def partitions(self, ideals: Sequence[int]) -> list[Partition | None]:
+        """The best partitions with at most so many devices of the only kind."""
+        values = self._best[:, -1]
+        best = [int(values[: n + 1].argmin()) for n in range(1, len(values))]
+        return [self._traced(s, ideals) if values[s] < np.inf else None for s in best]
+
     def best_partition(self, ideals: Sequence[int]) -> Partition | None:
-        """Trace the best state of the full ideal back; ties go to fewer devices."""
-        last = len(ideals) - 1
-        values = self._best[:, last]
+        """The best partition of the full ideal; ties go to fewer devices."""
+        values = self._best[:, -1]
         least = values.min()
         if least == np.inf or least > self._upper:
             return None
         tied = [int(s) for s in np.flatnonzero(values == least)]
-        state = min(tied, key=lambda s: sum(self._states[s]))
+        return self._traced(min(tied, key=lambda s: sum(self._states[s])), ideals)
+
+    def _traced(self, state: int, ideals: Sequence[int]) -> Partition:
+        """The way by which a state of the full ideal was reached."""
         stages: list[Stage] = []
-        ideal = last
+        ideal = len(ideals) - 1
         while ideal:
             c, j = int(self._kind[state, ideal]), int(self._from[state, ideal])
             held = ideals[ideal] & ~ideals[j]
