@@ -24,6 +24,7 @@ from planner.commands.failure import (
     report_usage,
 )
 from planner.commands.output import STDOUT, ReaderGone, write_text
+from planner.commands.partition import partition
 from planner.commands.plan import plan
 from planner.commands.schema import schema
 from planner.commands.show import show
@@ -52,7 +53,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (plan, check, show, estimate, simulate, schema):
+for command in (plan, check, show, estimate, simulate, partition, schema):
     app.command()(command)
 app.add_typer(chips, name="chips")
 

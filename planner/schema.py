@@ -54,6 +54,18 @@ def _layout() -> JsonSchema:
     return LayoutSpec.model_json_schema()
 
 
+def _operator_graph() -> JsonSchema:
+    from planner.inputs.operator_graph import OperatorGraph
+
+    return OperatorGraph.model_json_schema(by_alias=True)
+
+
+def _partition() -> JsonSchema:
+    from planner.partition_file import PartitionFile
+
+    return PartitionFile.model_json_schema(mode="serialization", by_alias=True)
+
+
 def _model() -> JsonSchema:
     from planner.inputs.model import model_json_schema
 
@@ -67,6 +79,10 @@ SCHEMAS: dict[str, SchemaEntry] = {
     "model": SchemaEntry(
         "a layer-graph file (a Hugging Face config.json has its own format)", _model
     ),
+    "operator-graph": SchemaEntry(
+        "an operator-graph file: nodes with times of their own, tensors, devices", _operator_graph
+    ),
+    "partition": SchemaEntry("partition.json, schema version 1", _partition),
     "plan": SchemaEntry("plan.json, schema version 1", _plan),
 }
 """Every kind of file that has a schema, in alphabetical order."""

@@ -7,9 +7,13 @@ one order on every cluster, and what that may lose is said.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from planner.graphs.model_graph import ModelGraph
 from planner.inputs.layer_graph import GraphEdge, LayerGraph, model_graph_of
-from planner.partition.order import MAX_STAGES, OrderChoice, choose_order
+
+if TYPE_CHECKING:
+    from planner.partition.order import OrderChoice
 
 REFERENCE_FLOPS = 150e12
 """FLOP/s of a stage: half of the dense 16-bit peak of an A100."""
@@ -23,6 +27,9 @@ BYTES_PER_ELEMENT = 2
 PASSES = 3
 """Forward, and a backward of twice the work."""
 
+ORDER_NOTE = "layers are cut along"
+"""How the sentence about the order begins."""
+
 MAX_LAYERS = 400
 """Orders of longer graphs are not compared: half a second is all that reading may take."""
 
@@ -33,7 +40,7 @@ def with_best_order(spec: LayerGraph) -> tuple[LayerGraph, ModelGraph, tuple[str
     ``spec`` is in a topological order already, which stays where ``keep_order`` says so.
     """
     if len(spec.layers) > MAX_LAYERS:
-        note = f"layers are cut along the order of the file: more than {MAX_LAYERS} to compare"
+        note = f"{ORDER_NOTE} the order of the file: more than {MAX_LAYERS} to compare"
         return spec, model_graph_of(spec), (note,)
     choice = None if spec.keep_order else _choice(spec)
     if choice is None:
@@ -48,6 +55,8 @@ def with_best_order(spec: LayerGraph) -> tuple[LayerGraph, ModelGraph, tuple[str
 
 
 def _choice(spec: LayerGraph) -> OrderChoice | None:
+    from planner.partition.order import choose_order  # late: numpy, which few inputs need
+
     index = {layer.name: i for i, layer in enumerate(spec.layers)}
     sent = [0.0] * len(spec.layers)
     for edge in spec.edges:
@@ -69,7 +78,7 @@ def _sorted_edges(spec: LayerGraph, choice: OrderChoice) -> tuple[GraphEdge, ...
 def _note(choice: OrderChoice) -> str:
     """One sentence for the plan."""
     order = "another order than the file's" if choice.changed else "the order of the file"
-    span = f"2 to {min(MAX_STAGES, choice.stages)} equal stages"
+    span = f"2 to {choice.stages} equal stages"
     if choice.loss <= 1e-9:
         lost = f"loses nothing against any split of the graph into {span} (proved"
     else:
@@ -79,4 +88,4 @@ def _note(choice: OrderChoice) -> str:
         )
     cuts = f", {choice.cuts} cuts compared)" if choice.exact else " against work alone)"
     before = f"; the file's order {choice.file_loss:.1%}" if choice.changed else ""
-    return f"layers are cut along {order}, which {lost}{cuts}{before}"
+    return f"{ORDER_NOTE} {order}, which {lost}{cuts}{before}"

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from planner.partition.bounds import fluid_bound_ps
 from planner.partition.lattice import grown_free, lattice_partition, neighbour_masks
 from planner.partition.problem import Partition, PartitionProblem
 
 BEAM_IDEALS = 2_500
 """Ideals that the beam keeps over all sizes; the dynamic program over them takes about a second."""
+
+GUESS = 2
+"""Times the fluid bound: up to there a first partition is looked for first, which is quicker."""
 
 
 def first_partition(problem: PartitionProblem) -> tuple[Partition | None, int]:
@@ -22,8 +26,12 @@ def first_partition(problem: PartitionProblem) -> tuple[Partition | None, int]:
     None where neither holds one that fits into memory.
     """
     count = len(problem.nodes)
-    chain = lattice_partition(problem, [(1 << i) - 1 for i in range(count + 1)])
+    prefixes = [(1 << i) - 1 for i in range(count + 1)]
+    chain = lattice_partition(problem, prefixes, upper_ps=GUESS * fluid_bound_ps(problem))
     found, pairs = chain.partition, chain.pairs
+    if found is None:
+        chain = lattice_partition(problem, prefixes)
+        found, pairs = chain.partition, pairs + chain.pairs
     for width in sorted({1, max(1, BEAM_IDEALS // count)}):
         upper = None if found is None else found.objective_ps(problem.objective)
         ideals = sampled_ideals(problem, width)

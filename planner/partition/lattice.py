@@ -82,6 +82,7 @@ class Lattice:
     time: Floats
     banned: NDArray[np.int64]
     memory: Floats
+    pin: NDArray[np.bool_]
     pins: NDArray[np.int32]
     full_pins: NDArray[np.int32]
     cost: Floats
@@ -109,6 +110,7 @@ def build_lattice(problem: PartitionProblem, ideals: Sequence[int]) -> Lattice:
         time=member @ known.T,
         banned=np.rint(member @ absent.T).astype(np.int64),
         memory=member @ np.array([float(node.memory_bytes) for node in problem.nodes]),
+        pin=pin > 0,
         pins=np.rint(member @ pin).astype(np.int32),
         full_pins=np.rint(pin.sum(axis=0)).astype(np.int32),
         cost=cost.reshape(len(problem.tensors), len(problem.kinds)),
@@ -198,10 +200,9 @@ class _Table:
         for word in range(lattice.bits.shape[1]):
             own = lattice.bits[j, word]
             above = above[(lattice.bits[above, word] & own) == own]
-        more = lattice.pins[above] - lattice.pins[j]
-        cut = ((more > 0) & (more < lattice.full_pins)).astype(np.float64)
+        cut, touched = self._cut(j, above)
         for c, kind in enumerate(self._problem.kinds):
-            load = lattice.time[above, c] - lattice.time[j, c] + cut @ lattice.cost[:, c]
+            load = lattice.time[above, c] - lattice.time[j, c] + cut @ lattice.cost[touched, c]
             load[lattice.banned[above, c] > lattice.banned[j, c]] = np.inf
             if kind.memory_bytes is not None:
                 load[lattice.memory[above] - lattice.memory[j] > kind.memory_bytes] = np.inf
@@ -209,6 +210,18 @@ class _Table:
             for state in reached:
                 self._relax(int(state), j, c, above[fits], load[fits])
         return len(above)
+
+    def _cut(self, j: int, above: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
+        """For every ideal above, which tensors the stage between pays: 1 or 0; and the tensors.
+
+        Only tensors of nodes that come after ideal ``j`` in one of them are looked at.
+        """
+        lattice = self._lattice
+        after = np.bitwise_or.reduce(lattice.bits[above], axis=0) & ~lattice.bits[j]
+        nodes = np.flatnonzero(np.unpackbits(after.view(np.uint8), bitorder="little"))
+        touched = np.flatnonzero(lattice.pin[nodes].any(axis=0))
+        more = lattice.pins[above[:, None], touched] - lattice.pins[j, touched]
+        return ((more > 0) & (more < lattice.full_pins[touched])).astype(np.float64), touched
 
     def _relax(self, state: int, j: int, c: int, above: NDArray[np.int64], load: Floats) -> None:
         target = self._next[state][c]

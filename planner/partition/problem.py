@@ -28,6 +28,9 @@ from enum import StrEnum
 
 from planner.errors import InputError, Problem
 
+PS_PER_S = 10**12
+"""Picoseconds in a second."""
+
 MAX_TOTAL_PS = 2**53 - 1
 """Sums of times stay exact in double precision below this (two and a half hours)."""
 

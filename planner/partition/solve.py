@@ -11,8 +11,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
-from planner.errors import InfeasibleError, NoPlanFound
+from planner.errors import InfeasibleError, InputError, NoPlanFound, Problem
 from planner.partition.anneal import annealed
 from planner.partition.bounds import fluid_bound_ps
 from planner.partition.certificate import Certificate, Solution, Status
@@ -30,17 +31,25 @@ from planner.partition.reduce import Reduced, reduce_problem, restore
 
 Work = tuple[tuple[str, float], ...]
 
+MOVES_PER_NODE = 2_000
+"""Annealing moves that a small graph needs at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How hard to try; all deterministic, so the same input gives the same answer.
 
-    ``ideals`` and ``pairs``: up to how many of them the dynamic program is used. ``work``:
+    ``ideals``, ``entries`` of its table and ``pairs`` of ideals: up to how many of them the dynamic
+    program is used. ``cells``: up to how many nodes and tensors times devices CP-SAT is used.
+    ``nodes``: up to how many are left after the reduction anything is tried. ``work``:
     deterministic time of CP-SAT, about seconds. ``absorb``: whether nodes are absorbed before.
     ``moves``: of each of three annealing runs.
     """
 
     ideals: int = 20_000
+    entries: int = 5_000_000
+    cells: int = 20_000
+    nodes: int = 2_000
     pairs: int = 60_000_000
     work: float = 60.0
     absorb: bool = True
@@ -52,13 +61,20 @@ def partition(problem: PartitionProblem, limits: Limits | None = None) -> Soluti
     """The best partition that is found within the limits, and how good it is at most.
 
     Raises InputError for a meaningless problem, InfeasibleError where it is proved that nothing
-    fits, NoPlanFound where a limit was reached before a first partition.
+    fits, NoPlanFound where a limit was reached before a first partition. A graph that is too
+    large even for the heuristics is an InputError.
     """
     limits = limits or Limits()
     check_problem(problem)
     contiguous = replace(problem, interleaved=False)
     reduced = reduce_problem(contiguous, absorb=limits.absorb)
     steps = [f"{len(problem.nodes)} nodes reduced to {len(reduced.problem.nodes)}"]
+    if len(reduced.problem.nodes) > limits.nodes:
+        message = (
+            f"{len(reduced.problem.nodes)} nodes after joining, at most {limits.nodes} are tried"
+        )
+        remedy = "join operators into layers, or say which nodes go with which"
+        raise InputError([Problem(problem.name, message, remedy)])
     found = _contiguous(reduced.problem, limits, steps)
     if problem.interleaved:
         start = None if found.partition is None else restore(contiguous, reduced, found.partition)
@@ -83,7 +99,8 @@ def _contiguous(problem: PartitionProblem, limits: Limits, steps: list[str]) -> 
     first, pairs = first_partition(problem)
     upper = None if first is None else first.objective_ps(problem.objective)
     steps.append("sampled ideals: " + _seconds(upper))
-    ideals = all_ideals(problem, limits.ideals)
+    states = prod(min(kind.count, len(problem.nodes)) + 1 for kind in problem.kinds)
+    ideals = all_ideals(problem, min(limits.ideals, limits.entries // states))
     if ideals is not None:
         exact = lattice_partition(problem, ideals, upper_ps=upper, max_pairs=limits.pairs)
         pairs += exact.pairs
@@ -92,6 +109,10 @@ def _contiguous(problem: PartitionProblem, limits: Limits, steps: list[str]) -> 
             value = None if best is None else best.objective_ps(problem.objective)
             steps.append(f"dynamic program over all {len(ideals)} ideals: {_seconds(value)}")
             return _Found(best, value or 0, True, (("ideal pairs", float(pairs)),))
+    if _cells(problem) > limits.cells:
+        bound = fluid_bound_ps(problem)
+        steps.append(f"too large for CP-SAT; work spread evenly: bound {_seconds(bound)}")
+        return _Found(first, bound, False, (("ideal pairs", float(pairs)),))
     from planner.partition.prefix_model import solve_prefix_model  # late: it loads the solver
 
     best, answer = solve_prefix_model(problem, hint=first, work_limit=limits.work, seed=limits.seed)
@@ -112,7 +133,8 @@ def _interleaved(
     problem = reduced.problem
     best = None if start is None else _in_reduced(reduced, start)
     if best is not None:
-        runs = [annealed(problem, best, seed=limits.seed + i, moves=limits.moves) for i in range(3)]
+        moves = min(limits.moves, MOVES_PER_NODE * len(problem.nodes))
+        runs = [annealed(problem, best, seed=limits.seed + i, moves=moves) for i in range(3)]
         best = min(runs, key=lambda p: p.objective_ps(problem.objective))
         steps.append("annealing: " + _seconds(best.objective_ps(problem.objective)))
     lower, spent = fluid_bound_ps(problem), 0.0
@@ -121,6 +143,9 @@ def _interleaved(
         if pigeonhole > lower:
             lower = pigeonhole
             steps.append(f"pigeonhole bound: {_seconds(lower)}")
+    if _cells(problem) > limits.cells:
+        steps.append(f"too large for CP-SAT; bound {_seconds(lower)}")
+        return _Found(best, lower, False, (("CP-SAT", spent),))
     best, answer = solve_interleaved_model(
         problem, hint=best, lower_ps=lower, work_limit=limits.work, seed=limits.seed
     )
@@ -129,6 +154,12 @@ def _interleaved(
     steps.append(f"CP-SAT over devices: {_seconds(value)}, bound {_seconds(bound)}")
     work = (("CP-SAT", spent + answer.work),)
     return _Found(best, bound, answer.proven or answer.infeasible, work)
+
+
+def _cells(problem: PartitionProblem) -> int:
+    """Size of both CP-SAT programs: nodes and tensors times devices."""
+    devices = min(problem.devices, len(problem.nodes))
+    return (len(problem.nodes) + len(problem.tensors)) * devices
 
 
 def _in_reduced(reduced: Reduced, start: Partition) -> Partition | None:
@@ -167,4 +198,4 @@ def _finished(
 
 
 def _seconds(time_ps: int | None) -> str:
-    return "nothing fits" if time_ps is None else f"{time_ps / 1e12:.6g} s"
+    return "nothing fits" if time_ps is None else f"{time_ps / 1e9:.7g} ms"
