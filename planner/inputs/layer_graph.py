@@ -93,7 +93,7 @@ class LayerGraph(_Strict):
         default=False,
         strict=True,
         description="Cut along the order of this file wherever the edges allow it, instead of "
-        "the order in which even splits lose least.",
+        "the order whose splits promise the shortest steps.",
     )
 
 

@@ -1,8 +1,8 @@
-"""The order along which a layer graph is cut: the one in which even splits lose least.
+"""The order along which a layer graph is cut: the one whose splits promise the shortest steps.
 
 Which order is best depends on the chips and the job, which a model file does not know. It is
-chosen for a stated ratio of work to traffic (`planner.partition.order`), so that one model has
-one order on every cluster, and what that may lose is said.
+chosen for stated ratios of work to traffic (`planner.partition.order`), so that one model has one
+order on every cluster, and what its takt may lose is said.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 REFERENCE_FLOPS = 150e12
 """FLOP/s of a stage: half of the dense 16-bit peak of an A100."""
 
-REFERENCE_BANDWIDTH = 20e9
-"""Bytes/s between two stages: a 200 Gb/s port at 80 %."""
+REFERENCE_BANDWIDTHS = (20e9, 1e9)
+"""Bytes/s between two stages: a 200 Gb/s port at 80 %, and a 10 Gb/s port."""
 
 BYTES_PER_ELEMENT = 2
 """Activations and their gradients in 16 bits."""
@@ -58,15 +58,15 @@ def _choice(spec: LayerGraph) -> OrderChoice | None:
     from planner.partition.order import choose_order  # late: numpy, which few inputs need
 
     index = {layer.name: i for i, layer in enumerate(spec.layers)}
-    sent = [0.0] * len(spec.layers)
+    sent = [0] * len(spec.layers)
     for edge in spec.edges:
         elements = edge.elements_per_token * spec.tokens_per_row + edge.elements_per_row
         # activations forward, their gradients back
-        sent[index[edge.source]] = 2 * elements * BYTES_PER_ELEMENT / REFERENCE_BANDWIDTH
+        sent[index[edge.source]] = 2 * elements * BYTES_PER_ELEMENT
     return choose_order(
         [PASSES * layer.forward_flops_per_row / REFERENCE_FLOPS for layer in spec.layers],
         [(index[e.source], index[e.target]) for e in spec.edges],
-        sent,
+        [[size / rate for size in sent] for rate in REFERENCE_BANDWIDTHS],
     )
 
 
@@ -79,13 +79,8 @@ def _note(choice: OrderChoice) -> str:
     """One sentence for the plan."""
     order = "another order than the file's" if choice.changed else "the order of the file"
     span = f"2 to {choice.stages} equal stages"
+    how = f"proved over {choice.cuts} cuts" if choice.exact else "against work alone"
     if choice.loss <= 1e-9:
-        lost = f"loses nothing against any split of the graph into {span} (proved"
-    else:
-        most = "" if choice.exact else "at most "
-        lost = (
-            f"costs {most}{choice.loss:.1%} against the best split of the graph into {span} (proved"
-        )
-    cuts = f", {choice.cuts} cuts compared)" if choice.exact else " against work alone)"
-    before = f"; the file's order {choice.file_loss:.1%}" if choice.changed else ""
-    return f"{ORDER_NOTE} {order}, which {lost}{cuts}{before}"
+        return f"{ORDER_NOTE} {order}; no split of the graph into {span} has a shorter takt ({how})"
+    lost = f"the takt of {span} is at most {choice.loss:.1%} above that of any split ({how})"
+    return f"{ORDER_NOTE} {order}; {lost}"

@@ -84,9 +84,13 @@ def solve_interleaved_model(
 
 
 def build_interleaved_model(
-    problem: PartitionProblem, hint: Partition | None = None, lower_ps: int = 0
+    problem: PartitionProblem,
+    hint: Partition | None = None,
+    lower_ps: int = 0,
+    *,
+    without: tuple[str, ...] = (),
 ) -> _Program:
-    """The model with all constraints and the hint."""
+    """The model with all constraints and the hint; ``without`` names families to leave out."""
     model = cp_model.CpModel()
     most = len(problem.nodes)
     devices = [c for c, kind in enumerate(problem.kinds) for _ in range(min(kind.count, most))]
@@ -109,7 +113,8 @@ def build_interleaved_model(
         model.new_int_var(min(lower_ps, upper), upper, "T"),
     )
     for add in _FAMILIES:
-        add(program)
+        if add.__name__ not in without:
+            add(program)
     model.minimize(program.top)
     if hint is not None:
         _add_hint(program, hint)

@@ -151,19 +151,6 @@ def lattice_partition(
     return LatticeResult(table.best_partition(ideals), pairs, True)
 
 
-def partitions_by_devices(
-    problem: PartitionProblem, ideals: Sequence[int]
-) -> list[Partition | None]:
-    """The best partitions over these ideals with at most 1, 2, … devices of the only kind.
-
-    None where so many do not suffice.
-    """
-    table = _Table(problem, build_lattice(problem, ideals), None)
-    for j in range(len(ideals) - 1):
-        table.extend(j)
-    return table.partitions(ideals)
-
-
 class _Table:
     """``best[state, ideal]``; a state says how many devices of every kind are used."""
 
@@ -235,12 +222,6 @@ class _Table:
         self._best[target, where] = value[better]
         self._from[target, where] = j
         self._kind[target, where] = c
-
-    def partitions(self, ideals: Sequence[int]) -> list[Partition | None]:
-        """The best partitions with at most so many devices of the only kind."""
-        values = self._best[:, -1]
-        best = [int(values[: n + 1].argmin()) for n in range(1, len(values))]
-        return [self._traced(s, ideals) if values[s] < np.inf else None for s in best]
 
     def best_partition(self, ideals: Sequence[int]) -> Partition | None:
         """The best partition of the full ideal; ties go to fewer devices."""

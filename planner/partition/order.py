@@ -1,46 +1,59 @@
 """Along which topological order a graph is cut where several are possible, and what that loses.
 
 The search plans chains: it cuts a layer graph along one order, so of all ideals it sees only the
-prefixes of that order. Times and memory of a set of layers do not depend on the order, but which
-sets can be stages does, and so does what crosses the cuts. Judged is an order by
+prefixes of that order. Times and memory of a set of layers do not depend on the order; which sets
+can be stages does, and so does what crosses the cuts. With work g of a stage and traffic h over a
+cut, both in seconds, an order is judged by the formula time of its best splits,
 
-    loss = max over 2 … MAX_STAGES stages of
-           best split along the order / best split of the graph − 1
+    sum of g + 2 · sum of h + (m − 1) · takt,   takt = max over stages of max(g, h before, h after)
 
-for equal chips, the load of a stage being its work plus the traffic over its two cuts. Both splits
-come from `lattice`, the first over the prefixes, the second over all ideals, so the loss is exact;
-where the ideals are too many, the fluid bound stands for the second: the loss is an upper bound.
+with m = 4 micro-batches per stage, on 2 … MAX_STAGES equal chips and at the given rates: the least
+mean ratio to the best candidate wins. Candidates are the order of the file, the one that moves
+least over all its cuts (a shortest path over all ideals), and such orders through the cuts of the
+splits of the graph that have the least takt.
 
-Candidates are the order of the file, the order that moves least over all its cuts, and for every
-number of stages the best split of the graph, in its stages again the order that moves least.
+What the order loses is proved for the takt:
+
+    loss = max over stages and rates of  least takt along the order / least takt of the graph − 1
+
+by the same dynamic program over the prefixes for the first and over all ideals for the second.
+Where the ideals are too many, they are sampled, and work spread evenly stands for the second.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from planner.partition.bounds import fluid_bound_ps
+import numpy as np
+from numpy.typing import NDArray
+
 from planner.partition.heuristic import sampled_ideals
-from planner.partition.lattice import all_ideals, neighbour_masks, partitions_by_devices
-from planner.partition.problem import Kind, Node, Partition, PartitionProblem, Tensor
+from planner.partition.lattice import all_ideals, neighbour_masks
+from planner.partition.problem import Kind, Node, PartitionProblem, Tensor
 
 MAX_STAGES = 8
 """Orders are judged for up to so many stages."""
 
-MAX_IDEALS = 1_200
+MAX_IDEALS = 2_000
 """Above this, ideals are sampled down to this number: about half a second on one core."""
 
-UNITS = 10**12
-"""All work of a graph in the integers that the dynamic program adds up."""
+Floats = NDArray[np.float64]
+
+
+MICRO_BATCHES_PER_STAGE = 4
+"""Of a pipeline that is a fifth fill, as usual."""
+
+STEPS = (1.0, 1.005, 1.01, 1.02, 1.04, 1.07, 1.1, 1.15, 1.2, 1.3, 1.5, 2.0)
+"""Times the least takt: which takts are tried for a shorter fill."""
 
 
 @dataclass(frozen=True, slots=True)
 class OrderChoice:
-    """An order of the nodes, by number, and how much its best splits may lose.
+    """An order of the nodes, by number, and how much takt it loses at most.
 
-    ``file_loss`` is the loss of the order that was given. ``exact`` is False where the losses are
-    upper bounds. ``cuts`` is how many ideals were compared.
+    ``file_loss`` is that of the order that was given. ``exact`` is False where the ideals were
+    sampled and the losses are upper bounds. ``cuts`` is how many ideals were compared.
     """
 
     order: tuple[int, ...]
@@ -59,77 +72,72 @@ class OrderChoice:
 def choose_order(
     work: Sequence[float],
     edges: Sequence[tuple[int, int]],
-    traffic: Sequence[float],
+    traffic: Sequence[Sequence[float]],
     *,
     stages: int = MAX_STAGES,
 ) -> OrderChoice | None:
-    """The best of some orders of a graph whose numbering is topological; None if it has only one.
+    """The best candidate; None if the graph, whose numbering is topological, has only one order.
 
-    ``work`` of every node and ``traffic`` of every node's output tensor are in one unit, such as
-    seconds. A node has one output tensor, which all edges that leave it carry. Orders are judged
-    for up to ``stages`` stages.
+    ``work`` is that of every node; ``traffic`` that of every node's output tensor, once for each
+    rate at which it may move, in the same unit, such as seconds. A node has one output tensor,
+    which all edges that leave it carry. Orders are judged for 2 … ``stages`` stages.
     """
-    problem = _problem(work, edges, traffic, stages)
+    problem = _problem(work, edges)
     if _is_chain(problem):
         return None
     ideals = all_ideals(problem, MAX_IDEALS)
     exact = ideals is not None
     if ideals is None:
-        ideals = sampled_ideals(problem, max(1, MAX_IDEALS // len(work)))
-    splits = partitions_by_devices(problem, ideals)
-    best = _values(problem, splits) if exact else _fluid(problem)
+        ideals = sampled_ideals(_weighted(problem, traffic[0]), max(1, MAX_IDEALS // len(work)))
+    most = min(stages, len(work))
+    views = [_View(problem, work, at_rate, ideals, most) for at_rate in traffic]
     given = tuple(range(len(work)))
-    candidates = dict.fromkeys([given, *_candidates(problem, ideals, splits)])
-    judged = [(_loss(problem, order, best), _moved(problem, order), order) for order in candidates]
-    loss, _, order = min(judged, key=lambda j: (round(j[0], 9), j[1]))
-    return OrderChoice(order, loss, judged[0][0], exact, len(ideals), problem.devices)
+    orders = dict.fromkeys([given, *(order for view in views for order in _candidates(view))])
+    chains = {order: [view.along(order) for view in views] for order in orders}
+    times = np.array([[chain.formula_times() for chain in chains[order]] for order in orders])
+    score = (times / times.min(axis=0)).mean(axis=(1, 2))
+    order = list(orders)[int(np.argmin(np.round(score, 9)))]  # ties: the file's order is first
+    best = [view.takts() if exact else view.even_takts() for view in views]
+
+    def loss(chosen: tuple[int, ...]) -> float:
+        return max(_loss(chain.takts(), b) for chain, b in zip(chains[chosen], best))
+
+    return OrderChoice(order, loss(order), loss(given), exact, len(ideals), most)
 
 
-def _values(problem: PartitionProblem, splits: Sequence[Partition | None]) -> list[int | None]:
-    return [None if s is None else s.objective_ps(problem.objective) for s in splits]
+def _loss(along: Floats, best: Floats) -> float:
+    """Largest ratio over the numbers of stages from two on, minus one."""
+    known = best > 0
+    return max(0.0, float((along[known] / best[known])[1:].max(initial=1.0)) - 1.0)
 
 
-def _problem(
-    work: Sequence[float],
-    edges: Sequence[tuple[int, int]],
-    traffic: Sequence[float],
-    stages: int,
-) -> PartitionProblem:
-    scale = UNITS / (sum(work) + sum(traffic) or 1.0)
+def _problem(work: Sequence[float], edges: Sequence[tuple[int, int]]) -> PartitionProblem:
+    """Only the shape of the graph; times and costs stay outside, as they are no integers."""
     readers: dict[int, list[int]] = {}
     for u, v in edges:
         readers.setdefault(u, [u]).append(v)
     return PartitionProblem(
         name="order",
-        kinds=(Kind("chip", min(stages, len(work))),),
-        nodes=tuple(Node(str(v), (round(w * scale),)) for v, w in enumerate(work)),
-        tensors=tuple(
-            Tensor(tuple(pins), (round(traffic[u] * scale),)) for u, pins in sorted(readers.items())
-        ),
+        kinds=(Kind("chip", 1),),
+        nodes=tuple(Node(str(v), (0,)) for v in range(len(work))),
+        tensors=tuple(Tensor(tuple(pins), (0,)) for _, pins in sorted(readers.items())),
         order=tuple(sorted(set(edges))),
     )
+
+
+def _weighted(problem: PartitionProblem, traffic: Sequence[float]) -> PartitionProblem:
+    """The same with traffic as integers, relative to the widest tensor."""
+    widest = max(traffic) or 1.0
+    tensors = tuple(
+        Tensor(t.pins, (round(traffic[t.pins[0]] / widest * 10**9),)) for t in problem.tensors
+    )
+    return PartitionProblem(problem.name, problem.kinds, problem.nodes, tensors, problem.order)
 
 
 def _is_chain(problem: PartitionProblem) -> bool:
     """Whether every node follows the one before it, which leaves a single order."""
     direct = set(problem.order)
     return all((v, v + 1) in direct for v in range(len(problem.nodes) - 1))
-
-
-def _fluid(problem: PartitionProblem) -> list[int | None]:
-    """A bound on the best split for every number of stages."""
-    kind = problem.kinds[0]
-    return [
-        fluid_bound_ps(replace(problem, kinds=(replace(kind, count=n),)))
-        for n in range(1, kind.count + 1)
-    ]
-
-
-def _loss(problem: PartitionProblem, order: tuple[int, ...], best: Sequence[int | None]) -> float:
-    """Largest ratio, over the numbers of stages, of the best split along the order; minus one."""
-    along = _values(problem, partitions_by_devices(problem, _prefixes(order)))
-    ratios = [a / b for a, b in zip(along, best) if a is not None and b]
-    return max(ratios, default=1.0) - 1.0
 
 
 def _prefixes(order: Sequence[int]) -> list[int]:
@@ -139,44 +147,133 @@ def _prefixes(order: Sequence[int]) -> list[int]:
     return found
 
 
-def _moved(problem: PartitionProblem, order: Sequence[int]) -> int:
-    """Traffic over all cuts of an order."""
-    return sum(_crossing(problem, ideal) for ideal in _prefixes(order))
+def _members(ideals: Sequence[int], count: int) -> Floats:
+    """A row of zeros and ones per ideal."""
+    width = -(-count // 8)
+    raw = np.frombuffer(b"".join(i.to_bytes(width, "little") for i in ideals), np.uint8)
+    rows = np.unpackbits(raw.reshape(len(ideals), width), axis=1, bitorder="little", count=count)
+    return rows.astype(np.float64)
 
 
-def _crossing(problem: PartitionProblem, ideal: int) -> int:
-    total = 0
-    for tensor in problem.tensors:
-        held = sum(ideal >> v & 1 for v in tensor.pins)
-        if 0 < held < len(tensor.pins):
-            total += tensor.cost_ps[0]
-    return total
+def _cut_traffic(
+    problem: PartitionProblem, ideals: Sequence[int], traffic: Sequence[float]
+) -> Floats:
+    """What every ideal cuts, each tensor once."""
+    count = len(problem.nodes)
+    pin = np.zeros((count, len(problem.tensors)))
+    for e, tensor in enumerate(problem.tensors):
+        pin[list(tensor.pins), e] = 1.0
+    held = _members(ideals, count) @ pin
+    sizes = np.array([traffic[t.pins[0]] for t in problem.tensors])
+    crossing: Floats = ((held > 0) & (held < pin.sum(axis=0))) @ sizes
+    return crossing
 
 
-def _candidates(
-    problem: PartitionProblem, ideals: Sequence[int], splits: Sequence[Partition | None]
-) -> list[tuple[int, ...]]:
+class _View:
+    """Some ideals, smaller ones first, with work done and traffic cut at one rate."""
+
+    def __init__(
+        self,
+        problem: PartitionProblem,
+        work: Sequence[float],
+        traffic: Sequence[float],
+        ideals: Sequence[int],
+        most: int,
+    ) -> None:
+        self.problem, self.ideals, self.most = problem, ideals, most
+        self._work, self._traffic = work, traffic
+        self._member = _members(ideals, len(problem.nodes))
+        self._size = self._member.sum(axis=1)
+        self._done = self._member @ np.array(work)
+        self.cut = _cut_traffic(problem, ideals, traffic)
+        self._best: Floats | None = None
+
+    def along(self, order: Sequence[int]) -> _View:
+        """The same graph with the prefixes of an order only."""
+        return _View(self.problem, self._work, self._traffic, _prefixes(order), self.most)
+
+    def even_takts(self) -> Floats:
+        """A bound on the takts of any split: work spread evenly, or the slowest node."""
+        counts = np.arange(1, self.most + 1)
+        return np.maximum(sum(self._work) / counts, max(self._work))
+
+    def takts(self) -> Floats:
+        """Least takt over these ideals with exactly 1 … ``most`` stages."""
+        takts: Floats = self._table()[1:, -1]
+        return takts
+
+    def _stages(self, j: int) -> tuple[NDArray[np.int64], Floats]:
+        """Ideals above one, and the takt of the stage between."""
+        above = np.flatnonzero(self._size > self._size[j])
+        above = above[self._member[above] @ self._member[j] == self._size[j]]
+        work = self._done[above] - self._done[j]
+        return above, np.maximum(work, np.maximum(self.cut[above], self.cut[j]))
+
+    def _table(self) -> Floats:
+        """Least takt by number of stages and ideal."""
+        if self._best is None:
+            best = np.full((self.most + 1, len(self.ideals)), np.inf)
+            best[0, 0] = 0.0
+            for j in range(len(self.ideals) - 1):
+                above, stage = self._stages(j)
+                reached = np.maximum(best[:-1, j, None], stage)
+                best[1:, above] = np.minimum(best[1:, above], reached)
+            self._best = best
+        return self._best
+
+    def formula_times(self) -> Floats:
+        """Least formula time with 2 … ``most`` stages, over the takts of STEPS."""
+        counts = np.arange(2, self.most + 1)
+        caps = np.multiply.outer(self.takts()[1:], np.array(STEPS))  # stages x steps
+        # least traffic over the cuts: by target, steps, stages so far, ideal
+        best = np.full((*caps.shape, self.most + 1, len(self.ideals)), np.inf)
+        best[:, :, 0, 0] = 0.0
+        for j in range(len(self.ideals) - 1):
+            above, stage = self._stages(j)
+            moved = best[:, :, :-1, j, None] + self.cut[above]
+            moved[np.broadcast_to((stage > caps[..., None])[:, :, None, :], moved.shape)] = np.inf
+            best[:, :, 1:, above] = np.minimum(best[:, :, 1:, above], moved)
+        rows = np.arange(len(counts))
+        fill = best[rows, :, counts, -1]  # targets x steps
+        steady = (MICRO_BATCHES_PER_STAGE * counts - 1)[:, None] * caps
+        times: Floats = sum(self._work) + (2 * fill + steady).min(axis=1)
+        return times
+
+    def splits(self) -> list[list[int]]:
+        """The cuts of a split with the least takt for every number of stages from two on."""
+        best = self._table()
+        found = []
+        for n in range(2, self.most + 1):
+            cuts: list[int] = []
+            i, takt = len(self.ideals) - 1, best[n, -1]
+            for left in range(n - 1, 0, -1):
+                i = next(
+                    j
+                    for j in np.argsort(self.cut, kind="stable")
+                    if best[left, j] <= takt and self._fits(int(j), i, takt)
+                )
+                cuts.append(self.ideals[i])
+            found.append(cuts)
+        return found
+
+    def _fits(self, j: int, i: int, takt: float) -> bool:
+        """Whether the stage between two ideals is one, and within a takt."""
+        if self.ideals[j] == self.ideals[i] or self.ideals[j] & ~self.ideals[i]:
+            return False
+        return bool(max(self._done[i] - self._done[j], self.cut[i], self.cut[j]) <= takt)
+
+
+def _candidates(view: _View) -> list[tuple[int, ...]]:
     """The order that moves least; such orders through the cuts of every split, and of more."""
-    crossing = {ideal: _crossing(problem, ideal) for ideal in ideals}
-    found = [_least_moved(problem, crossing, ())]
-    cuts = [_cuts(split) for split in splits if split is not None]
-    for first in cuts:
-        found.append(_least_moved(problem, crossing, first))
+    found = [_least_moved(view, ())]
+    splits = view.splits() if view.most > 1 else []
+    for first in splits:
+        found.append(_least_moved(view, first))
         joined = list(first)
-        for cut in (c for other in cuts for c in other):
+        for cut in (c for other in splits for c in other):
             if all(_nested(cut, known) for known in joined):
                 joined.append(cut)
-        found.append(_least_moved(problem, crossing, joined))
-    return found
-
-
-def _cuts(split: Partition) -> list[int]:
-    """What lies before every stage but the first, as ideals."""
-    found: list[int] = []
-    before = 0
-    for stage in split.stages[:-1]:
-        before |= sum(1 << v for v in stage.nodes)
-        found.append(before)
+        found.append(_least_moved(view, joined))
     return found
 
 
@@ -184,27 +281,28 @@ def _nested(one: int, other: int) -> bool:
     return not one & ~other or not other & ~one
 
 
-def _least_moved(
-    problem: PartitionProblem, crossing: dict[int, int], through: Sequence[int]
-) -> tuple[int, ...]:
-    """The order through given ideals with the least traffic over all cuts: a shortest path."""
-    before, _ = neighbour_masks(problem)
-    full = (1 << len(problem.nodes)) - 1
-    best: dict[int, tuple[int, int]] = {0: (0, -1)}
-    for ideal in crossing:  # smaller ones first
+def _least_moved(view: _View, through: Sequence[int]) -> tuple[int, ...]:
+    """The order through given ideals with the least traffic over all cuts: a shortest path.
+
+    Ties go to the node with the least number.
+    """
+    cut = dict(zip(view.ideals, view.cut.tolist()))
+    allowed = {ideal for ideal in cut if all(_nested(ideal, c) for c in through)}
+    before, _ = neighbour_masks(view.problem)
+    count = len(before)
+    best: dict[int, tuple[float, int]] = {0: (0.0, -1)}
+    for ideal in cut:  # smaller ones first
         if ideal not in best:
             continue
-        for v in range(len(problem.nodes)):
-            if ideal >> v & 1 or before[v] & ~ideal:
-                continue
+        for v in range(count):
             larger = ideal | 1 << v
-            if larger not in crossing or not all(_nested(larger, c) for c in through):
+            if larger == ideal or larger not in allowed or before[v] & ~ideal:
                 continue
-            cost = best[ideal][0] + crossing[larger]
-            if larger not in best or cost < best[larger][0]:
-                best[larger] = (cost, v)
+            length = best[ideal][0] + cut[larger]
+            if larger not in best or length < best[larger][0]:
+                best[larger] = (length, v)
     order: list[int] = []
-    ideal = full
+    ideal = (1 << count) - 1
     while ideal:
         v = best[ideal][1]
         order.append(v)

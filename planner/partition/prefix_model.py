@@ -99,8 +99,10 @@ def solve_prefix_model(
     return min(known, key=lambda p: p.objective_ps(problem.objective)), answer
 
 
-def build_prefix_model(problem: PartitionProblem, hint: Partition | None = None) -> _Program:
-    """The model with all constraints and the hint."""
+def build_prefix_model(
+    problem: PartitionProblem, hint: Partition | None = None, *, without: tuple[str, ...] = ()
+) -> _Program:
+    """The model with all constraints and the hint; ``without`` names families to leave out."""
     model = cp_model.CpModel()
     stages = min(problem.devices, len(problem.nodes))
     one = model.new_constant(1)
@@ -125,7 +127,8 @@ def build_prefix_model(problem: PartitionProblem, hint: Partition | None = None)
         model.new_int_var(0, upper, "T"),
     )
     for add in _FAMILIES:
-        add(program)
+        if add.__name__ not in without:
+            add(program)
     model.minimize(program.top)
     if hint is not None:
         _add_hint(program, hint)
