@@ -89,6 +89,8 @@ def test_check_verifies_a_partition_and_finds_a_change(
 ) -> None:
     file = tmp_path / "partition.json"
     assert run(capsys, "partition", graph, "-q", "-o", file)[0] == 0
+    assert "largest load  12.4 ms" in run(capsys, "show", file)[1]
+    assert run(capsys, "show", file, "--format", "json")[1] == file.read_text()
     code, out, _ = run(capsys, "check", file, graph)
     assert code == 0
     assert "verified from scratch" in out
