@@ -28,6 +28,7 @@ from planner.commands.failure import (
 )
 from planner.commands.import_ import imports
 from planner.commands.output import STDOUT, ReaderGone, write_text
+from planner.commands.partition import partition
 from planner.commands.plan import plan
 from planner.commands.profile import profile
 from planner.commands.profiles import profiles
@@ -72,6 +73,7 @@ for command in (
     run,
     profile,
     report,
+    partition,
     validate,
     calibrate,
     schema,

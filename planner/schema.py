@@ -54,6 +54,18 @@ def _layout() -> JsonSchema:
     return LayoutSpec.model_json_schema()
 
 
+def _operator_graph() -> JsonSchema:
+    from planner.inputs.operator_graph import OperatorGraph
+
+    return OperatorGraph.model_json_schema(by_alias=True)
+
+
+def _partition() -> JsonSchema:
+    from planner.partition_file import PartitionFile
+
+    return PartitionFile.model_json_schema(mode="serialization", by_alias=True)
+
+
 def _model() -> JsonSchema:
     from planner.inputs.model import model_json_schema
 
@@ -73,6 +85,10 @@ SCHEMAS: dict[str, SchemaEntry] = {
     "model": SchemaEntry(
         "a layer-graph file (a Hugging Face config.json has its own format)", _model
     ),
+    "operator-graph": SchemaEntry(
+        "an operator-graph file: nodes with times of their own, tensors, devices", _operator_graph
+    ),
+    "partition": SchemaEntry("partition.json, schema version 1", _partition),
     "plan": SchemaEntry("plan.json, schema version 1", _plan),
     "profile": SchemaEntry("profile.json: measured layer times, memory and links", _profile),
 }

@@ -20,16 +20,32 @@ from planner.inputs.document import JsonValue
 from planner.inputs.job import JobSpec, load_job
 from planner.inputs.layout_spec import layout_document, parse_layout
 from planner.inputs.model import load_model
+from planner.inputs.operator_graph import (
+    looks_like_operator_graph,
+    partition_problem,
+    read_operator_graph,
+)
 from planner.inputs.overrides import Override, parse_overrides
 from planner.inputs.profile import load_profile, looks_like_profile
 from planner.inputs.reading import read_document
 from planner.inputs.resources import FixtureKind, fixture
 from planner.inputs.shorthand import looks_like_shorthand
+from planner.partition_file import looks_like_partition, parse_partition, verify_partition
 from planner.plan_file import looks_like_plan, parse_plan, require_same_inputs
 from planner.report.format import plural
 from planner.report.verdicts import Verdict, verdicts
 
-Kind = Literal["model", "cluster", "job", "layout", "plan", "chips", "profile"]
+Kind = Literal[
+    "model",
+    "cluster",
+    "job",
+    "layout",
+    "plan",
+    "chips",
+    "profile",
+    "operator graph",
+    "partition",
+]
 
 SHIPPED: tuple[tuple[FixtureKind, Kind], ...] = (
     ("models", "model"),
@@ -107,7 +123,7 @@ def _recognise(name: str) -> _Item:
         return _Item(name, problems=list(error.problems))
     kind = kind_of(document.data)
     if kind is None:
-        message = "is not recognised as a model, cluster, job, layout, profile, chip file or plan"
+        message = "is not recognised as an input of the planner, a plan or a partition"
         remedy = "planner schema lists what each of them may say"
         return _Item(name, problems=[Problem(name, message, remedy)])
     return _Item(name, kind, data=document.data)
@@ -121,6 +137,10 @@ def kind_of(data: JsonValue) -> Kind | None:
         return "plan"
     if looks_like_profile(data):
         return "profile"
+    if looks_like_partition(data):
+        return "partition"
+    if looks_like_operator_graph(data):
+        return "operator graph"
     if data.keys() & {"model_type", "architectures", "num_hidden_layers", "layers"}:
         return "model"
     if data.keys() & {"nodes", "networks"}:
@@ -181,6 +201,12 @@ def _check_one(item: _Item, overrides: Sequence[Override]) -> str:
             ]
             raise InputError(found) from None
         return ""
+    if item.kind == "operator graph":
+        graph = read_operator_graph(read_document(item.name))
+        partition_problem(graph)
+        return f"{plural(len(graph.nodes), 'node')}, {plural(len(graph.tensors), 'tensor')}"
+    if item.kind == "partition":
+        return _check_partition(item.name)
     from planner.verify import verify
 
     plan = parse_plan(item.data, item.name)
@@ -190,6 +216,16 @@ def _check_one(item: _Item, overrides: Sequence[Override]) -> str:
             [Problem(f"{item.name}: {p.where}", p.message, p.remedy) for p in problems]
         )
     return f"plan {plan.plan_id[:12]}, verified from scratch"
+
+
+def _check_partition(name: str) -> str:
+    """Verify a partition from its own file."""
+    found = parse_partition(read_document(name))
+    wrong = verify_partition(found)
+    if wrong:
+        remedy = "the file was changed after it was made: run planner partition again"
+        raise InputError([Problem(name, problem, remedy) for problem in wrong])
+    return f"{plural(len(found.stages), 'stage')}, verified from scratch"
 
 
 def _together(items: Sequence[_Item], overrides: Sequence[Override]) -> Loaded | None:

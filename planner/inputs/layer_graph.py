@@ -11,9 +11,10 @@
     edges:
       - {from: encoder.0, to: decoder.0, elements_per_token: 768}
 
-Encoders-decoders and multimodal models are graphs; they are cut along a topological order in
-which ties follow the file. A layer has one output tensor: all edges that leave it are the same
-size, and a tensor crosses a cut once, however many layers read it.
+Encoders-decoders and multimodal models are graphs; they are cut along one topological order, here
+the one in which ties follow the file (`layer_order` looks for a better one). A layer has one output
+tensor: all edges that leave it are the same size, and a tensor crosses a cut once, however many
+layers read it.
 """
 
 from __future__ import annotations
@@ -88,6 +89,12 @@ class LayerGraph(_Strict):
     )
     layers: tuple[GraphLayer, ...] = Field(min_length=1, max_length=100_000)
     edges: tuple[GraphEdge, ...] = ()
+    keep_order: bool = Field(
+        default=False,
+        strict=True,
+        description="Cut along the order of this file wherever the edges allow it, instead of "
+        "the order whose splits promise the shortest steps.",
+    )
 
 
 def read_layer_graph(document: Document) -> tuple[LayerGraph, ModelGraph]:
@@ -118,8 +125,9 @@ def read_layer_graph(document: Document) -> tuple[LayerGraph, ModelGraph]:
         edges=tuple(
             sorted(spec.edges, key=lambda e: (place[index[e.source]], place[index[e.target]]))
         ),
+        keep_order=spec.keep_order,
     )
-    return ordered, _model_graph(ordered)
+    return ordered, model_graph_of(ordered)
 
 
 def layer_graph_resolved(spec: LayerGraph) -> dict[str, JsonValue]:
@@ -185,7 +193,8 @@ def _islands(spec: LayerGraph, graph: nx.DiGraph, document: Document) -> Iterato
         yield Problem(document.where(("layers", start)), message, "add the edges between them")
 
 
-def _model_graph(spec: LayerGraph) -> ModelGraph:
+def model_graph_of(spec: LayerGraph) -> ModelGraph:
+    """The graph of a spec whose layers are in topological order."""
     index = {layer.name: i for i, layer in enumerate(spec.layers)}
     incoming: Counter[str] = Counter()
     for e in spec.edges:

@@ -13,6 +13,7 @@ from planner.graphs.model_graph import ModelGraph
 from planner.inputs import hf_config, layer_graph
 from planner.inputs.document import JsonValue
 from planner.inputs.hf_families import FAMILIES
+from planner.inputs.layer_order import with_best_order
 from planner.inputs.overrides import Override, apply_overrides
 from planner.inputs.problems import nearest
 from planner.inputs.reading import read_document
@@ -56,8 +57,8 @@ def load_model(spec: str | Path, overrides: Sequence[Override] = ()) -> ModelInp
         hf = hf_config.read_hf(document, data)
         graph, resolved, notes = hf.graph, hf.resolved, hf.notes
     elif isinstance(data, dict) and "layers" in data:
-        layers, graph = layer_graph.read_layer_graph(document)
-        resolved, notes = layer_graph.layer_graph_resolved(layers), ()
+        layers, graph, notes = with_best_order(layer_graph.read_layer_graph(document)[0])
+        resolved = layer_graph.layer_graph_resolved(layers)
     else:
         message = "is neither a Hugging Face config.json (model_type) nor a layer graph (layers)"
         remedy = "see `planner schema model` for layer graphs"
