@@ -40,7 +40,14 @@ from planner.inputs.shorthand import (
     parse_shorthand,
 )
 
-__all__ = ["ClusterInput", "ClusterSpec", "cluster_from_resolved", "echo", "load_cluster"]
+__all__ = [
+    "ClusterInput",
+    "ClusterSpec",
+    "cluster_from_document",
+    "cluster_from_resolved",
+    "echo",
+    "load_cluster",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,19 @@ def load_cluster(
     """
     catalog = load_catalog() if catalog is None else catalog
     document, fleet = _find(str(spec))
-    document = apply_overrides(document, overrides, "cluster", ClusterSpec)
+    return _checked(apply_overrides(document, overrides, "cluster", ClusterSpec), catalog, fleet)
+
+
+def cluster_from_document(document: Document, catalog: Catalog | None = None) -> ClusterInput:
+    """Checks a cluster that was not read from a file, such as one that a scenario changed.
+
+    Raises InputError with every problem found.
+    """
+    return _checked(document, load_catalog() if catalog is None else catalog, None)
+
+
+def _checked(document: Document, catalog: Catalog, fleet: Fleet | None) -> ClusterInput:
+    """The whole cluster, or InputError with everything that is wrong with it."""
     own, problems = own_catalog(document, catalog)
     refused = own_records(document) if problems else []
     names = resolve_names(document, own, frozenset(str(r.get("id")) for r in refused))
