@@ -99,9 +99,7 @@ def _cluster_edit(inputs: PlanInputs, change: c.Change) -> Callable[[ClusterData
     raise TypeError(f"not a change: {change!r}")
 
 
-def _cluster_with(
-    inputs: PlanInputs, edit: Callable[[ClusterData], ClusterData]
-) -> PlanInputs:
+def _cluster_with(inputs: PlanInputs, edit: Callable[[ClusterData], ClusterData]) -> PlanInputs:
     document = Document("cluster", edit(inputs.cluster.resolved))
     changed = cluster_from_document(document, inputs.cluster.catalog)
     notes = tuple(dict.fromkeys((*inputs.cluster.notes, *changed.notes)))

@@ -59,9 +59,7 @@ def replaced(data: ClusterData, cluster: ClusterInput, old: str, new: str) -> Cl
     return {**data, "nodes": nodes, "chips": [r for r in data["chips"] if r["id"] in used]}
 
 
-def with_fields(
-    data: ClusterData, chip_id: str, fields: dict[str, float | None]
-) -> ClusterData:
+def with_fields(data: ClusterData, chip_id: str, fields: dict[str, float | None]) -> ClusterData:
     """The cluster's own record of a chip with these figures in place of the catalogue's."""
     own = [dict(r) for r in data["chips"]]
     for record in own:

@@ -123,8 +123,10 @@ def _counted(match: re.Match[str]) -> c.Change:
 
 
 def _scaled(match: re.Match[str]) -> c.Change:
-    kinds = {"memory": c.ScaleMemory, "speed": c.ScaleSpeed, "efficiency": c.ScaleEfficiency}
-    return kinds[match["what"]](match["chip"], _positive(match["factor"]))
+    chip, factor = match["chip"], _positive(match["factor"])
+    if match["what"] == "memory":
+        return c.ScaleMemory(chip, factor)
+    return (c.ScaleSpeed if match["what"] == "speed" else c.ScaleEfficiency)(chip, factor)
 
 
 def _rate(match: re.Match[str]) -> c.Change:
@@ -145,9 +147,7 @@ _FORMS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], c.Change]], ...] 
         _link_share,
     ),
     (
-        re.compile(
-            rf"link (?P<link>{_NAME}) ?(?:x ?(?P<factor>{_NUMBER})|= ?(?P<rate>.+))"
-        ),
+        re.compile(rf"link (?P<link>{_NAME}) ?(?:x ?(?P<factor>{_NUMBER})|= ?(?P<rate>.+))"),
         _link,
     ),
     (

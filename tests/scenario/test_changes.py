@@ -27,7 +27,9 @@ def changed(text: str, inputs: PlanInputs | None = None) -> PlanInputs:
 def test_replaced_chips_keep_their_nodes_and_ports() -> None:
     after = changed("replace v100 by a100-sxm-40gb")
     assert after.chip_counts == {"nvidia-a100-sxm-80gb": 16, "nvidia-a100-sxm-40gb": 24}
-    assert [n.nics for n in after.cluster.spec.nodes] == [n.nics for n in mixed().cluster.spec.nodes]
+    assert [n.nics for n in after.cluster.spec.nodes] == [
+        n.nics for n in mixed().cluster.spec.nodes
+    ]
 
 
 def test_a_scaled_network_carries_that_many_times_more() -> None:
@@ -109,7 +111,9 @@ def test_a_change_that_cannot_be_made_names_itself_and_the_reason(text: str, say
     with pytest.raises(InputError) as caught:
         changed(text)
     assert says in str(caught.value)
-    assert all(p.where.startswith(f"change '{parse_change(text).text}'") for p in caught.value.problems)
+    assert all(
+        p.where.startswith(f"change '{parse_change(text).text}'") for p in caught.value.problems
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,7 +143,9 @@ def test_all_unreadable_parts_are_told_at_once() -> None:
 names = st.sampled_from(("v100", "a100-sxm-80gb", "H800"))
 every_change = st.one_of(
     st.builds(c.ReplaceChip, names, names),
-    st.builds(c.ScaleLink, st.sampled_from(("network", "fabric:v100")), st.sampled_from((0.5, 2.0))),
+    st.builds(
+        c.ScaleLink, st.sampled_from(("network", "fabric:v100")), st.sampled_from((0.5, 2.0))
+    ),
     st.builds(c.SetLink, st.just("network"), st.integers(1, 80).map(lambda n: n * 10**9)),
     st.builds(c.SetLinkEfficiency, st.just("host:v100"), st.sampled_from((0.5, 1.0))),
     st.builds(c.SetNodes, names, st.integers(0, 99)),
