@@ -20,7 +20,8 @@ from planner.scenario.grammar import parse_change
 MAX_VALUES = 10_000
 
 _HEAD = re.compile(
-    r"(?P<head>.+?)(?P<sign> ?= ?| ?x ?(?=[\d.])| ?[+](?=\d)| by | with )(?P<values>.+)"
+    r"(?P<head>.+?)(?P<sign> ?= ?| ?x ?(?=[\d.,/* ]+$)| ?[+](?=[\d., ]+$)| by | with )"
+    r"(?P<values>.+)"
 )
 _NUMBER = r"-?\d*\.?\d+"
 _RANGE = re.compile(
