@@ -15,7 +15,9 @@ import typer
 
 from planner.commands.check import check
 from planner.commands.chips import chips
+from planner.commands.diff import diff
 from planner.commands.estimate import estimate
+from planner.commands.explain import explain
 from planner.commands.failure import (
     USAGE,
     report_bug,
@@ -52,7 +54,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (plan, check, show, estimate, simulate, schema):
+for command in (plan, check, show, estimate, explain, diff, simulate, schema):
     app.command()(command)
 app.add_typer(chips, name="chips")
 

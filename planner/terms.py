@@ -126,13 +126,18 @@ def _terms(plan: Plan, pipe: Pipeline, replica: Replica) -> Terms:
     busy = m * (time.forward_total + time.backward_total)
     waiting = max(0.0, min(pipe.exact_time_s, step - update) - busy)
     return Terms(
-        compute=busy - recompute - tensor_parallel,
-        recompute=recompute,
-        tensor_parallel=tensor_parallel,
-        pipeline=waiting,
-        sync=step - update - busy - waiting,
+        compute=_clean(busy - recompute - tensor_parallel),
+        recompute=_clean(recompute),
+        tensor_parallel=_clean(tensor_parallel),
+        pipeline=_clean(waiting),
+        sync=_clean(step - update - busy - waiting),
         update=update,
     )
+
+
+def _clean(seconds: float) -> float:
+    """Whole picoseconds, as all times of a plan: what is less came from subtracting."""
+    return round(seconds, 12) + 0.0
 
 
 MEMORY_ITEMS = (
