@@ -156,7 +156,7 @@ def shifted(pipeline: int, stage: int, step: int) -> Callable[[Sketch], Sketch |
         like = _form(sketch.pipelines[pipeline])
         there = stage + step
         stages = sketch.pipelines[pipeline].stages
-        if not 0 <= there < len(stages):
+        if not (0 <= there < len(stages) and stage < len(stages)):
             return Impossible("there is no stage on that side")
         if stages[stage].end - stages[stage].first < 2:
             return Impossible("the stage would be empty")

@@ -76,6 +76,9 @@ def _priced(
     changed = edit(sketch)
     if isinstance(changed, edits.Impossible):
         return Neighbour(dimension, change, "impossible", reason=changed.reason)
+    against = against_the_job(context, changed)
+    if against is not None:
+        return Neighbour(dimension, change, "impossible", reason=against)
     found = price(context, changed)
     if isinstance(found, str):
         return Neighbour(dimension, change, "impossible", reason=found)
@@ -99,6 +102,34 @@ def compared(own_s: float, other_s: float) -> Literal["slower", "faster", "equal
     if abs(other_s / own_s - 1) <= EQUAL:
         return "equal"
     return "slower" if other_s > own_s else "faster"
+
+
+def against_the_job(context: Context, sketch: Sketch) -> str | None:
+    """What of a sketch the job rules out; None where it could have been searched."""
+    job = context.job
+    stages = [s for p in sketch.pipelines for s in p.stages]
+    policies = {policy for s in stages for policy in s.policies}
+    rows = sorted({p.rows for p in sketch.pipelines} - set(job.micro_batch_rows))
+    deepest = max(len(p.stages) for p in sketch.pipelines)
+    broken = (
+        (bool(rows), f"the job allows {_listed(job.micro_batch_rows)} rows per micro-batch"),
+        (not job.recompute_selective and 1 in policies, "the job forbids recompute_selective"),
+        (not job.recompute_full and 2 in policies, "the job forbids recompute_full"),
+        (not job.zero1 and sketch.zero_level == 1, "the job forbids zero1"),
+        (
+            not job.tensor_parallel and any(len(s.devices) > 1 for s in stages),
+            "the job forbids tensor_parallel",
+        ),
+        (
+            job.max_pipeline_stages is not None and deepest > job.max_pipeline_stages,
+            f"the job allows {job.max_pipeline_stages} stages",
+        ),
+    )
+    return next((reason for is_broken, reason in broken if is_broken), None)
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def price(context: Context, sketch: Sketch) -> Estimated | str:

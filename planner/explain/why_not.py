@@ -127,7 +127,8 @@ def _degrees(asked: _Asked, wish: Degrees) -> WhyNot:
     if asked.search:
         searched = _searched(asked, wish)
         if searched is not None:
-            bound = searched.certificate.lower_bound_s if searched.certificate else None
+            certificate = searched.certificate
+            bound = certificate.lower_bound_s or None if certificate else None
             how = f"searched, and {len(found)} layouts priced"
             if grants(searched, wish, asked.context):
                 found.append(_Candidate(searched, ()))
@@ -251,7 +252,7 @@ def _replanned(asked: _Asked, text: str, tried: Iterable[tuple[Change, ...]]) ->
             remedies += planned.outcome.remedies
             continue
         found.append(_Candidate(planned.plan, ()))
-        if planned.outcome.lower_bound_s is not None:
+        if planned.outcome.lower_bound_s:
             bounds.append(planned.outcome.lower_bound_s)
     how = "searched with " + ", and with ".join(words)
     bound = min(bounds) if bounds and len(words) == len(bounds) == 1 else None
@@ -274,7 +275,7 @@ def _changed(asked: _Asked, wish: Changed) -> WhyNot:
         wish.text,
         found,
         "searched",
-        planned.outcome.lower_bound_s,
+        planned.outcome.lower_bound_s or None,
         [planned.outcome.reason],
         planned.outcome.remedies,
     )

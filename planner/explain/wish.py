@@ -74,6 +74,8 @@ _NAMES = {
     "recompute": "recompute", "zero": "zero", "schedule": "schedule",
 }  # fmt: skip
 
+_SHORT = ("tp", "pp", "dp")
+
 _NOT_YET = {
     "cp": "context parallelism", "context_parallel": "context parallelism",
     "ep": "expert parallelism", "expert_parallel": "expert parallelism",
@@ -139,7 +141,9 @@ def _change(
     head = part.split("=")[0].strip()
     if assigned and head.partition(".")[0] not in (*JobSpec.model_fields, "job", "cluster"):
         close = nearest(head, [*_NAMES, *JobSpec.model_fields])
-        remedy = f"did you mean {close[0]}?" if close else "write tp=8, use v100 or a layout"
+        short = [n for n in _SHORT if len(head) == 2 and (n[0] == head[0] or n[1] == head[1])]
+        near = (short or close)[:1]
+        remedy = f"did you mean {near[0]}?" if near else "write tp=8, use v100 or a layout"
         problems.append(Problem(_at(line), f"{head!r} is no decision and no field", remedy))
         return
     try:
