@@ -8,10 +8,11 @@ from typing import Any
 
 from planner.errors import InputError, Problem
 from planner.inputs.cluster import ClusterSpec, cluster_from_document
-from planner.inputs.document import Document
+from planner.inputs.document import Document, JsonValue
+from planner.inputs.hf_config import FORMAT as HF_FORMAT
 from planner.inputs.job import JobInput, JobSpec
 from planner.inputs.job_spec import TECHNIQUES
-from planner.inputs.model import load_model
+from planner.inputs.model import ModelInput, load_model, model_from_resolved
 from planner.inputs.overrides import Override, apply_overrides
 from planner.inputs.problems import nearest
 from planner.scenario import changes as c
@@ -106,15 +107,21 @@ def _cluster_with(inputs: PlanInputs, edit: Callable[[ClusterData], ClusterData]
     return replace(inputs, cluster=replace(changed, source=inputs.cluster.source, notes=notes))
 
 
-def _model_with(inputs: PlanInputs, change: c.SetField) -> Any:  # noqa: ANN401 - ModelInput
+def _model_with(inputs: PlanInputs, change: c.SetField) -> ModelInput:
+    """The model with one value of its configuration changed, whatever file it came from."""
+    resolved = inputs.model.resolved
     override = Override("model", change.path, change.value, change.text)
-    try:
-        return load_model(inputs.model.source, [override])
-    except InputError as error:
-        if any(p.where == inputs.model.source for p in error.problems):
-            message = f"the file of {inputs.model.name} is not at hand (only a plan made from it)"
-            raise InputError([Problem("", message, "change the model's file instead")]) from None
-        raise
+    if resolved.get("format") == HF_FORMAT:
+        config = apply_overrides(Document("model", resolved["config"]), [override], "model").data
+        changed: dict[str, JsonValue] = {**resolved, "config": config}
+    else:
+        layers = {k: v for k, v in resolved.items() if k != "format"}
+        data = apply_overrides(Document("model", layers), [override], "model").data
+        changed = {**(data if isinstance(data, dict) else {}), "format": resolved["format"]}
+    graph = model_from_resolved(changed)
+    return replace(
+        inputs.model, resolved=changed, graph=graph, notes=(*inputs.model.notes, change.text)
+    )
 
 
 def _job_with(job: JobInput, path: tuple[str, ...], value: Any) -> JobInput:  # noqa: ANN401
