@@ -8,11 +8,30 @@ much, through which term).
 
 from __future__ import annotations
 
-from planner.explain.explanation import Ask, Explanation, StageLoad, explain
-from planner.explain.margins import Margin, margins
-from planner.explain.neighbours import Neighbour, neighbours
-from planner.explain.why_not import WhyNot, why_not
-from planner.explain.wish import Wish, parse_wish
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+_PUBLIC = {
+    "Ask": "planner.explain.explanation",
+    "Explanation": "planner.explain.explanation",
+    "Margin": "planner.explain.marginal",
+    "Neighbour": "planner.explain.adjacent",
+    "StageLoad": "planner.explain.explanation",
+    "WhyNot": "planner.explain.answers",
+    "Wish": "planner.explain.wish",
+    "explain": "planner.explain.explanation",
+    "margins": "planner.explain.marginal",
+    "neighbours": "planner.explain.adjacent",
+    "parse_wish": "planner.explain.wish",
+    "why_not": "planner.explain.answers",
+}
+
+if TYPE_CHECKING:
+    from planner.explain.adjacent import Neighbour, neighbours
+    from planner.explain.answers import WhyNot, why_not
+    from planner.explain.explanation import Ask, Explanation, StageLoad, explain
+    from planner.explain.marginal import Margin, margins
+    from planner.explain.wish import Wish, parse_wish
 
 __all__ = [
     "Ask",
@@ -28,3 +47,15 @@ __all__ = [
     "parse_wish",
     "why_not",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'planner.explain' has no attribute {name!r}")
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from planner.explain.margins import Margin, margins
-from planner.explain.neighbours import Neighbour, neighbours
+from planner.explain.adjacent import Neighbour, neighbours
+from planner.explain.answers import WhyNot, why_not
+from planner.explain.marginal import Margin, margins
 from planner.explain.prices import dual_prices
-from planner.explain.why_not import WhyNot, why_not
 from planner.explain.wish import Wish
 from planner.plan import Plan
 from planner.scenario.inputs import PlanInputs, inputs_of
 from planner.solve import Context, prepare
 from planner.terms import Bottleneck, Tightest, bottleneck, per_micro_batch_s, tightest
-from planner.whatif.evaluate import Effort
+from planner.whatif.evaluation import Effort
 
 
 @dataclass(frozen=True, slots=True)

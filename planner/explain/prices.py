@@ -2,7 +2,7 @@
 
 Prices of the linear relaxation hold for small changes only and ignore whole numbers; what a chip
 is really worth is found by planning again with one more and one less
-(:mod:`planner.explain.margins`).
+(:mod:`planner.explain.marginal`).
 """
 
 from __future__ import annotations

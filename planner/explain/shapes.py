@@ -9,7 +9,7 @@ from costmodels.catalog import Catalog
 from costmodels.price import POLICIES
 from planner.errors import InputError
 from planner.estimate import Estimated, sketch_of
-from planner.explain.neighbours import price
+from planner.explain.adjacent import price
 from planner.explain.wish import Degrees
 from planner.inputs.document import Document, JsonValue
 from planner.inputs.layout_spec import parse_layout

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from costmodels.catalog.names import short_name
 from planner.explain import Explanation, Margin, Neighbour, StageLoad, WhyNot
-from planner.explain.margins import Step
+from planner.explain.marginal import Step
 from planner.plan import Plan
 from planner.report.bars import COLOURS, FILLS, length, stacked
 from planner.report.format import duration, interval, memory, percent, plural, ratio

@@ -6,7 +6,7 @@ from typing import Any
 
 from planner.estimate import Shortfall
 from planner.explain import Explanation, Margin, Neighbour, WhyNot
-from planner.explain.margins import Step
+from planner.explain.marginal import Step
 from planner.terms import Terms
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from planner.plan import digest
 from planner.scenario.inputs import PlanInputs
-from planner.whatif.evaluate import Effort
+from planner.whatif.evaluation import Effort
 from planner.whatif.outcome import Outcome, outcome_from_json
 
 KEPT = ("planned", "infeasible", "invalid")

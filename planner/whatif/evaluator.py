@@ -9,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from planner.scenario.inputs import PlanInputs
+from planner.whatif.cache import OutcomeCache, key_of
+from planner.whatif.evaluation import plan_inputs
 from planner.whatif.outcome import Outcome
-from planner.whatif.runner import RunOptions, run
+from planner.whatif.runner import RunOptions
 
 
 @dataclass
@@ -31,11 +33,20 @@ class Evaluator:
                 raise Interrupted
             self.say(name)
             self.asked += 1
-            (outcome,) = run([inputs], self.options, interrupted=self.interrupted)
-            if outcome is None:
-                raise Interrupted
-            self._known[key] = outcome
+            self._known[key] = self._planned(inputs)
         return self._known[key]
+
+    def _planned(self, inputs: PlanInputs) -> Outcome:
+        effort, folder = self.options.effort, self.options.cache
+        cache = OutcomeCache(folder) if folder is not None else None
+        found = cache.get(key_of(inputs, effort)) if cache is not None else None
+        if found is None:
+            found = plan_inputs(inputs, effort, interrupted=self.interrupted).outcome
+            if self.interrupted():
+                raise Interrupted
+            if cache is not None:
+                cache.put(key_of(inputs, effort), found)
+        return found
 
 
 class Interrupted(Exception):

@@ -16,7 +16,7 @@ from planner.scenario.apply import apply_change
 from planner.scenario.changes import ScaleLink
 from planner.scenario.inputs import PlanInputs
 from planner.scenario.links import link_rate
-from planner.whatif.evaluate import Effort, Planned, plan_inputs
+from planner.whatif.evaluation import Effort, Planned, plan_inputs
 from planner.whatif.pricing import Kept, kept
 
 SLOW = 1 / 1024

@@ -3,17 +3,22 @@
 The standard executor gives up all its work when one process dies. Here the parent knows which
 task every worker holds: the task goes back to the front of the queue and a new worker takes the
 place of the dead one. Tasks are handed out one by one, so no worker idles while one is waiting.
+
+Workers are fresh interpreters that import the work by its name. Unlike those of multiprocessing
+they do not run the caller's script again, so a plain script or a notebook may call this.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 import signal
+import subprocess
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import connection
-from multiprocessing.process import BaseProcess
+from importlib import import_module
+from multiprocessing import Pipe, connection
 from typing import Any
 
 Work = Callable[[Any], Any]
@@ -22,6 +27,8 @@ ATTEMPTS = 3
 """A task whose worker was killed this often is given up: it may be what kills them."""
 
 POLL_S = 0.2
+GRACE_S = 5.0
+"""Seconds that a worker has to end when asked to, before it is killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,7 @@ class Lost:
 
 @dataclass(slots=True)
 class _Worker:
-    process: BaseProcess
+    process: subprocess.Popen[bytes]
     pipe: connection.Connection
     task: int | None = None
 
@@ -49,89 +56,126 @@ def run_in_processes(
 ) -> None:
     """Run ``work`` on every task; ``on_result(index, result)`` is called as each one ends.
 
-    ``work`` has to be importable (a module's function) and is to return, not raise. A result is
-    :class:`Lost` for a task that was given up. ``on_start`` hears the id of every new process.
-    Returns early, with workers stopped, when ``interrupted``.
+    ``work`` has to be a function of a module that can be imported, and is to return, not raise. A
+    result is :class:`Lost` for a task that was given up. ``on_start`` hears the id of every new
+    process. Returns early, with workers stopped, when ``interrupted``.
     """
-    context = multiprocessing.get_context("spawn")
-    waiting = deque(range(len(tasks)))
-    tries = [0] * len(tasks)
-    pool: list[_Worker] = []
-
-    def start() -> _Worker:
-        parent, child = context.Pipe()
-        process = context.Process(target=_serve, args=(child, work), daemon=True)
-        process.start()
-        child.close()
-        if process.pid is not None:
-            on_start(process.pid)
-        return _Worker(process, parent)
-
-    def ended(worker: _Worker) -> None:
-        """The worker is gone; its task is queued again or given up."""
-        task = worker.task
-        pool.remove(worker)
-        worker.pipe.close()
-        worker.process.join()
-        if task is None:
-            return
-        if tries[task] >= ATTEMPTS:
-            code = worker.process.exitcode
-            on_result(task, Lost(f"its worker died {ATTEMPTS} times (last exit code {code})"))
-        else:
-            waiting.appendleft(task)
-
+    pool = _Pool(work, tasks, workers, on_result, on_start)
     try:
-        while waiting or any(w.task is not None for w in pool):
+        while pool.open():
             if interrupted():
                 return
-            while len(pool) < min(workers, len(waiting) + sum(w.task is not None for w in pool)):
-                pool.append(start())
-            for worker in [w for w in pool if w.task is None and waiting]:
-                if not waiting:
-                    break
-                worker.task = waiting.popleft()
-                tries[worker.task] += 1
-                try:
-                    worker.pipe.send(tasks[worker.task])
-                except OSError:
-                    ended(worker)
-            for worker in _ready(pool):
-                try:
-                    result = worker.pipe.recv()
-                except (EOFError, OSError):
-                    ended(worker)
-                    continue
-                if worker.task is not None:
-                    task, worker.task = worker.task, None
-                    on_result(task, result)
+            pool.fill()
+            pool.hand_out()
+            pool.collect()
     finally:
-        _stop(pool)
+        pool.stop()
 
 
-def _ready(pool: Sequence[_Worker]) -> list[_Worker]:
-    """Workers with a result, or without a process; waits a moment for the first of them."""
-    by_pipe = {w.pipe: w for w in pool}
-    found = connection.wait(list(by_pipe), timeout=POLL_S)
-    return [w for pipe, w in by_pipe.items() if pipe in found]
+class _Pool:
+    """The workers and what each of them holds."""
 
+    def __init__(
+        self,
+        work: Work,
+        tasks: Sequence[Any],
+        workers: int,
+        on_result: Callable[[int, Any], None],
+        on_start: Callable[[int], None],
+    ) -> None:
+        self.work, self.tasks, self.workers = work, tasks, workers
+        self.on_result, self.on_start = on_result, on_start
+        self.waiting = deque(range(len(tasks)))
+        self.tries = [0] * len(tasks)
+        self.pool: list[_Worker] = []
 
-def _stop(pool: Sequence[_Worker]) -> None:
-    """End all workers, those at work too."""
-    for worker in pool:
+    def open(self) -> bool:
+        """Whether anything is left to do or being done."""
+        return bool(self.waiting) or any(w.task is not None for w in self.pool)
+
+    def fill(self) -> None:
+        """As many workers as there is work for."""
+        busy = sum(w.task is not None for w in self.pool)
+        while len(self.pool) < min(self.workers, len(self.waiting) + busy):
+            worker = _start(self.work)
+            self.pool.append(worker)
+            self.on_start(worker.process.pid)
+
+    def hand_out(self) -> None:
+        """A task to every worker that has none."""
+        for worker in [w for w in self.pool if w.task is None]:
+            if not self.waiting:
+                return
+            worker.task = self.waiting.popleft()
+            self.tries[worker.task] += 1
+            try:
+                worker.pipe.send(self.tasks[worker.task])
+            except OSError:
+                self._died(worker)
+
+    def collect(self) -> None:
+        """Results that are there, or workers that are gone; waits a moment for the first."""
+        by_pipe = {w.pipe: w for w in self.pool}
+        ready = connection.wait(list(by_pipe), timeout=POLL_S)
+        for worker in [w for pipe, w in by_pipe.items() if pipe in ready]:
+            try:
+                result = worker.pipe.recv()
+            except (EOFError, OSError):
+                self._died(worker)
+                continue
+            if worker.task is not None:
+                task, worker.task = worker.task, None
+                self.on_result(task, result)
+
+    def _died(self, worker: _Worker) -> None:
+        """The task of a worker that is gone is queued again, or given up."""
+        self.pool.remove(worker)
         worker.pipe.close()
-        if worker.task is not None:
-            worker.process.terminate()
-    for worker in pool:
-        worker.process.join(timeout=5)
-        if worker.process.is_alive():
-            worker.process.kill()
-            worker.process.join()
+        code = worker.process.wait()
+        task = worker.task
+        if task is None:
+            return
+        if self.tries[task] >= ATTEMPTS:
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            self.on_result(task, Lost(f"its worker died {ATTEMPTS} times (last by {how})"))
+        else:
+            self.waiting.appendleft(task)
+
+    def stop(self) -> None:
+        """End all workers, those at work too."""
+        for worker in self.pool:
+            worker.pipe.close()
+            if worker.task is not None:
+                worker.process.terminate()
+        for worker in self.pool:
+            try:
+                worker.process.wait(timeout=GRACE_S)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
 
 
-def _serve(pipe: connection.Connection, work: Work) -> None:
+def _start(work: Work) -> _Worker:
+    """A new interpreter that waits for tasks on its end of a pipe."""
+    parent, child = Pipe()
+    number = child.fileno()
+    code = f"from {__name__} import serve; serve({number}, {work.__module__!r}, {work.__name__!r})"
+    path = os.pathsep.join(dict.fromkeys(p for p in sys.path if p))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        pass_fds=[number],
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    child.close()
+    return _Worker(process, parent)
+
+
+def serve(number: int, module: str, function: str) -> None:
     """A worker's life: a task, its result, the next one; the parent's end of the pipe ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    pipe: connection.Connection = connection.Connection(number)
+    work = getattr(import_module(module), function)
     while True:
         try:
             task = pipe.recv()

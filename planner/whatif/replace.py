@@ -17,7 +17,7 @@ from planner.terms import Terms
 from planner.whatif.evaluator import Evaluator
 from planner.whatif.fleet import NodeType, fleet_of
 from planner.whatif.outcome import Outcome
-from planner.whatif.size import Sized, least_nodes
+from planner.whatif.sizing import Sized, least_nodes
 
 LEAST_FACTOR = 1 / 256
 """An assumption that does not suffice at this share of the catalogue's figure is given up."""
@@ -112,7 +112,7 @@ def equal_time(
 ) -> Replacement:
     """The least number of new chips whose step is as short as that of ``count`` old ones.
 
-    Raises InfeasibleError where the old chips have no plan, and as :func:`planner.whatif.size`.
+    Raises InfeasibleError where the old chips have no plan, and as :func:`planner.whatif.sizing`.
     """
     old_nodes = math.ceil(count / old.chips)
     _whole(count, old, old_nodes)

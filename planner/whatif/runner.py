@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 from planner.errors import InputError, Problem
 from planner.scenario.inputs import PlanInputs
 from planner.whatif.cache import OutcomeCache, key_of
-from planner.whatif.evaluate import Effort, evaluate_json
+from planner.whatif.evaluation import Effort, evaluate_json
 from planner.whatif.outcome import Outcome, outcome_from_json
 from planner.whatif.pool import Lost, Work, run_in_processes
 from planner.whatif.ray_pool import run_on_ray

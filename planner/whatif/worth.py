@@ -12,7 +12,7 @@ from planner.scenario.changes import Change, SetNodes, SetTechnique
 from planner.scenario.chips import chip_in
 from planner.scenario.inputs import PlanInputs
 from planner.scenario.rates import Rates
-from planner.whatif.evaluate import Effort, Planned, plan_inputs
+from planner.whatif.evaluation import Effort, Planned, plan_inputs
 
 
 @dataclass(frozen=True)

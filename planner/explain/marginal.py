@@ -10,7 +10,7 @@ from planner.plan import Plan
 from planner.scenario.apply import apply_change
 from planner.scenario.changes import AddChips, AddNodes
 from planner.scenario.inputs import PlanInputs
-from planner.whatif.evaluate import Effort, Planned, plan_inputs
+from planner.whatif.evaluation import Effort, Planned, plan_inputs
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from planner.errors import InputError
 from planner.estimate import Shortfall, estimate_sketch, sketch_of
-from planner.explain.neighbours import compared, neighbours
+from planner.explain.adjacent import compared, neighbours
 from planner.explain.restricted import Restriction, solve_restricted
 from planner.explain.rules import broken_rules
 from planner.explain.shapes import shapes
@@ -20,7 +20,7 @@ from planner.scenario.chips import chip_in
 from planner.scenario.inputs import PlanInputs
 from planner.solve import Context, prepare
 from planner.terms import Terms, bottleneck, used_chips
-from planner.whatif.evaluate import Effort, plan_inputs
+from planner.whatif.evaluation import Effort, plan_inputs
 
 Verdict = Literal["as planned", "illegal", "does not fit", "slower", "faster", "equal", "not found"]
 

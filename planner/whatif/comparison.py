@@ -9,7 +9,7 @@ from planner.plan import Plan
 from planner.scenario.changes import Change
 from planner.scenario.inputs import PlanInputs
 from planner.scenario.rates import Rates
-from planner.whatif.evaluate import Effort, Planned, plan_inputs
+from planner.whatif.evaluation import Effort, Planned, plan_inputs
 from planner.whatif.money import Charge, Costs, costs_of
 from planner.whatif.outcome import Outcome
 from planner.whatif.scenario import BASE, Case, Scenario, make_cases, named_apart

@@ -21,7 +21,7 @@ from planner.scenario.changes import (
 from planner.scenario.inputs import PlanInputs
 from planner.scenario.links import links_of
 from planner.scenario.rates import Rates
-from planner.whatif.evaluate import Effort, Planned, plan_inputs
+from planner.whatif.evaluation import Effort, Planned, plan_inputs
 from planner.whatif.pricing import Kept, kept
 
 DEFAULT_SPREAD = 1.25
