@@ -25,11 +25,13 @@ from planner.commands.failure import (
     report_interrupt,
     report_usage,
 )
+from planner.commands.inverse import size
 from planner.commands.output import STDOUT, ReaderGone, write_text
 from planner.commands.plan import plan
 from planner.commands.schema import schema
 from planner.commands.show import show
 from planner.commands.simulate import simulate
+from planner.commands.whatif import whatif
 from planner.errors import PlannerError
 from planner.version import VERSION
 
@@ -54,9 +56,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (plan, check, show, estimate, explain, diff, simulate, schema):
+for command in (plan, check, show, estimate, explain, diff, size, simulate, schema):
     app.command()(command)
 app.add_typer(chips, name="chips")
+app.add_typer(whatif, name="whatif")
 
 
 def _version(wanted: bool) -> None:

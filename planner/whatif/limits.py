@@ -17,7 +17,8 @@ from planner.scenario.inputs import PlanInputs
 from planner.whatif.evaluator import Evaluator
 from planner.whatif.outcome import Outcome
 
-What = Literal["model", "seq_len", "micro_batch_rows", "global_batch"]
+What = Literal["model", "seq_len", "micro_batch_rows"]
+WHATS: tuple[What, ...] = ("model", "seq_len", "micro_batch_rows")
 
 SEQ_STEP = 256
 """Tokens between the sequence lengths that are tried."""
@@ -121,13 +122,6 @@ def _maker(inputs: PlanInputs, what: What) -> _Maker:
             lambda n: n * SEQ_STEP,
             lambda n: f"sequences of {n * SEQ_STEP:,} tokens",
             min(MOST, max(1, (inputs.model.graph.max_seq_len or MOST * SEQ_STEP) // SEQ_STEP)),
-        )
-    if what == "global_batch":
-        return _Maker(
-            lambda n: _with_field(inputs, "global_batch", n),
-            lambda n: n,
-            lambda n: f"a batch of {n:,} rows",
-            MOST,
         )
     return _Maker(
         lambda n: _with_field(inputs, "micro_batch_rows", [n]),
