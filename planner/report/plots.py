@@ -161,7 +161,8 @@ def _lines(axis: Axes, found: Sweep) -> None:
     else:
         axis.bar([value.text for value, _ in known], [r for _, r in known], color=COLOURS[0])
         axis.tick_params(axis="x", rotation=20)
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, 1.08 * max((rate for _, rate in known), default=1.0))
+    axis.yaxis.set_major_formatter("{x:,.0f}")
     axis.set_ylabel("tokens per second")
     axis.set_xlabel(f"{over.name}, {over.unit}" if over.unit else over.name)
 
@@ -200,7 +201,10 @@ def _scatter(axis: Axes, found: Sweep, front: Front) -> None:
     if None not in energies and axis.figure is not None:
         axis.figure.colorbar(dots, ax=axis, label="kWh per million tokens")
     ordered = sorted(best, key=lambda entry: entry[1])
-    axis.plot([r for _, r, *_ in ordered], [c for *_, c, _ in ordered], color=COLOURS[4])
+    line = [r for _, r, *_ in ordered], [c for *_, c, _ in ordered]
+    axis.plot(*line, color=COLOURS[4], zorder=0)
+    axis.scatter(*line, facecolors="none", edgecolors=COLOURS[4], s=110)
+    axis.xaxis.set_major_formatter("{x:,.0f}")
     if len(known) <= MANY:
         for number, rate, cost, _ in known:
             name = point_name(found, found.points[number])

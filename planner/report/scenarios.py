@@ -93,8 +93,8 @@ def comparison_page(found: Comparison) -> RenderableType:
             duration(row.outcome.step_time_s or 0.0),
             count(rate),
             against(base, rate, is_base=row is found.base),
-            known(row.costs.usd_per_million_tokens, "{:.3f}"),
-            known(row.costs.kwh_per_million_tokens, "{:.3f}"),
+            known(row.costs.usd_per_million_tokens, "{:.4g}"),
+            known(row.costs.kwh_per_million_tokens, "{:.4g}"),
         )
     parts: list[RenderableType] = [table, Text()]
     parts += [_plan_lines(row) for row in found.rows]
@@ -237,7 +237,7 @@ def _line(found: Sweep, front: Front | None) -> Table:
             duration(outcome.step_time_s or 0.0),
             count(outcome.tokens_per_s),
             Text(length(outcome.tokens_per_s, longest, BAR), style="cyan"),
-            known(point.costs.usd_per_million_tokens, "{:.3f}"),
+            known(point.costs.usd_per_million_tokens, "{:.4g}"),
             Text(shape_text(outcome.shape), style="dim"),
         )
     return table
@@ -279,8 +279,8 @@ def _front(found: Sweep, front: Front) -> RenderableType:
         table.add_row(
             Text(point_name(found, point), style="bold"),
             f"{count(rate or 0.0)} tokens/s",
-            f"{known(point.costs.usd_per_million_tokens, '{:.3f}')} USD/M tokens",
-            f"{known(point.costs.kwh_per_million_tokens, '{:.3f}')} kWh/M tokens",
+            f"{known(point.costs.usd_per_million_tokens, '{:.4g}')} USD/M tokens",
+            f"{known(point.costs.kwh_per_million_tokens, '{:.4g}')} kWh/M tokens",
         )
     if not front.unknown:
         return table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -47,23 +47,28 @@ class PlanInputs:
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON from which :func:`inputs_from_json` makes equal inputs anywhere."""
+        stated = self.job.spec.model_dump(mode="json", exclude_unset=True)
         return {
-            "model": {"name": self.model.name, "resolved": self.model.resolved},
+            "model": {
+                "name": self.model.name,
+                "resolved": self.model.resolved,
+                "notes": list(self.model.notes),
+            },
             "cluster": self.cluster.resolved,
+            "cluster_notes": list(self.cluster.notes),
             "catalogue": self.cluster.catalog.excerpt(self.chips),
-            "job": {"name": self.job.name, "spec": self.job.spec.model_dump(mode="json")},
+            "job": {"name": self.job.name, "spec": stated},
         }
 
     @property
     def digest(self) -> str:
         """SHA-256 of everything that decides the plan; names of files play no part."""
-        value = self.as_json()
         return digest(
             {
                 "model": self.model.resolved,
-                "cluster": value["cluster"],
-                "catalogue": value["catalogue"],
-                "job": value["job"]["spec"],
+                "cluster": self.cluster.resolved,
+                "catalogue": self.cluster.catalog.excerpt(self.chips),
+                "job": self.job.spec.model_dump(mode="json"),
             }
         )
 
@@ -84,9 +89,11 @@ def inputs_from_json(value: Mapping[str, Any]) -> PlanInputs:
     catalog = load_catalog(value["catalogue"])
     resolved = value["model"]["resolved"]
     name = str(value["model"]["name"])
+    notes = tuple(value["model"]["notes"])
+    cluster = cluster_from_document(Document("cluster", value["cluster"]), catalog)
     return PlanInputs(
-        ModelInput(name, name, dict(resolved), model_from_resolved(resolved), ()),
-        cluster_from_document(Document("cluster", value["cluster"]), catalog),
+        ModelInput(name, name, dict(resolved), model_from_resolved(resolved), notes),
+        replace(cluster, notes=tuple(value["cluster_notes"])),
         JobInput(str(value["job"]["name"]), "", job_spec(value["job"]["spec"])),
     )
 

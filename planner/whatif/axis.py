@@ -20,7 +20,7 @@ from planner.scenario.grammar import parse_change
 MAX_VALUES = 10_000
 
 _HEAD = re.compile(
-    r"(?P<head>.+?)(?P<sign> ?= ?| ?x ?(?=[\d.,/* ]+$)| ?[+](?=[\d., ]+$)| by | with )"
+    r"(?P<head>.+?)(?P<sign> ?= ?| ?x ?(?=[\d.,/* ]+$)| ?[+-](?=[\d., ]+$)| by | with )"
     r"(?P<values>.+)"
 )
 _NUMBER = r"-?\d*\.?\d+"
@@ -76,7 +76,7 @@ def parse_axis(text: str) -> Axis:
     if len(values) < 2:
         raise InputError([Problem(where, "has one value", "give several: a, b or a..b")])
     sign = match["sign"].strip()
-    name = match["head"].strip() + (f" {sign}" if sign in ("x", "+", "by", "with") else "")
+    name = match["head"].strip() + (f" {sign}" if sign in ("x", "+", "-", "by", "with") else "")
     units = {_unit(v.text) for v in values}
     if len(units) > 1 or any(v.number is None for v in values):
         return Axis(name, tuple(Value(v.text, None, v.change) for v in values))

@@ -110,9 +110,8 @@ def _chip(name: str, catalog: Catalog, where: str) -> tuple[Chip, list[str]]:
     if len(fits) > 1 and len(built) == 1:
         alias = catalog.alias(built[0].id)
         others = ", ".join(catalog.alias(c.id) for c in fits if c.id != built[0].id)
-        return built[0], [
-            f"{name}: taken as {alias}, the one that machines are built of ({others})"
-        ]
+        what = f"taken as {alias}, the one that machines are built of, not {others}"
+        return built[0], [f"{name}: {what}"]
     raise InputError([problem] if problem else [Problem(where, f"no chip is called {name!r}")])
 
 
