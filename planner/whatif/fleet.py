@@ -106,7 +106,7 @@ def _chip(name: str, catalog: Catalog, where: str) -> tuple[Chip, list[str]]:
     if chip is not None:
         return chip, [note] if note else []
     fits = catalog.find(name)
-    built = [c for c in fits if _machines(c)]
+    built = [c for c in fits if any(m.chip == c.id for m in load_machines().values())]
     if len(fits) > 1 and len(built) == 1:
         alias = catalog.alias(built[0].id)
         others = ", ".join(catalog.alias(c.id) for c in fits if c.id != built[0].id)

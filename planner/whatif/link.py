@@ -25,6 +25,9 @@ SLOW = 1 / 1024
 RIVAL_SHARES = (1 / 4, 1 / 16, SLOW)
 FAST = 16.0
 PRECISION = 0.005
+WORTH = 1e-3
+"""A rival has to be better by this share: ties are no reason to change a plan."""
+
 CURVE = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 1.0, 2.0, 4.0)
 
 
@@ -118,7 +121,7 @@ def _fastest(plans: list[Plan], inputs: PlanInputs) -> float | None:
 def _crossing(
     chosen: Plan, rivals: list[Plan], at: Callable[[float], PlanInputs]
 ) -> tuple[float | None, Plan | None]:
-    """The largest share of the link at which some rival is as fast as the chosen plan."""
+    """The largest share of the link at which some rival overtakes the chosen plan."""
     best: tuple[float | None, Plan | None] = (None, None)
     for rival in rivals:
         share = _meets(chosen, rival, at)
@@ -131,9 +134,9 @@ def _meets(chosen: Plan, rival: Plan, at: Callable[[float], PlanInputs]) -> floa
     """The share at which two plans meet, bisected on a logarithmic scale."""
 
     def behind(share: float) -> bool:
-        """Whether the rival is at least as fast."""
+        """Whether the rival is faster."""
         own, other = _time(kept(chosen, at(share))), _time(kept(rival, at(share)))
-        return other is not None and (own is None or other <= own)
+        return other is not None and (own is None or other < own * (1 - WORTH))
 
     low, high = SLOW, 1.0
     if behind(high):

@@ -19,7 +19,7 @@ from planner.whatif.fleet import NodeType, fleet_of
 from planner.whatif.outcome import Outcome
 from planner.whatif.sizing import Sized, least_nodes
 
-LEAST_FACTOR = 1 / 256
+LEAST_FACTOR = 1 / 64
 """An assumption that does not suffice at this share of the catalogue's figure is given up."""
 
 PRECISION = 0.03
@@ -57,7 +57,7 @@ ASSUMPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Holds:
-    """When a claim holds: at ``share`` of the catalogue's figures; None: not even at 1/256.
+    """When a claim holds: at ``share`` of the catalogue's figures; None: not even at 1/64.
 
     ``rates`` are the figures of that share in the units of their kind, for people.
     """
