@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from planner.callable_module import make_callable
 from planner.plan import Plan
 from planner.terms import MEMORY_ITEMS, Shape, Terms, bottleneck, shape, used_chips
 
@@ -302,3 +303,6 @@ def _layout(plan: Plan) -> object:
         )
         for p in plan.pipelines
     ]
+
+
+make_callable(__name__, diff)

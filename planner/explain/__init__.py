@@ -11,6 +11,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from planner.callable_module import make_callable
+
 _PUBLIC = {
     "Ask": "planner.explain.explanation",
     "Explanation": "planner.explain.explanation",
@@ -59,3 +61,12 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def _explain(*args: object, **kwargs: object) -> object:
+    """Load and call the function: ``planner.explain(plan)``."""
+    function = import_module("planner.explain.explanation").explain
+    return function(*args, **kwargs)
+
+
+make_callable(__name__, _explain)
