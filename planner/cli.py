@@ -25,12 +25,13 @@ from planner.commands.failure import (
     report_interrupt,
     report_usage,
 )
-from planner.commands.inverse import size
+from planner.commands.inverse import largest_, link_, price_, tornado_
 from planner.commands.output import STDOUT, ReaderGone, write_text
 from planner.commands.plan import plan
 from planner.commands.schema import schema
 from planner.commands.show import show
 from planner.commands.simulate import simulate
+from planner.commands.size import replace_, size
 from planner.commands.whatif import whatif
 from planner.errors import PlannerError
 from planner.version import VERSION
@@ -59,6 +60,14 @@ app = typer.Typer(
 for command in (plan, check, show, estimate, explain, diff, size, simulate, schema):
     app.command()(command)
 app.add_typer(chips, name="chips")
+for name, question in (
+    ("replace", replace_),
+    ("largest", largest_),
+    ("link", link_),
+    ("price", price_),
+    ("tornado", tornado_),
+):
+    whatif.command(name)(question)
 app.add_typer(whatif, name="whatif")
 
 

@@ -193,7 +193,7 @@ def sweep_(
     where it was.
     """
     from planner.report import plots
-    from planner.report.scenarios import sweep_csv, sweep_object, sweep_page
+    from planner.report.sweeps import sweep_csv, sweep_object, sweep_page
     from planner.whatif import Effort, parse_axis, sweep
 
     axes = told(parse_axis, axis or ())

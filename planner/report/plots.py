@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from costmodels.catalog.names import short_name
 from planner.errors import InputError, Problem
 from planner.report.explanation import TERMS
-from planner.report.scenarios import point_name
+from planner.report.sweeps import point_name
 from planner.terms import Terms
 
 if TYPE_CHECKING:

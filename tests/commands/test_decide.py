@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from planner.cli import main
-from planner.commands.inverse import token_count
+from planner.commands.size import token_count
 from planner.commands.whatif_options import progress_words
 from planner.errors import InputError
 from planner.whatif import RunProgress

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.errors import InputError
-from planner.report.scenarios import sweep_csv, sweep_object
+from planner.report.sweeps import sweep_csv, sweep_object
 from planner.scenario.changes import SetField, SetLink, SetNodes
 from planner.scenario.rates import ChipRates, Figure, Rates, catalogue_rates, with_rates
 from planner.whatif import (
