@@ -22,15 +22,23 @@ class Collected:
         self.results[task] = result
 
 
-def test_a_thousand_tasks_keep_every_worker_busy() -> None:
+def test_a_thousand_tasks_keep_every_worker_busy_and_survive_kills() -> None:
     got = Collected()
+    started: list[int] = []
+
+    def on_result(task: int, result: Any) -> None:
+        got(task, result)
+        if len(got.results) in (100, 400, 700):
+            os.kill(started[-1], signal.SIGKILL)
+
     tasks = [{"number": n, "sleep_s": 0.003} for n in range(1000)]
-    run_in_processes(square, tasks, workers=3, on_result=got)
+    run_in_processes(square, tasks, workers=3, on_result=on_result, on_start=started.append)
     assert [got.results[n]["value"] for n in range(1000)] == [n * n for n in range(1000)]
     shares: dict[int, int] = {}
     for result in got.results.values():
         shares[result["worker"]] = shares.get(result["worker"], 0) + 1
-    assert len(shares) == 3
+    assert len(started) == 6
+    assert len(shares) >= 3
     assert sum(shares.values()) == 1000
 
 
