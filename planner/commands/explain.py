@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from planner.commands.options import FormatOption, OutputOption, PlanArgument
+from planner.commands.options import FormatOption, OutputOption, PlanArgument, complete_file
 from planner.commands.output import (
     STDOUT,
     Format,
@@ -47,6 +47,16 @@ def explain(
             "--quick", help="Price layouts for --why-not, but search nothing: seconds, no proof."
         ),
     ] = False,
+    improved: Annotated[
+        str | None,
+        typer.Option(
+            "--improved",
+            metavar="FILE",
+            help="Write the fastest neighbour here, if one is faster than the plan; planner plan "
+            "--hint starts from it.",
+            autocompletion=complete_file,
+        ),
+    ] = None,
     output: OutputOption = None,
     gap: GapOption = 0.05,
     time_limit: TimeLimitOption = None,
@@ -71,6 +81,7 @@ def explain(
         message = "writes the plan of one wish"
         raise InputError([Problem("-o", message, "give one --why-not")])
     check_writable(output)
+    check_writable(improved)
     found_plan = read_plan(plan)
     ask = Ask(
         margins=margins,
@@ -80,13 +91,15 @@ def explain(
     )
     with searching(quiet=format_ is Format.json and not sys.stderr.isatty()) as (say, stopped):
         found = explained(found_plan, ask, progress=say, interrupted=stopped)
+    if improved is not None and (best := found.best_neighbour) is not None:
+        write_text(improved, best.to_json())
     if output is not None:
         other = found.why_nots[0].plan
         if other is None:
             message = "there is no such plan to write"
             raise InputError([Problem(f"-o {output}", message, "leave -o out")])
         write_text(output, other.to_json())
-    if output == STDOUT:
+    if STDOUT in (output, improved):
         return
     if format_ is Format.json:
         show_json(explanation_object(found))

@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from planner.errors import InputError, Problem
+from planner.scenario.apply import apply_all
 from planner.scenario.changes import RateChange, SetPower, SetPrice
 from planner.scenario.grammar import parse_change
 from planner.scenario.inputs import PlanInputs
-from planner.scenario.rates import Rates, catalogue_rates, with_rates
+from planner.scenario.rates import Rates, known_rates, with_rates
 
 PriceOption = Annotated[
     list[str] | None,
@@ -58,5 +59,6 @@ def rates_for(
     inputs: PlanInputs, prices: Sequence[str] | None, powers: Sequence[str] | None
 ) -> Rates:
     """The catalogue's figures for the cluster's chips, with the user's in their place."""
-    known = catalogue_rates(inputs.cluster, inputs.chips)
-    return with_rates(known, inputs.cluster, rate_changes(prices, powers))
+    changes = rate_changes(prices, powers)
+    apply_all(inputs, changes)  # names of chips that are not there
+    return with_rates(known_rates(inputs.cluster), inputs.cluster, changes)

@@ -18,7 +18,7 @@ from planner.commands.options import (
     complete_file,
 )
 from planner.commands.output import STDOUT, Format, show, show_json, write_text
-from planner.commands.rates import PowerOption, PriceOption, rate_changes, rates_for
+from planner.commands.rates import PowerOption, PriceOption, rate_changes
 from planner.commands.searching import GapOption, TimeLimitOption, searching, told
 from planner.commands.whatif_options import (
     AddressOption,
@@ -115,7 +115,6 @@ def compare_(
             base.inputs,
             scenarios,
             Effort(gap=gap, time_limit_s=time_limit),
-            rates=rates_for(base.inputs, None, None),
             charge=charge.value,
             always=prices,
             progress=say,
@@ -222,7 +221,6 @@ def sweep_(
             base.inputs,
             axes,
             options,
-            rates=rates_for(base.inputs, None, None),
             charge=charge.value,
             always=prices,
             progress=report,

@@ -35,8 +35,11 @@ def free_depths(sketch: Sketch) -> Sketch:
 
 def narrower(sketch: Sketch) -> Sketch | Impossible:
     """Half the tensor-parallel degree everywhere, twice as many pipelines."""
-    if any(len(s.devices) % 2 for p in sketch.pipelines for s in p.stages):
-        return Impossible("some stage runs on an odd number of chips already")
+    degrees = {len(s.devices) for p in sketch.pipelines for s in p.stages}
+    if degrees == {1}:
+        return Impossible("every stage runs on one chip")
+    if any(tp % 2 for tp in degrees):
+        return Impossible("some stage runs on an odd number of chips")
     if any(_rows(p) < 2 for p in sketch.pipelines):
         return Impossible("some pipeline has a single row: it cannot be shared")
     out: list[PipelineSketch] = []

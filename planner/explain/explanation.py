@@ -50,6 +50,12 @@ class Explanation:
         """Neighbours that are faster than the plan: the search missed them."""
         return tuple(n for n in self.neighbours if n.verdict == "faster")
 
+    @property
+    def best_neighbour(self) -> Plan | None:
+        """The fastest neighbour that is faster than the plan, as a plan without a certificate."""
+        plans = [n.plan for n in self.better if n.plan is not None]
+        return min(plans, key=lambda p: p.estimate.step_time_s, default=None)
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:

@@ -55,7 +55,7 @@ def explanation_page(found: Explanation) -> RenderableType:
     if found.margins:
         parts.append(section("Worth at the margin", _margins(found.margins, found.plan)))
     if found.better:
-        text = "a neighbour is faster: the search missed it; plan again with a smaller --gap"
+        text = "a neighbour is faster: the search missed it; --improved FILE writes it for --hint"
         parts.append(Text(text, style="yellow"))
     return Group(*parts)
 

@@ -92,7 +92,8 @@ def comparison_page(found: Comparison) -> RenderableType:
     parts += [_plan_lines(row) for row in found.rows]
     parts.append(Text())
     parts.append(section("Where the step goes", terms_side_by_side(found.rows)))
-    parts.append(rates_note(found.base.case.rates))
+    rates = {r.chip: r for row in found.rows for r in row.case.rates.chips}
+    parts.append(rates_note(Rates(tuple(rates.values()))))
     return Group(*parts)
 
 

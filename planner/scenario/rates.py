@@ -13,7 +13,7 @@ from costmodels.units import W_PER_KW
 from planner.errors import InputError, Problem
 from planner.inputs.cluster import ClusterInput
 from planner.scenario import changes as c
-from planner.scenario.chips import chip_in
+from planner.scenario.chips import chip_in, chips_of
 
 GIVEN = "given"
 
@@ -86,10 +86,22 @@ def catalogue_rates(cluster: ClusterInput, chips: Iterable[str]) -> Rates:
     return Rates(tuple(found))
 
 
+def known_rates(cluster: ClusterInput, rates: Rates | None = None) -> Rates:
+    """Rates for every chip of a cluster: the given ones, else what the catalogue knows."""
+    given = rates or Rates()
+    mine = {r.chip for r in given.chips}
+    others = [chip for chip in chips_of(cluster) if chip not in mine]
+    return Rates((*given.chips, *catalogue_rates(cluster, others).chips), given.power_factor)
+
+
 def with_rates(
     rates: Rates, cluster: ClusterInput, changes: Iterable[c.Change], *, source: str = GIVEN
 ) -> Rates:
-    """The rates with every price and power of the changes in place. InputError for bad ones."""
+    """The rates with every price and power of the changes in place.
+
+    Figures of chips that the cluster does not have (any more) are left out. InputError for bad
+    ones.
+    """
     chips = {r.chip: r for r in rates.chips}
     for change in changes:
         if not isinstance(change, c.SetPrice | c.SetPower):
@@ -98,7 +110,10 @@ def with_rates(
         if not 0 < value < math.inf:
             message = f"{value:g} is no figure: what is free or unknown is left out, never 0"
             raise InputError([Problem(f"change '{change.text}'", message, "give it above 0")])
-        chip = chip_in(cluster, change.chip)
+        try:
+            chip = chip_in(cluster, change.chip)
+        except InputError:
+            continue  # a scenario took it away
         old = chips.get(chip, ChipRates(chip, None, None))
         figure = Figure(value, source)
         if isinstance(change, c.SetPrice):

@@ -10,7 +10,7 @@ from planner.scenario.apply import apply_all
 from planner.scenario.changes import Change
 from planner.scenario.grammar import parse_changes
 from planner.scenario.inputs import PlanInputs
-from planner.scenario.rates import Rates, with_rates
+from planner.scenario.rates import Rates, known_rates, with_rates
 
 BASE = "as it is"
 
@@ -49,13 +49,17 @@ def parse_scenario(text: str) -> Scenario:
 def make_cases(
     base: PlanInputs, scenarios: Iterable[Scenario], rates: Rates | None = None
 ) -> tuple[Case, ...]:
-    """Every scenario applied to the base. Raises InputError with the problems of all of them."""
+    """Every scenario applied to the base.
+
+    Rates that are not given are the catalogue's. Raises InputError with the problems of all
+    scenarios.
+    """
     problems: list[Problem] = []
     cases: list[Case] = []
     for scenario in scenarios:
         try:
             inputs = apply_all(base, scenario.changes)
-            own = with_rates(rates or Rates(), base.cluster, scenario.changes)
+            own = with_rates(known_rates(inputs.cluster, rates), inputs.cluster, scenario.changes)
         except InputError as error:
             problems += error.problems
             continue

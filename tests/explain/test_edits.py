@@ -105,7 +105,7 @@ def test_deeper_cuts_every_stage_in_two() -> None:
 @pytest.mark.parametrize(
     ("edit", "before", "why"),
     [
-        (edits.narrower, sketch(tp=1), "odd number of chips"),
+        (edits.narrower, sketch(tp=1), "on one chip"),
         (edits.wider, sketch(dp=1), "one pipeline only"),
         (edits.wider, sketch(dp=3, batch=9), "do not pair up"),
         (edits.shallower, sketch(pp=3), "do not join in pairs"),

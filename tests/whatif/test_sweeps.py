@@ -28,6 +28,7 @@ from planner.whatif import (
     parse_scenario,
     sweep,
 )
+from planner.whatif.scenario import make_cases
 from tests.small_plans import small_inputs
 
 QUICK = Effort(gap=0.2)
@@ -182,6 +183,17 @@ def test_given_prices_replace_the_catalogues() -> None:
     rates = with_rates(known, inputs.cluster, parse_changes("price a100 = 7; power a100 = 250"))
     assert rates.of(A100).usd_per_hour == Figure(7.0, "given")
     assert rates.of(A100).watts == Figure(250.0, "given")
+
+
+def test_a_replacing_chip_has_the_catalogues_price_or_the_scenarios() -> None:
+    scenarios = [
+        parse_scenario("replace a100 by h100-sxm-80gb"),
+        parse_scenario("replace a100 by h100-sxm-80gb; price h100 = 9"),
+        parse_scenario("replace a100 by h800-sxm-80gb"),
+    ]
+    cases = make_cases(small_inputs(), scenarios, priced(2.0))
+    prices = [case.rates.of(case.inputs.chips[0]).usd_per_hour for case in cases]
+    assert [p.value if p else None for p in prices] == [3.99, 9.0, None]
 
 
 # -- fronts -----------------------------------------------------------------------------------
