@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from costmodels.catalog.names import short_name
 from planner.errors import InputError, Problem
 from planner.report.explanation import TERMS
-from planner.report.sweeps import point_name
 from planner.terms import Terms
 
 if TYPE_CHECKING:
@@ -29,8 +28,8 @@ COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
 """Okabe and Ito's colours, which people with any kind of colour vision tell apart."""
 
 DPI = 144
-MANY = 25
-"""More points than this are drawn without their names."""
+FEW = 8
+"""Of more points than this only those on the front are drawn with their names."""
 
 
 def check_plot(target: str | None) -> None:
@@ -183,7 +182,7 @@ def _map(figure: Figure, axis: Axes, found: Sweep) -> None:
     axis.set_yticks(range(len(down.values)), [v.text for v in down.values])
     axis.set_xlabel(across.name)
     axis.set_ylabel(down.name)
-    figure.colorbar(image, ax=axis, label="tokens per second")
+    figure.colorbar(image, ax=axis, label="tokens per second", format="{x:,.0f}")
 
 
 def _scatter(axis: Axes, found: Sweep, front: Front) -> None:
@@ -205,10 +204,16 @@ def _scatter(axis: Axes, found: Sweep, front: Front) -> None:
     axis.plot(*line, color=COLOURS[4], zorder=0)
     axis.scatter(*line, facecolors="none", edgecolors=COLOURS[4], s=110)
     axis.xaxis.set_major_formatter("{x:,.0f}")
-    if len(known) <= MANY:
-        for number, rate, cost, _ in known:
-            name = point_name(found, found.points[number])
-            axis.annotate(name, (rate, cost), xytext=(4, 4), textcoords="offset points", fontsize=7)
+    named: set[tuple[float, float]] = set()
+    for number, rate, cost, _ in best if len(known) > FEW else known:
+        if (rate, cost) in named:
+            continue  # another point lies in the same place
+        named.add((rate, cost))
+        name = ", ".join(value.text for value in found.points[number].values)
+        axis.annotate(name, (rate, cost), xytext=(6, -10), textcoords="offset points", fontsize=8)
+    axis.locator_params(axis="x", nbins=5)
+    axis.margins(x=0.15)
+    axis.set_title(", ".join(a.name for a in found.axes), fontsize="small", loc="left")
     axis.set_xlabel("tokens per second")
     axis.set_ylabel("USD per million tokens")
 
@@ -282,6 +287,7 @@ def link_figure(found: BreakEven) -> Figure:
     if found.break_even_bytes_per_s is not None:
         axis.axvline(found.break_even_bytes_per_s * 8 / 1e9, color=COLOURS[4], linestyle="--")
     axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter("{x:g}")
     axis.set_ylim(bottom=0)
     axis.set_xlabel(f"{found.link}, Gb/s")
     axis.set_ylabel("seconds per step")

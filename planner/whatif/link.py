@@ -33,7 +33,7 @@ CURVE = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 1.0, 2.0, 4.0)
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """Step times at a bandwidth: the chosen plan kept (None: does not fit), the best rival."""
+    """Step times at a bandwidth: the chosen plan kept (None: does not fit), and its rival."""
 
     bytes_per_s: float
     chosen_s: float | None
@@ -94,6 +94,7 @@ def break_even_link(
             rivals.append(found.plan)
     fast = searched(FAST, f"the link at {FAST:g} times")
     meets, rival = _crossing(chosen, rivals, at)
+    shown = [rival] if rival is not None else rivals
     replanned = searched(meets, "the break-even") if meets is not None else None
     return BreakEven(
         link=link,
@@ -104,7 +105,7 @@ def break_even_link(
         replanned=replanned,
         limit_s=fast.outcome.step_time_s,
         curve=tuple(
-            CurvePoint(s * now, _time(kept(chosen, at(s))), _fastest(rivals, at(s))) for s in CURVE
+            CurvePoint(s * now, _time(kept(chosen, at(s))), _fastest(shown, at(s))) for s in CURVE
         ),
     )
 
