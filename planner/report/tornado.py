@@ -33,9 +33,9 @@ def tornado_page(found: Tornado) -> RenderableType:
     for bar in found.bars:
         table.add_row(
             bar.input.name,
-            _time(bar.low),
+            _time(bar.low, 1 / found.spread),
             _drawn(bar, own, widest),
-            _time(bar.high),
+            _time(bar.high, found.spread),
             Text(flips_text(bar), style="yellow" if any(bar.flips) else "dim"),
         )
     parts: list[RenderableType] = [table, Text()]
@@ -51,11 +51,14 @@ def _deviation(side: Side, own: float) -> float:
     return abs(best - own) if best is not None else 0.0
 
 
-def _time(side: Side) -> Text:
+def _time(side: Side, asked: float) -> Text:
     best = side.best_s
     if best is None:
         return Text("no plan" if side.planned else "not possible", style="red")
-    return Text(duration(best))
+    text = Text(duration(best))
+    if abs(side.factor / asked - 1) > 1e-9:
+        text.append(f" at {ratio(side.factor)}", style="dim")
+    return text
 
 
 def _drawn(bar: Bar, own: float, widest: float) -> Text:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from planner.errors import InfeasibleError, InputError
 from planner.plan import Plan
@@ -20,27 +21,33 @@ from planner.scenario.changes import (
 )
 from planner.scenario.inputs import PlanInputs
 from planner.scenario.links import links_of
-from planner.scenario.rates import Rates
+from planner.scenario.rates import Figure, Rates
+from planner.terms import used_chips
 from planner.whatif.evaluation import Effort, Planned, plan_inputs
 from planner.whatif.pricing import Kept, kept
+from planner.whatif.worth import usd_per_million_tokens
 
 DEFAULT_SPREAD = 1.25
 FLIP_PRECISION = 0.01
+MAX_DERATE = 1.5
+"""What a cluster may say of a chip's speed at most."""
+
 WORTH = 1e-3
 """A rival has to be better by this share: ties are no reason to change a plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One input that is varied by a factor."""
+    """One input that is varied by a factor, at most by ``most``."""
 
     name: str
     change: Callable[[float], Change]
+    most: float = math.inf
 
 
 @dataclass(frozen=True)
 class Side:
-    """An input at ``factor`` times its value.
+    """An input at ``factor`` times its value (less than asked for where more is impossible).
 
     ``kept_s`` is the step time of the chosen plan left as it is (None: it does not fit there);
     ``planned`` is the plan made anew.
@@ -131,8 +138,9 @@ def tornado(
             break
         sides = []
         for factor in (1 / spread, spread):
-            progress(f"{varied.name} x{factor:.3g}")
-            sides.append(_side(inputs, varied, factor, chosen, effort, interrupted))
+            reached = min(factor, varied.most)
+            progress(f"{varied.name} x{reached:.3g}")
+            sides.append(_side(inputs, varied, reached, chosen, effort, interrupted))
         flips = tuple(_flip(inputs, varied, side, chosen) for side in sides)
         bars.append(Bar(varied, sides[0], sides[1], (flips[0], flips[1])))
     return Tornado(
@@ -147,18 +155,21 @@ def tornado(
 def inputs_of_tornado(inputs: PlanInputs) -> tuple[Input, ...]:
     """Links, and per kind of chip its computing, its matrix efficiency and its memory."""
     found = [
-        Input(f"bandwidth of {link}", lambda f, link=link: ScaleLink(link, f))  # type: ignore[misc]
-        for link in links_of(inputs.cluster)
+        Input(f"bandwidth of {link}", partial(ScaleLink, link)) for link in links_of(inputs.cluster)
     ]
     for chip_id in inputs.chips:
+        chip = inputs.cluster.catalog.chips[chip_id]
+        groups = [g for n in inputs.cluster.spec.nodes for g in n.devices if g.chip == chip_id]
+        fastest = MAX_DERATE / max(g.derate for g in groups)
         alias = inputs.cluster.catalog.alias(chip_id)
         found += [
-            Input(f"speed of {alias}", lambda f, c=chip_id: ScaleSpeed(c, f)),  # type: ignore[misc]
+            Input(f"speed of {alias}", partial(ScaleSpeed, chip_id), fastest),
             Input(
                 f"matrix efficiency of {alias}",
-                lambda f, c=chip_id: ScaleEfficiency(c, f),  # type: ignore[misc]
+                partial(ScaleEfficiency, chip_id),
+                1 / chip.gemm_fraction,
             ),
-            Input(f"memory of {alias}", lambda f, c=chip_id: ScaleMemory(c, f)),  # type: ignore[misc]
+            Input(f"memory of {alias}", partial(ScaleMemory, chip_id)),
         ]
     return tuple(found)
 
@@ -210,29 +221,28 @@ def _flip(inputs: PlanInputs, varied: Input, side: Side, chosen: Plan) -> float 
 
 def price_bars(plan: Plan, rates: Rates, spread: float) -> tuple[PriceBar, ...]:
     """The cost of a million tokens with each price varied; the plan stays, for its goal is time."""
-    from planner.terms import used_chips
-    from planner.whatif.worth import usd_per_million_tokens
-
     used = used_chips(plan)
-    rate = plan.estimate.tokens_per_s
+    return tuple(
+        PriceBar(
+            chip,
+            _cost(plan, _scaled(rates, chip, 1 / spread)),
+            _cost(plan, _scaled(rates, chip, spread)),
+        )
+        for chip in used
+    )
+
+
+def _scaled(rates: Rates, chip: str, factor: float) -> Rates:
+    """The rates with one price at ``factor`` times its value, if it is known."""
     found = []
-    for chip in used:
-        costs: list[float | None] = []
-        for factor in (1 / spread, spread):
-            total: float | None = 0.0
-            for other, count in used.items():
-                price = rates.of(other).usd_per_hour
-                share = factor if other == chip else 1.0
-                known = total is not None and price is not None
-                total = total + price.value * count * share if known else None  # type: ignore[union-attr, operator]
-            costs.append(None if total is None else usd_per_million_tokens(total, rate))
-        found.append(PriceBar(chip, costs[0], costs[1]))
-    return tuple(found)
+    for own in rates.chips:
+        price = own.usd_per_hour
+        if own.chip == chip and price is not None:
+            own = replace(own, usd_per_hour=Figure(price.value * factor, price.source))
+        found.append(own)
+    return replace(rates, chips=tuple(found))
 
 
 def _cost(plan: Plan, rates: Rates) -> float | None:
-    from planner.terms import used_chips
-    from planner.whatif.worth import usd_per_million_tokens
-
     total = rates.usd_per_hour(used_chips(plan))
     return None if total is None else usd_per_million_tokens(total, plan.estimate.tokens_per_s)
