@@ -29,7 +29,7 @@ def largest_page(found: Largest) -> RenderableType:
         f"{memory(found.outcome.left_bytes or 0)} left on {short_name(found.outcome.tightest_chip)}"
     )
     if found.above is None:
-        text.append("\nno larger one was tried", style="dim")
+        text.append(f"\n{found.above_text}", style="dim")
     else:
         proof = "proven" if found.proven else "not proven"
         reason = found.above.reason.splitlines()[0] if found.above.reason else found.above.status

@@ -30,8 +30,8 @@ MOST = 2**20
 class Largest:
     """The largest size with a plan and the next one, which has none.
 
-    ``size`` counts tokens, rows, or (for models) parameters; ``unit_size`` is the number that was
-    bisected. ``above`` says why the next size has no plan; ``proven`` whether that was proven.
+    ``size`` counts tokens, rows, or (for models) parameters. ``above`` says why the next size has no plan, ``proven`` whether that was proven;
+    where no next size was tried, ``above_text`` says why.
     """
 
     what: What
@@ -51,8 +51,7 @@ def largest(inputs: PlanInputs, what: What, evaluator: Evaluator) -> Largest:
     has a plan, InputError for a model whose shape is not known by its fields.
     """
     make = _maker(inputs, what)
-    low, low_outcome = _smallest(make, evaluator)
-    high = _first_above(make, evaluator, low)
+    low, low_outcome, high = _bracket(make, evaluator)
     while high - low > 1:
         middle = (low + high) // 2
         outcome = _at(make, evaluator, middle)
@@ -67,7 +66,7 @@ def largest(inputs: PlanInputs, what: What, evaluator: Evaluator) -> Largest:
         text=make.text(low),
         outcome=low_outcome,
         above=above,
-        above_text=make.text(high) if above is not None else "",
+        above_text=make.text(high) if above is not None else make.limit,
         proven=above is not None and above.status in ("infeasible", "invalid"),
     )
 
@@ -80,25 +79,23 @@ class _Maker:
     size: Callable[[int], int]
     text: Callable[[int], str]
     most: int
+    limit: str
 
 
-def _smallest(make: _Maker, evaluator: Evaluator) -> tuple[int, Outcome]:
-    outcome = _at(make, evaluator, 1)
-    if outcome.status != "planned":
-        raise InfeasibleError(
-            f"not even {make.text(1)} has a plan: {outcome.reason}", remedies=outcome.remedies
-        )
-    return 1, outcome
-
-
-def _first_above(make: _Maker, evaluator: Evaluator, low: int) -> int:
-    """A number without a plan (or beyond the most that is tried), doubling from one with a plan."""
-    high = low
-    while high < make.most:
-        high = min(make.most, high * 2)
-        if _at(make, evaluator, high).status != "planned":
-            return high
-    return make.most + 1
+def _bracket(make: _Maker, evaluator: Evaluator) -> tuple[int, Outcome, int]:
+    """A number with a plan, its outcome, and one without (or beyond the most), by doubling."""
+    good = _at(make, evaluator, 1)
+    if good.status != "planned":
+        message = f"not even {make.text(1)} has a plan: {good.reason}"
+        raise InfeasibleError(message, remedies=good.remedies)
+    low = 1
+    while low < make.most:
+        high = min(make.most, low * 2)
+        outcome = _at(make, evaluator, high)
+        if outcome.status != "planned":
+            return low, good, high
+        low, good = high, outcome
+    return low, good, make.most + 1
 
 
 def _at(make: _Maker, evaluator: Evaluator, number: int) -> Outcome:
@@ -122,12 +119,14 @@ def _maker(inputs: PlanInputs, what: What) -> _Maker:
             lambda n: n * SEQ_STEP,
             lambda n: f"sequences of {n * SEQ_STEP:,} tokens",
             min(MOST, max(1, (inputs.model.graph.max_seq_len or MOST * SEQ_STEP) // SEQ_STEP)),
+            "the model allows no longer ones",
         )
     return _Maker(
         lambda n: _with_field(inputs, "micro_batch_rows", [n]),
         lambda n: n,
         lambda n: f"micro-batches of {n:,} rows",
         inputs.job.spec.global_batch,
+        "the batch has no more rows",
     )
 
 
@@ -149,6 +148,7 @@ def _models(inputs: PlanInputs) -> _Maker:
         lambda n: graph(n).parameters,
         lambda n: steps.text(n),
         steps.most,
+        "no larger one was tried",
     )
 
 
