@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -13,11 +13,13 @@ from planner.explain import Explanation, Margin, Neighbour, StageLoad, WhyNot
 from planner.explain.marginal import Step
 from planner.plan import Plan
 from planner.report.bars import COLOURS, FILLS, length, stacked
-from planner.report.format import duration, interval, memory, percent, plural, ratio
+from planner.report.format import duration, gib, interval, memory, percent, plural, ratio
 from planner.report.summary import section
-from planner.terms import Terms, Tightest
+from planner.terms import Terms, Tightest, tightest
 
 BAR = 24
+ALIKE = 2**28
+"""Bytes: smaller differences of what is left are not worth a word."""
 
 TERMS = {
     "compute": "computing",
@@ -28,6 +30,16 @@ TERMS = {
     "update": "the optimizer's update",
 }
 """Causes of time in words."""
+
+SHORT = {
+    "compute": "computing",
+    "recompute": "recomputing",
+    "tensor_parallel": "tensor parallel",
+    "pipeline": "pipeline",
+    "sync": "sync",
+    "update": "update",
+}
+"""The same for narrow columns."""
 
 ITEMS = {"context": "driver context", "buffers": "communication buffers"}
 """Items of memory in other words than their names."""
@@ -139,17 +151,23 @@ def memory_text(tight: Tightest) -> RenderableType:
 def _neighbours(found: Explanation) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
-    table.add_column(max_width=46)
-    table.add_column()
+    table.add_column(max_width=32)
+    table.add_column(max_width=40)
+    table.add_column(justify="right", no_wrap=True)
+    step = duration(found.plan.estimate.step_time_s)
+    head = Text("GiB left", style="dim")
+    table.add_row("", "", "", head)
+    table.add_row("", "as it is", Text(step, style="bold"), gib(found.tightest.left))
     before = ""
     for neighbour in found.neighbours:
-        head = DIMENSIONS[neighbour.dimension]
+        name = DIMENSIONS[neighbour.dimension]
         table.add_row(
-            "" if head == before else head,
+            "" if name == before else name,
             neighbour.change,
             _neighbour(neighbour, found.plan, found.bottleneck.terms),
+            _left(neighbour),
         )
-        before = head
+        before = name
     return table
 
 
@@ -163,8 +181,22 @@ def _neighbour(neighbour: Neighbour, plan: Plan, own: Terms) -> Text:
     step = neighbour.step_time_s or 0.0
     text = Text(f"{duration(step)}, {_times(plan.estimate.step_time_s, step)}")
     if neighbour.verdict == "slower" and neighbour.terms is not None:
-        text.append(f": {_grown(own, neighbour.terms)}", style="dim")
+        text.append(f": {_grown(own, neighbour.terms, SHORT)}", style="dim")
     return text
+
+
+def _left(neighbour: Neighbour) -> str:
+    if neighbour.plan is None or neighbour.verdict == "does not fit":
+        return ""
+    return gib(tightest(neighbour.plan).left)
+
+
+def memory_change(plan: Plan, other: Plan) -> str:
+    """``44.1 GiB left on the fullest chip instead of 32.0 GiB``; empty where it is much alike."""
+    own, left = tightest(plan).left, tightest(other).left
+    if abs(left - own) < ALIKE:
+        return ""
+    return f"{memory(left)} left on the fullest chip instead of {memory(own)}"
 
 
 def _times(own_s: float, other_s: float) -> str:
@@ -174,13 +206,13 @@ def _times(own_s: float, other_s: float) -> str:
     return f"{percent(abs(change))} {'slower' if change > 0 else 'faster'}"
 
 
-def _grown(own: Terms, other: Terms) -> str:
+def _grown(own: Terms, other: Terms, words: Mapping[str, str] = TERMS) -> str:
     """The term that grew most, in words."""
     known = dict(own.items())
     name, grown = max(
         ((n, v - known[n]) for n, v in other.items()), key=lambda pair: (pair[1], pair[0])
     )
-    return f"{TERMS[name]} {duration(known[name])} → {duration(known[name] + grown)}"
+    return f"{words[name]} {duration(known[name])} → {duration(known[name] + grown)}"
 
 
 # -- why not ----------------------------------------------------------------------------------
@@ -245,15 +277,15 @@ def _compared(answer: WhyNot, plan: Plan) -> Text:
     else:
         text = Text(f"{ratio(own_rate / rate)} slower", style="bold red")
     if same < 1e-9:
-        text.append(
-            f": {duration(other.estimate.step_time_s)} instead of "
-            f"{duration(plan.estimate.step_time_s)}",
-            style="not bold",
-        )
+        text.append(f": {duration(other.estimate.step_time_s)}", style="not bold")
+        if answer.verdict != "equal":
+            text.append(f" instead of {duration(plan.estimate.step_time_s)}", style="not bold")
     else:
         text.append(f": {rate:,.0f} instead of {own_rate:,.0f} tokens/s", style="not bold")
     if answer.verdict == "slower" and same < 1e-9:
         text.append(f"\nthrough {_grown(answer.own_terms, answer.terms)}", style="not bold")
+    if change := memory_change(plan, other):
+        text.append(f"\n{change}", style="not bold")
     return text
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from planner.estimate import Shortfall
 from planner.explain import Explanation, Margin, Neighbour, WhyNot
 from planner.explain.marginal import Step
-from planner.terms import Terms
+from planner.terms import Terms, tightest
 
 
 def explanation_object(found: Explanation) -> dict[str, Any]:
@@ -63,6 +63,7 @@ def why_not_object(answer: WhyNot) -> dict[str, Any]:
         "rules": [{"rule": rule, "legal": valid} for rule, valid in answer.rules],
         "step_time_s": answer.plan.estimate.step_time_s if answer.plan else None,
         "tokens_per_s": answer.plan.estimate.tokens_per_s if answer.plan else None,
+        "left_bytes": tightest(answer.plan).left if answer.plan else None,
         "lower_bound_s": answer.lower_bound_s,
         "deciding_term": deciding[0] if deciding else None,
         "deciding_term_grows_s": deciding[1] if deciding else None,
@@ -96,6 +97,7 @@ def _neighbour(neighbour: Neighbour) -> dict[str, Any]:
         "change": neighbour.change,
         "verdict": neighbour.verdict,
         "step_time_s": neighbour.step_time_s,
+        "left_bytes": tightest(neighbour.plan).left if neighbour.plan else None,
         "terms_s": _terms(neighbour.terms),
         "shortfalls": _shortfalls(neighbour.shortfalls),
         "reason": neighbour.reason,

@@ -138,7 +138,7 @@ def worth_page(found: Worth, rates: Rates) -> RenderableType:
         if price is not None:
             verdict = "worth it" if price.value < found.usd_per_hour else "too expensive"
             text.append(f"; at {price.value:g} it is {verdict}")
-    if found.times_other is not None:
+    if found.times_other is not None and found.times_other > 0:
         text.append(
             f"\nwhatever the prices: up to {percent(found.times_other)} of the price of "
             f"{short_name(found.other)}"

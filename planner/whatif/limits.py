@@ -30,8 +30,9 @@ MOST = 2**20
 class Largest:
     """The largest size with a plan and the next one, which has none.
 
-    ``size`` counts tokens, rows, or (for models) parameters. ``above`` says why the next size has no plan, ``proven`` whether that was proven;
-    where no next size was tried, ``above_text`` says why.
+    ``size`` counts tokens, rows, or (for models) parameters. ``above`` says why the next size has
+    no plan, ``proven`` whether that was proven; where no next size was tried, ``above_text`` says
+    why.
     """
 
     what: What
