@@ -13,7 +13,7 @@ from costmodels.units import bytes_of
 from planner.errors import InputError
 from planner.inputs.cluster import ClusterInput, cluster_from_document, load_cluster
 from planner.inputs.document import Document
-from planner.inputs.job import JobInput, JobSpec, load_job
+from planner.inputs.job import JobInput, JobSpec, load_job, state_bytes
 from planner.inputs.job_spec import TECHNIQUES
 from planner.inputs.model import ModelInput, load_model, model_from_resolved
 from planner.inputs.overrides import Override
@@ -127,11 +127,17 @@ def inputs_of(plan: Plan) -> PlanInputs:
 
 
 def _job_of(resolved: Mapping[str, Any]) -> JobSpec:
-    """The job file that resolves to this job: every value stated, none left to the planner."""
+    """The job file that resolves to this job: every value stated, none left to the planner.
+
+    The optimizer's bytes are stated only where they are not its own, so that another optimizer
+    brings its own.
+    """
     fields = {name: resolved[name] for name in JobSpec.model_fields if name in resolved}
     state = resolved["state_bytes"]
     same = state["gradient"] == bytes_of(str(resolved["precision"]))
     fields["gradient_dtype"] = "same" if same else "fp32"
-    fields["optimizer_state_bytes_per_parameter"] = state["optimizer"]
     fields["techniques"] = {name: resolved[name] for name in TECHNIQUES if name in resolved}
-    return job_spec(fields)
+    spec = job_spec(fields)
+    if state_bytes(spec, str(resolved["precision"])).optimizer == state["optimizer"]:
+        return spec
+    return job_spec({**fields, "optimizer_state_bytes_per_parameter": state["optimizer"]})

@@ -5,13 +5,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from planner.errors import InputError
+from planner.estimate import estimate, read_layout
 from planner.graphs.build_topology import build_topology
 from planner.inputs.job import resolve_job
 from planner.scenario import changes as c
 from planner.scenario.apply import apply_all, apply_change
 from planner.scenario.grammar import parse_change, parse_changes
-from planner.scenario.inputs import PlanInputs, inputs_from_json, load_plan_inputs
+from planner.scenario.inputs import PlanInputs, inputs_from_json, inputs_of, load_plan_inputs
 from planner.scenario.links import link_rate, links_of
+from planner.solve import prepare
+from tests.small_plans import small_inputs
 
 MIXED = "2x8xA100-SXM-80GB + 3x8xV100-SXM2-32GB @ 100Gb/s"
 
@@ -187,6 +190,31 @@ def test_links_of_a_cluster_are_its_network_and_what_joins_chips_in_a_node() -> 
     )  # fmt: skip
     single = load_plan_inputs("gpt2", "1xA100-SXM-80GB + 2xRTX4090-24GB @ 10Gb/s")
     assert links_of(single.cluster) == ("network", "host:RTX4090-24GB")
+
+
+@pytest.mark.parametrize(
+    ("sets", "change", "optimizer"),
+    [
+        ("", "optimizer = adam8bit", 2),
+        ("", "optimizer = sgd", 8),
+        ("optimizer_state_bytes_per_parameter=6", "seq_len = 128", 6),
+        ("gradient_dtype=fp32", "optimizer = adam8bit", 2),
+    ],
+)
+def test_a_plans_job_takes_another_optimizers_own_state(
+    sets: str, change: str, optimizer: int
+) -> None:
+    inputs = small_inputs(sets=sets)
+    layout = read_layout("tp: 1, dp: 4")
+    plan = estimate(inputs.model, inputs.cluster, inputs.job, layout, replay=False).plan
+    restored = inputs_of(plan)
+    context = prepare(restored.model, restored.cluster, restored.job)
+    assert context.job.as_json() == plan.inputs.job.resolved
+    after = apply_all(restored, parse_changes(change))
+    job = resolve_job(
+        after.job, after.model.graph, build_topology(after.cluster.spec, after.cluster.catalog)
+    )
+    assert job.state_bytes.optimizer == optimizer
 
 
 def test_inputs_survive_being_sent_away() -> None:
