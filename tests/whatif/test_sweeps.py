@@ -82,7 +82,7 @@ def test_what_is_no_axis_says_so(text: str, says: str) -> None:
 
 def test_a_sweep_plans_every_combination(tmp_path: Path) -> None:
     axes = [parse_axis("chips a100 -1, 2"), parse_axis("global_batch = 4, 8")]
-    options = RunOptions(effort=QUICK, workers=2, cache=tmp_path)
+    options = RunOptions(effort=QUICK, workers=1, cache=tmp_path)
     found = sweep(small_inputs(layers=4), axes, options, rates=priced(2.0))
     assert [[v.text for v in p.values] for p in found.points] == [
         ["1", "4"], ["1", "8"], ["2", "4"], ["2", "8"],
