@@ -37,7 +37,7 @@ from planner.whatif.fleet import parse_count
 from planner.whatif.pricing import kept
 from planner.whatif.replace import ASSUMPTIONS, holds
 from planner.whatif.sizing import least_nodes
-from tests.small_plans import MILLION, small_inputs
+from tests.small_plans import MILLION, small_inputs, tiny_model
 
 QUICK = RunOptions(effort=Effort(gap=0.2))
 A100, V100 = "nvidia-a100-sxm-80gb", "nvidia-v100-sxm2-32gb"
@@ -172,12 +172,8 @@ def test_counts_are_read() -> None:
 # -- equal time -------------------------------------------------------------------------------
 
 
-def gpt2_job():
-    return load_job(None, parse_overrides(["job.global_batch=64", "job.seq_len=512"]))
-
-
 def test_slower_chips_take_more_of_them_and_the_term_is_named() -> None:
-    model, job = load_model("gpt2"), gpt2_job()
+    model, job = tiny_model(3), small_inputs().job
     old, new = node_type("H100-SXM-80GB", chips=2), node_type("A100-SXM-80GB", chips=2)
     found = equal_time(model, job, old, 2, new, Evaluator(QUICK))
     assert found.new.chips > 2
@@ -190,18 +186,18 @@ def test_slower_chips_take_more_of_them_and_the_term_is_named() -> None:
 
 def test_the_same_chip_replaces_itself_one_for_one() -> None:
     node = node_type("A100-SXM-80GB", chips=2)
-    found = equal_time(load_model("gpt2"), gpt2_job(), node, 2, node, Evaluator(QUICK))
+    found = equal_time(tiny_model(3), small_inputs().job, node, 2, node, Evaluator(QUICK))
     assert found.ratio == 1.0
 
 
 def test_the_share_at_which_a_claim_holds_is_where_both_take_as_long() -> None:
     node = node_type("A100-SXM-80GB", chips=2)
-    inputs = PlanInputs(load_model("gpt2"), fleet_of(node, 1), gpt2_job())
+    inputs = PlanInputs(tiny_model(3), fleet_of(node, 1), small_inputs().job)
     slower = next(a for a in ASSUMPTIONS if a.speed)
     evaluator = Evaluator(QUICK)
     rate = evaluator(inputs, "").tokens_per_s / 2
     found = holds(inputs, node, slower, rate, evaluator)
-    # gpt2 on one node computes nearly all of the time
+    # one node computes nearly all of the time
     assert found.share == pytest.approx(0.5, rel=0.1)
     too_low = holds(inputs, node, slower, rate * 4, evaluator)
     assert too_low.share is None
@@ -211,7 +207,7 @@ def test_the_share_at_which_a_claim_holds_is_where_both_take_as_long() -> None:
 def test_chips_that_fill_no_nodes_are_refused() -> None:
     node = node_type("A100-SXM-80GB")
     with pytest.raises(InputError) as caught:
-        equal_time(load_model("gpt2"), gpt2_job(), node, 12, node, Evaluator(QUICK))
+        equal_time(tiny_model(3), small_inputs().job, node, 12, node, Evaluator(QUICK))
     assert "ask for 8 or 16" in str(caught.value)
 
 
