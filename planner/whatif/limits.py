@@ -23,12 +23,15 @@ WHATS: tuple[What, ...] = ("model", "seq_len", "micro_batch_rows")
 SEQ_STEP = 256
 """Tokens between the sequence lengths that are tried."""
 
+PRECISION = 64
+"""Sizes above this many steps are found to one part in so many."""
+
 MOST = 2**20
 
 
 @dataclass(frozen=True)
 class Largest:
-    """The largest size with a plan and the next one, which has none.
+    """The largest size with a plan that was tried, and the next one tried, which has none.
 
     ``size`` counts tokens, rows, or (for models) parameters. ``above`` says why the next size has
     no plan, ``proven`` whether that was proven; where no next size was tried, ``above_text`` says
@@ -53,7 +56,7 @@ def largest(inputs: PlanInputs, what: What, evaluator: Evaluator) -> Largest:
     """
     make = _maker(inputs, what)
     low, low_outcome, high = _bracket(make, evaluator)
-    while high - low > 1:
+    while high - low > max(1, low // PRECISION):
         middle = (low + high) // 2
         outcome = _at(make, evaluator, middle)
         if outcome.status == "planned":
