@@ -81,10 +81,9 @@ def _ray() -> Any:  # noqa: ANN401 - the module
 
 
 def _connect(ray: Any, address: str | None) -> None:  # noqa: ANN401 - the module
+    own = {"include_dashboard": False} if address is None else {}
     try:
-        ray.init(
-            address=address, include_dashboard=False, log_to_driver=False, configure_logging=False
-        )
+        ray.init(address=address, log_to_driver=False, configure_logging=False, **own)
     except (ConnectionError, ValueError, RuntimeError) as error:
         message = f"no Ray cluster answers: {str(error).splitlines()[0]}"
         remedy = "start one with `ray start --head`, or leave --address out for a local one"
