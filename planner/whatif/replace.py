@@ -22,7 +22,7 @@ from planner.whatif.sizing import Sized, least_nodes
 LEAST_FACTOR = 1 / 64
 """An assumption that does not suffice at this share of the catalogue's figure is given up."""
 
-PRECISION = 0.03
+PRECISION = 0.05
 """Relative precision of the share that a claim needs."""
 
 
