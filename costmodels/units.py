@@ -35,6 +35,15 @@ GBIT: Final = 10**9 / 8
 TERA: Final = 10**12
 """FLOP/s in a TFLOP/s."""
 
+S_PER_HOUR: Final = 3_600
+"""Seconds in an hour: prices are per chip and hour."""
+
+S_PER_DAY: Final = 86_400
+"""Seconds in a day."""
+
+W_PER_KW: Final = 10**3
+"""Watts in a kilowatt."""
+
 
 def bytes_of(precision: str) -> int:
     """Bytes of one stored activation or weight element in a precision.

@@ -4,8 +4,9 @@
 
     plan = solve(load_model("llama-2-13b"), load_cluster("s1-a100-v100"), load_job(None))
 
-The names below are the public interface; everything else may change. They are loaded on first
-use, so that reading and checking files does not wait for the solver.
+The names below are the public interface, and :mod:`planner.whatif` for scenarios; everything else
+may change. They are loaded on first use, so that reading and checking files does not wait for the
+solver.
 """
 
 from __future__ import annotations
@@ -16,17 +17,22 @@ from typing import TYPE_CHECKING
 from planner.version import VERSION as __version__
 
 _PUBLIC = {
+    "Explanation": "planner.explain",
     "ExportError": "planner.errors",
     "GateFailed": "planner.errors",
     "InfeasibleError": "planner.errors",
     "InputError": "planner.errors",
     "NoPlanFound": "planner.errors",
     "Plan": "planner.plan",
+    "PlanDiff": "planner.diff",
     "PlannerError": "planner.errors",
     "Problem": "planner.errors",
     "Progress": "planner.search.engine",
     "SolveParams": "planner.solve",
     "Timeline": "planner.timeline",
+    "WhyNot": "planner.explain",
+    "diff": "planner.diff",
+    "explain": "planner.explain",
     "export_plan": "planner.exporters",
     "load_cluster": "planner.inputs.cluster",
     "load_job": "planner.inputs.job",
@@ -38,9 +44,11 @@ _PUBLIC = {
     "simulate": "planner.simulate",
     "solve": "planner.solve",
     "verify": "planner.verify",
+    "why_not": "planner.explain",
 }
 
 if TYPE_CHECKING:
+    from planner.diff import PlanDiff, diff
     from planner.errors import (
         ExportError,
         GateFailed,
@@ -50,6 +58,7 @@ if TYPE_CHECKING:
         PlannerError,
         Problem,
     )
+    from planner.explain import Explanation, WhyNot, explain, why_not
     from planner.exporters import export_plan
     from planner.inputs.cluster import load_cluster
     from planner.inputs.job import load_job
@@ -65,18 +74,23 @@ if TYPE_CHECKING:
     from planner.verify import verify
 
 __all__ = [
+    "Explanation",
     "ExportError",
     "GateFailed",
     "InfeasibleError",
     "InputError",
     "NoPlanFound",
     "Plan",
+    "PlanDiff",
     "PlannerError",
     "Problem",
     "Progress",
     "SolveParams",
     "Timeline",
+    "WhyNot",
     "__version__",
+    "diff",
+    "explain",
     "export_plan",
     "load_cluster",
     "load_job",
@@ -88,6 +102,7 @@ __all__ = [
     "simulate",
     "solve",
     "verify",
+    "why_not",
 ]
 
 
@@ -96,8 +111,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'planner' has no attribute {name!r}")
     module = import_module(_PUBLIC[name])
     value = getattr(module, name)
-    # `planner.solve`, `planner.simulate` and `planner.verify` are modules too; importing them
-    # puts the module here, the public name is the function
+    # `planner.solve`, `planner.simulate`, `planner.verify`, `planner.diff` and `planner.explain`
+    # are modules too; importing them puts the module here, the public name is the function
     globals()[name] = value
     return value
 

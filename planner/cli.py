@@ -17,7 +17,9 @@ import typer
 from planner.commands.calibrate import calibrate
 from planner.commands.check import check
 from planner.commands.chips import chips
+from planner.commands.diff import diff
 from planner.commands.estimate import estimate
+from planner.commands.explain import explain
 from planner.commands.export import export
 from planner.commands.failure import (
     USAGE,
@@ -27,6 +29,7 @@ from planner.commands.failure import (
     report_usage,
 )
 from planner.commands.import_ import imports
+from planner.commands.inverse import largest_, link_, price_, tornado_
 from planner.commands.output import STDOUT, ReaderGone, write_text
 from planner.commands.partition import partition
 from planner.commands.plan import plan
@@ -38,7 +41,9 @@ from planner.commands.schema import schema
 from planner.commands.shipped import FACTS, group
 from planner.commands.show import show
 from planner.commands.simulate import simulate
+from planner.commands.size import replace_, size
 from planner.commands.validate import validate
+from planner.commands.whatif import whatif
 from planner.errors import PlannerError
 from planner.version import VERSION
 
@@ -68,6 +73,9 @@ for command in (
     check,
     show,
     estimate,
+    explain,
+    diff,
+    size,
     simulate,
     export,
     run,
@@ -84,6 +92,15 @@ app.add_typer(profiles, name="profiles")
 app.add_typer(imports, name="import")
 for shipped in FACTS:
     app.add_typer(group(shipped), name=shipped)
+for name, question in (
+    ("replace", replace_),
+    ("largest", largest_),
+    ("link", link_),
+    ("price", price_),
+    ("tornado", tornado_),
+):
+    whatif.command(name)(question)
+app.add_typer(whatif, name="whatif")
 
 
 def _version(wanted: bool) -> None:

@@ -458,7 +458,6 @@ def test_usage_errors_are_json_where_json_was_asked_for(run):
 
 def test_an_option_that_does_not_exist_yet_is_not_offered(run):
     assert "--max-cost" not in run("plan", "--help").out
-    assert "whatif" not in run("--help").out
 
 
 def test_help_and_checks_do_not_load_the_solver():

@@ -124,6 +124,25 @@ def write_file(target: str, write: Callable[[TextIO], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_bytes(target: str, data: bytes) -> None:
+    """Write a file that is no text, whole or not at all. Raises InputError as write_file."""
+    if target == STDOUT:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    check_writable(target)
+    path = Path(os.path.realpath(target))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _unwritable(target, error.strerror or str(error)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def check_writable(target: str | None) -> None:
     """Find out before an hour of work that its result has no place. Raises InputError."""
     if target is None or target == STDOUT:

@@ -37,7 +37,16 @@ from planner.plan_file import looks_like_plan, parse_plan
 from planner.solve import Context, input_records, prepare, with_simulation
 from planner.version import VERSION
 
-__all__ = ["Estimated", "LayoutInput", "PlanLayout", "Shortfall", "estimate", "read_layout"]
+__all__ = [
+    "Estimated",
+    "LayoutInput",
+    "PlanLayout",
+    "Shortfall",
+    "estimate",
+    "estimate_sketch",
+    "read_layout",
+    "sketch_of",
+]
 
 IDLE = "the layout does not use them"
 
@@ -89,33 +98,43 @@ def estimate(
     that does not fit is priced all the same.
     """
     context = prepare(model, cluster, job, profile)
-    sketch = _sketch(context, layout)
+    return estimate_sketch(context, sketch_of(context, layout), name=layout.name, replay=replay)
+
+
+def estimate_sketch(
+    context: Context, sketch: Sketch, *, name: str = "layout", replay: bool = False
+) -> Estimated:
+    """Price a layout in the planner's own terms, on inputs that are prepared already.
+
+    ``name`` is how problems cite it. Raises InputError as :func:`estimate` does.
+    """
     ground = settle(sketch, context.topology)
     pricer = context.pricer
     if ground.spans:
-        pricer = LayoutPricer(model.graph, ground.topology, context.job)
+        pricer = LayoutPricer(context.model.graph, ground.topology, context.job)
     priced = pricer.price(ground.layouts, sketch.zero_level)
     short = shortfalls(priced, ground.topology)
-    _require_routes(priced, layout)
+    _require_routes(priced, name)
     plan = _plan(context, sketch, ground, priced, pricer, short)
     if replay and not ground.spans:  # the replay knows no group that spans islands
         plan = with_simulation(plan)
     return Estimated(seal(plan), short)
 
 
-def _sketch(context: Context, layout: LayoutInput | PlanLayout) -> Sketch:
+def sketch_of(context: Context, layout: LayoutInput | PlanLayout) -> Sketch:
+    """A layout in the planner's own terms. Raises InputError where it is impossible."""
     model, topology, job = context.model.graph, context.topology, context.job
     if isinstance(layout, PlanLayout):
         return sketch_plan(layout, model, topology, job)
     return sketch_layout(layout, model, topology, job, context.cluster.catalog)
 
 
-def _require_routes(priced: PricedLayout, layout: LayoutInput | PlanLayout) -> None:
+def _require_routes(priced: PricedLayout, name: str) -> None:
     """Raise InputError where stages or replicas must talk and no network joins them."""
     lost = [p for p in priced.problems if "no network joins" in p]
     if lost:
         remedy = "place these stages on islands that a network joins, or add the network"
-        raise InputError([Problem(layout.name, text, remedy) for text in dict.fromkeys(lost)])
+        raise InputError([Problem(name, text, remedy) for text in dict.fromkeys(lost)])
 
 
 def _plan(

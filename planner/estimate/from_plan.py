@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from costmodels.catalog import Catalog
 from costmodels.price import POLICIES
@@ -14,7 +15,7 @@ from planner.errors import InputError, Problem
 from planner.estimate.sketch import PipelineSketch, Sketch, StageSketch
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Island, Topology
-from planner.inputs.document import DataPath
+from planner.inputs.document import DataPath, Document
 from planner.inputs.job import ResolvedJob
 from planner.inputs.reading import read_document, render_path
 from planner.options import tensor_parallel_problem
@@ -53,7 +54,8 @@ class _Found:
 
 
 def _with_lines(found: list[_Found], source: str) -> list[Problem]:
-    document = read_document(source)
+    # a plan that was made in memory has no file, and so no lines
+    document = read_document(source) if Path(source).is_file() else Document(source, None)
     return [Problem(document.where(f.path), f.message, f.remedy) for f in found]
 
 

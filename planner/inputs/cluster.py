@@ -85,12 +85,14 @@ def load_cluster(
 
 
 def cluster_from_document(
-    document: Document, catalog: Catalog, fleet: Fleet | None = None
+    document: Document, catalog: Catalog | None = None, fleet: Fleet | None = None
 ) -> ClusterInput:
-    """Checks a cluster that was read already; ``fleet`` is the shorthand that it was written in.
+    """Checks a cluster that was read or made already, such as one that a scenario changed.
 
-    Raises InputError with every problem found.
+    ``catalog`` None is the shipped one; ``fleet`` is the shorthand that it was written in. Raises
+    InputError with every problem found.
     """
+    catalog = load_catalog() if catalog is None else catalog
     own, problems = own_catalog(document, catalog)
     refused = own_records(document) if problems else []
     names = resolve_names(document, own, frozenset(str(r.get("id")) for r in refused))

@@ -1,0 +1,229 @@
+"""A plan's neighbours: the same chips, one decision changed.
+
+Every edit makes another sketch, or says why it cannot be made. Depths are left to the depth rule
+again, as in the search. Where an edit needs two equal pipelines it pairs them up in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from costmodels.price import POLICIES
+from planner.estimate.sketch import PipelineSketch, Sketch, StageSketch
+
+Pipelines = tuple[PipelineSketch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Impossible:
+    """An edit that cannot be made, and why."""
+
+    reason: str
+
+
+def free_depths(sketch: Sketch) -> Sketch:
+    """The sketch with every depth left to the depth rule."""
+    return replace(
+        sketch,
+        pipelines=tuple(
+            replace(p, stages=tuple(replace(s, in_flight=None) for s in p.stages))
+            for p in sketch.pipelines
+        ),
+    )
+
+
+def narrower(sketch: Sketch) -> Sketch | Impossible:
+    """Half the tensor-parallel degree everywhere, twice as many pipelines."""
+    degrees = {len(s.devices) for p in sketch.pipelines for s in p.stages}
+    if degrees == {1}:
+        return Impossible("every stage runs on one chip")
+    if any(tp % 2 for tp in degrees):
+        return Impossible("some stage runs on an odd number of chips")
+    if any(_rows(p) < 2 for p in sketch.pipelines):
+        return Impossible("some pipeline has a single row: it cannot be shared")
+    out: list[PipelineSketch] = []
+    for pipe in sketch.pipelines:
+        for half, rows in enumerate(_halves(_rows(pipe))):
+            stages = tuple(replace(s, devices=_half(s.devices, half)) for s in pipe.stages)
+            out.append(_with_rows(replace(pipe, stages=stages), rows))
+    return replace(sketch, pipelines=tuple(out))
+
+
+def wider(sketch: Sketch) -> Sketch | Impossible:
+    """Twice the tensor-parallel degree everywhere, half as many pipelines."""
+    pairs = _pairs(sketch.pipelines)
+    if isinstance(pairs, Impossible):
+        return pairs
+    out = []
+    for one, other in pairs:
+        stages = tuple(
+            replace(a, devices=(*a.devices, *b.devices))
+            for a, b in zip(one.stages, other.stages, strict=True)
+        )
+        out.append(_with_rows(replace(one, stages=stages), _rows(one) + _rows(other)))
+    return replace(sketch, pipelines=tuple(out))
+
+
+def shallower(sketch: Sketch) -> Sketch | Impossible:
+    """Half as many stages, each of two joined, and twice as many pipelines."""
+    out: list[PipelineSketch] = []
+    for pipe in sketch.pipelines:
+        if len(pipe.stages) % 2:
+            return Impossible(f"{len(pipe.stages)} stages do not join in pairs")
+        if _rows(pipe) < 2:
+            return Impossible("some pipeline has a single row: it cannot be shared")
+        pairs = list(zip(pipe.stages[::2], pipe.stages[1::2], strict=True))
+        if any(len(a.devices) != len(b.devices) for a, b in pairs):
+            return Impossible("neighbouring stages run on different numbers of chips")
+        for half, rows in enumerate(_halves(_rows(pipe))):
+            stages = tuple(_joined(a, b, (a, b)[half].devices) for a, b in pairs)
+            out.append(_with_rows(replace(pipe, stages=stages), rows))
+    return replace(sketch, pipelines=tuple(out))
+
+
+def deeper(sketch: Sketch) -> Sketch | Impossible:
+    """Twice as many stages of half the layers, half as many pipelines."""
+    pairs = _pairs(sketch.pipelines)
+    if isinstance(pairs, Impossible):
+        return pairs
+    out = []
+    for one, other in pairs:
+        stages: list[StageSketch] = []
+        for a, b in zip(one.stages, other.stages, strict=True):
+            if a.end - a.first < 2:
+                return Impossible("some stage holds a single layer: it cannot be cut")
+            cut = (a.first + a.end + 1) // 2
+            size = cut - a.first
+            stages.append(replace(a, end=cut, policies=a.policies[:size]))
+            rest = a.policies[size:]
+            stages.append(replace(a, first=cut, policies=rest, devices=b.devices))
+        changed = replace(one, stages=tuple(stages))
+        out.append(_with_rows(changed, _rows(one) + _rows(other)))
+    return replace(sketch, pipelines=tuple(out))
+
+
+def recomputing(policy: int) -> Callable[[Sketch], Sketch | Impossible]:
+    """The same recomputation for every layer."""
+
+    def edit(sketch: Sketch) -> Sketch | Impossible:
+        stages = [s for p in sketch.pipelines for s in p.stages]
+        if all(set(s.policies) == {policy} for s in stages):
+            return Impossible(f"every layer has recompute {POLICIES[policy]} already")
+        pipelines = []
+        for pipe in sketch.pipelines:
+            same = (replace(s, policies=(policy,) * len(s.policies)) for s in pipe.stages)
+            pipelines.append(replace(pipe, stages=tuple(same)))
+        return replace(sketch, pipelines=tuple(pipelines))
+
+    return edit
+
+
+def with_micro_batch(factor: float) -> Callable[[Sketch], Sketch | Impossible]:
+    """Micro-batches of ``factor`` times the rows, in every pipeline."""
+
+    def edit(sketch: Sketch) -> Sketch | Impossible:
+        out = []
+        for pipe in sketch.pipelines:
+            rows = pipe.rows * factor
+            if rows != int(rows) or rows < 1:
+                return Impossible(f"{pipe.rows} row per micro-batch is the least")
+            if rows > _rows(pipe):
+                return Impossible(f"a pipeline has only {_rows(pipe)} rows")
+            out.append(_with_rows(replace(pipe, rows=int(rows)), _rows(pipe)))
+        return replace(sketch, pipelines=tuple(out))
+
+    return edit
+
+
+def with_zero(level: int) -> Callable[[Sketch], Sketch | Impossible]:
+    """Another level of ZeRO."""
+
+    def edit(sketch: Sketch) -> Sketch | Impossible:
+        if sketch.zero_level == level:
+            return Impossible(f"ZeRO level {level} is the plan's")
+        if len(sketch.pipelines) < 2:
+            return Impossible("one pipeline has nobody to share the optimizer with")
+        return replace(sketch, zero_level=level)
+
+    return edit
+
+
+def shifted(pipeline: int, stage: int, step: int) -> Callable[[Sketch], Sketch | Impossible]:
+    """One layer from a stage to the next (``step`` 1) or the one before (-1).
+
+    Done in every pipeline that runs the same layers on as many chips as the given one.
+    """
+
+    def edit(sketch: Sketch) -> Sketch | Impossible:
+        like = _form(sketch.pipelines[pipeline])
+        there = stage + step
+        stages = sketch.pipelines[pipeline].stages
+        if not (0 <= there < len(stages) and stage < len(stages)):
+            return Impossible("there is no stage on that side")
+        if stages[stage].end - stages[stage].first < 2:
+            return Impossible("the stage would be empty")
+        return replace(
+            sketch,
+            pipelines=tuple(
+                _shifted(p, stage, there) if _form(p) == like else p for p in sketch.pipelines
+            ),
+        )
+
+    return edit
+
+
+def _shifted(pipe: PipelineSketch, giver: int, taker: int) -> PipelineSketch:
+    stages = list(pipe.stages)
+    a, b = stages[giver], stages[taker]
+    # the layer comes under the policy of its new stage: times and memory are those of a stage
+    if taker > giver:
+        stages[giver] = replace(a, end=a.end - 1, policies=a.policies[:-1])
+        stages[taker] = replace(b, first=b.first - 1, policies=(b.policies[0], *b.policies))
+    else:
+        stages[giver] = replace(a, first=a.first + 1, policies=a.policies[1:])
+        stages[taker] = replace(b, end=b.end + 1, policies=(*b.policies, b.policies[-1]))
+    return replace(pipe, stages=tuple(stages))
+
+
+def _joined(a: StageSketch, b: StageSketch, devices: tuple[str, ...]) -> StageSketch:
+    return replace(a, end=b.end, policies=(*a.policies, *b.policies), devices=devices)
+
+
+def _rows(pipe: PipelineSketch) -> int:
+    """Rows of one step that go through a pipeline."""
+    return (pipe.micro_batches - 1) * pipe.rows + pipe.last_rows
+
+
+def _with_rows(pipe: PipelineSketch, rows: int) -> PipelineSketch:
+    """The pipeline with so many rows per step in micro-batches of its size."""
+    size = min(pipe.rows, rows)
+    count = -(-rows // size)
+    return replace(pipe, rows=size, micro_batches=count, last_rows=rows - (count - 1) * size)
+
+
+def _halves(rows: int) -> tuple[int, int]:
+    return rows - rows // 2, rows // 2
+
+
+def _half(devices: Sequence[str], which: int) -> tuple[str, ...]:
+    middle = len(devices) // 2
+    return tuple(devices[:middle] if which == 0 else devices[middle:])
+
+
+def _form(pipe: PipelineSketch) -> object:
+    """What pipelines must agree in to be joined; devices and rows of the step aside."""
+    stages = tuple((s.first, s.end, s.policies, len(s.devices)) for s in pipe.stages)
+    return stages, pipe.rows, pipe.schedule
+
+
+def _pairs(pipelines: Pipelines) -> list[tuple[PipelineSketch, PipelineSketch]] | Impossible:
+    """Equal pipelines, two by two."""
+    groups: dict[object, list[PipelineSketch]] = {}
+    for pipe in pipelines:
+        groups.setdefault(_form(pipe), []).append(pipe)
+    if any(len(group) % 2 for group in groups.values()):
+        if len(pipelines) == 1:
+            return Impossible("there is one pipeline only")
+        return Impossible("the pipelines do not pair up: some have no equal")
+    return [(g[n], g[n + 1]) for g in groups.values() for n in range(0, len(g), 2)]

@@ -1,0 +1,109 @@
+"""Whether decisions are legal at all: the rule that a wish breaks, and what is legal instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from planner.explain.wish import Degrees
+from planner.graphs.topology import IslandClass
+from planner.options import tensor_parallel_problem
+from planner.scenario.chips import chip_in
+from planner.solve import Context
+
+LONGEST_LIST = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A rule that a wish breaks, and the legal values (in words where there are many)."""
+
+    rule: str
+    valid: str
+
+
+def broken_rules(context: Context, degrees: Degrees) -> tuple[Broken, ...]:
+    """Every rule that the wish breaks; none means that it can at least be priced."""
+    return (
+        *_tensor(context, degrees),
+        *_counts(context, degrees),
+        *_techniques(context, degrees),
+    )
+
+
+def classes_of(context: Context, name: str | None) -> tuple[IslandClass, ...]:
+    """Classes of one kind of chip, or all of them. Raises InputError for a chip it has not."""
+    classes = context.topology.classes
+    if name is None:
+        return classes
+    chip = chip_in(context.cluster, name)
+    return tuple(c for c in classes if c.chip.id == chip)
+
+
+def _tensor(context: Context, degrees: Degrees) -> Iterator[Broken]:
+    tp = degrees.tp
+    if tp is None:
+        return
+    job = context.job
+    classes = classes_of(context, degrees.tp_on)
+
+    def problem(n: int) -> str | None:
+        return tensor_parallel_problem(context.model.graph, n, job.seq_len, job.sequence_parallel)
+
+    chips = sum(c.chips for c in classes)
+    legal = [n for n in range(1, min(chips, 4096) + 1) if problem(n) is None]
+    inside = max(c.size for c in classes)
+    valid = _listed([n for n in legal if n <= inside]) + " inside an island"
+    why = problem(tp)
+    if why is not None:
+        yield Broken(why, valid)
+    elif tp > chips:
+        yield Broken(f"there are {chips} such chips", valid)
+    elif not job.tensor_parallel and tp > 1:
+        yield Broken("the job forbids tensor parallelism", "tp 1, or allow tensor_parallel")
+
+
+def _counts(context: Context, degrees: Degrees) -> Iterator[Broken]:
+    job = context.job
+    layers, chips = len(context.model.graph.layers), context.topology.chips
+    tp = degrees.tp or 1
+    if degrees.pp is not None:
+        limit = min(layers, chips // tp)
+        if degrees.pp > layers:
+            yield Broken(f"the model has {layers} layers to share out", f"pp 1 … {limit}")
+        elif job.max_pipeline_stages is not None and degrees.pp > job.max_pipeline_stages:
+            rule = f"the job allows {job.max_pipeline_stages} stages (max_pipeline_stages)"
+            yield Broken(rule, f"pp 1 … {min(limit, job.max_pipeline_stages)}")
+    if degrees.dp is not None and degrees.dp > job.global_batch:
+        rule = f"the batch has {job.global_batch} rows, and every pipeline needs one"
+        yield Broken(rule, f"dp 1 … {min(job.global_batch, chips // tp)}")
+    needed = tp * (degrees.pp or 1) * (degrees.dp or 1)
+    if needed > chips and degrees.tp_on is None:
+        named = [f"{n} {v}" for n in ("tp", "pp", "dp") if (v := getattr(degrees, n)) is not None]
+        rule = f"{' × '.join(named)} = {needed} chips, and there are {chips}"
+        yield Broken(rule, f"a product of at most {chips}")
+    if degrees.rows is not None and degrees.rows > job.global_batch:
+        rule = f"the batch has {job.global_batch} rows"
+        yield Broken(rule, f"rows 1 … {job.global_batch}")
+
+
+def _techniques(context: Context, degrees: Degrees) -> Iterator[Broken]:
+    job = context.job
+    allowed = {
+        "none": True,
+        "selective": job.recompute_selective,
+        "full": job.recompute_full,
+    }
+    policy = degrees.recompute
+    if policy is not None and not allowed[policy]:
+        known = ", ".join(name for name, yes in allowed.items() if yes)
+        yield Broken(f"the job forbids {policy} recomputation", f"recompute {known}")
+    if degrees.zero is not None and degrees.zero > 1:
+        yield Broken(f"ZeRO level {degrees.zero} is not in this version's space", "zero 0 or 1")
+    elif degrees.zero == 1 and not job.zero1:
+        yield Broken("the job forbids ZeRO level 1", "zero 0, or allow zero1")
+
+
+def _listed(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:LONGEST_LIST]))
+    return f"tp {shown}{', …' if len(numbers) > LONGEST_LIST else ''}"
