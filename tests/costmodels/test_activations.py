@@ -1,12 +1,19 @@
 """Activation bytes agree with Korthikanti et al. (2022) and grow with what is computed."""
 
 import pytest
-from blocks import LLAMA_8B, embedding, gpt_block, llama_block, moe_block, vocabulary_head
 from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodels.activations import activation_bytes
 from costmodels.shapes import AttentionCore, GenericWork, LayerShape, Matmul
+from tests.costmodels.blocks import (
+    LLAMA_8B,
+    embedding,
+    gpt_block,
+    llama_block,
+    moe_block,
+    vocabulary_head,
+)
 
 
 def bytes_of(shape, **change):

@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 
 import pytest
-from blocks import LLAMA_8B, chip, embedding, fabric, vocabulary_head
 
 from costmodels.calibration import constant_names, fit
 from costmodels.catalog.efficiencies import Efficiencies, Fitted, Setting
@@ -15,6 +14,7 @@ from costmodels.memory import adam_state
 from costmodels.provenance import MEANINGS, constants_document, efficiencies_document
 from costmodels.step import Run, price_step
 from costmodels.unknowns import Measured
+from tests.costmodels.blocks import LLAMA_8B, chip, embedding, fabric, vocabulary_head
 
 LAYERS = (embedding(4096, 32000), *[LLAMA_8B] * 4, vocabulary_head(4096, 32000))
 START = Calibration(shipped_constants())

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from blocks import fabric
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from costmodels.collectives import (
     point_to_point_s,
     reduce_scatter_s,
 )
+from tests.costmodels.blocks import fabric
 
 PLAIN = Fabric("plain", 100e9, 100e9, 1.0, 1e-6, False)
 COLLECTIVES = [all_reduce_s, reduce_scatter_s, all_gather_s, all_to_all_s]

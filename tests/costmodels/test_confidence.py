@@ -3,7 +3,6 @@
 import math
 
 import pytest
-from blocks import chip
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from costmodels.confidence import (
     spread_of,
     step_range,
 )
+from tests.costmodels.blocks import chip
 
 RATED = [i for i in load_catalog().ids if load_catalog().get(i).peak_flops]
 A100, V100 = chip(), chip("V100-SXM2-32GB")

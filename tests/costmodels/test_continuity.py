@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import pytest
-from blocks import LLAMA_8B, chip, embedding, gpt_block, vocabulary_head
 from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodels.collectives import Links
 from costmodels.memory import adam_state
 from costmodels.step import Run, price_step
+from tests.costmodels.blocks import LLAMA_8B, chip, embedding, gpt_block, vocabulary_head
 
 LAYERS = (embedding(4096, 32000), *[LLAMA_8B] * 4, vocabulary_head(4096, 32000))
 

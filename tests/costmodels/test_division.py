@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import pytest
-from blocks import LLAMA_8B, chip, fabric, gpt_block, moe_block
 from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodels.layers import Division, forward_flops, layer_work
 from costmodels.price import LayerConfig, price_layer
 from costmodels.shapes import AttentionCore
+from tests.costmodels.blocks import LLAMA_8B, chip, fabric, gpt_block, moe_block
 
 MOE = moe_block(6144, 6144, 48, experts=64, active=4)
 RUN = {

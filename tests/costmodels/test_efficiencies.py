@@ -1,7 +1,6 @@
 """Shares of the peak: hierarchy, fallbacks, and chips that share their silicon."""
 
 import pytest
-from blocks import chip
 
 from costmodels.catalog import load_catalog
 from costmodels.catalog.efficiencies import (
@@ -13,6 +12,7 @@ from costmodels.catalog.efficiencies import (
     shipped_efficiencies,
     to_json,
 )
+from tests.costmodels.blocks import chip
 
 SHIPPED = shipped_efficiencies()
 

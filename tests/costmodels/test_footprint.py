@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from blocks import LLAMA_8B, chip, embedding, fabric, moe_block, vocabulary_head
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from costmodels.footprint import Workspace, in_flight, run_footprint
 from costmodels.memory import MemoryItems, adam_state
 from costmodels.step import Run, price_step
 from costmodels.units import GIB
+from tests.costmodels.blocks import LLAMA_8B, chip, embedding, fabric, moe_block, vocabulary_head
 
 LAYERS = (embedding(4096, 32000), *[LLAMA_8B] * 8, vocabulary_head(4096, 32000))
 RUN = Run(

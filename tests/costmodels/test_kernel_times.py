@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from blocks import chip
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from costmodels.compute import (
 from costmodels.constants import shipped_constants
 from costmodels.layers import CoreWork, Gemm, Streamed
 from costmodels.memory import StateBytes, adam_state
+from tests.costmodels.blocks import chip
 
 AT = rates(chip(), "bf16")
 LAUNCH_S = shipped_constants().launch_s

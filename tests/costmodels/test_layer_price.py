@@ -4,7 +4,13 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from blocks import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from costmodels.layers import forward_flops
+from costmodels.price import LayerConfig, price_layer
+from costmodels.shapes import GenericWork, LayerShape
+from tests.costmodels.blocks import (
     LLAMA_8B,
     LLAMA_13B,
     LLAMA_70B,
@@ -18,12 +24,6 @@ from blocks import (
     total_s,
     vocabulary_head,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from costmodels.layers import forward_flops
-from costmodels.price import LayerConfig, price_layer
-from costmodels.shapes import GenericWork, LayerShape
 
 MOE = moe_block(1024, 3584, 16, experts=8, active=2)
 GENERIC = LayerShape("generic", 512, generic=GenericWork(1e12, 10**6, 1e8, True))

@@ -1,7 +1,6 @@
 """Work of a layer: FLOPs, parameters and tensor-parallel traffic."""
 
 import pytest
-from blocks import LLAMA_8B, LLAMA_70B, embedding, gpt_block, moe_block, vocabulary_head
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +12,14 @@ from costmodels.layers import (
     parameters_per_device,
 )
 from costmodels.shapes import AttentionCore, GenericWork, LayerShape, Matmul
+from tests.costmodels.blocks import (
+    LLAMA_8B,
+    LLAMA_70B,
+    embedding,
+    gpt_block,
+    moe_block,
+    vocabulary_head,
+)
 
 
 def work(shape, **change):

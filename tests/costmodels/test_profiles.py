@@ -1,11 +1,11 @@
 """Measured layer times: what lies between measurements, what is refused, what replaces what."""
 
 import pytest
-from blocks import gpt_block, price, vocabulary_head
 from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodels.profiles import Measurement, layer_profile, measured_price
+from tests.costmodels.blocks import gpt_block, price, vocabulary_head
 
 BLOCK = gpt_block(1024, 16)
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from blocks import LLAMA_8B, chip, price, vocabulary_head
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from costmodels.memory import (
 )
 from costmodels.price import LayerPrice
 from costmodels.units import GIB
+from tests.costmodels.blocks import LLAMA_8B, chip, price, vocabulary_head
 
 LAYER = LayerPrice(
     forward_s=1.0,

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from blocks import LLAMA_8B, chip, embedding, fabric, moe_block, vocabulary_head
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from costmodels.constants import shipped_constants
 from costmodels.memory import adam_state
 from costmodels.price import LayerPrice
 from costmodels.step import Run, price_step
+from tests.costmodels.blocks import LLAMA_8B, chip, embedding, fabric, moe_block, vocabulary_head
 
 C = shipped_constants()
 LAYERS = (embedding(4096, 32000), *[LLAMA_8B] * 8, vocabulary_head(4096, 32000))

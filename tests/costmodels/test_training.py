@@ -1,7 +1,6 @@
 """Frozen weights and low-rank adapters: closed forms of weights, work, memory."""
 
 import pytest
-from blocks import LLAMA_8B, chip, embedding, gpt_block, llama_block, moe_block, price
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +9,15 @@ from costmodels.constants import shipped_constants
 from costmodels.layers import Division, products
 from costmodels.memory import DeviceOverhead, StateBytes, stage_memory
 from costmodels.training import FULL, Training, adapters
+from tests.costmodels.blocks import (
+    LLAMA_8B,
+    chip,
+    embedding,
+    gpt_block,
+    llama_block,
+    moe_block,
+    price,
+)
 
 LLAMA_7B = llama_block(4096, 11008, 32, 32)
 FROZEN, FORWARD = Training("frozen"), Training("forward")
