@@ -11,6 +11,7 @@ from planner.commands.options import (
     GlobalBatchOption,
     JobArgument,
     PrecisionOption,
+    ProfileOption,
     SeqLenOption,
     SetOption,
 )
@@ -49,6 +50,7 @@ def largest_(
     global_batch: GlobalBatchOption = None,
     seq_len: SeqLenOption = None,
     precision: PrecisionOption = None,
+    profile: ProfileOption = None,
     gap: GapOption = 0.5,
     time_limit: TimeLimitOption = None,
     cache: CacheOption = None,
@@ -75,6 +77,7 @@ def largest_(
         global_batch=global_batch,
         seq_len=seq_len,
         precision=precision,
+        profile=profile,
     )
     options = run_options(Effort(gap=gap, time_limit_s=time_limit), cache=cache, no_cache=no_cache)
     with evaluating(options, quiet=is_quiet(format_)) as evaluator:
@@ -101,6 +104,7 @@ def link_(
     global_batch: GlobalBatchOption = None,
     seq_len: SeqLenOption = None,
     precision: PrecisionOption = None,
+    profile: ProfileOption = None,
     gap: GapOption = 0.05,
     time_limit: TimeLimitOption = None,
     plot: PlotOption = None,
@@ -123,6 +127,7 @@ def link_(
         global_batch=global_batch,
         seq_len=seq_len,
         precision=precision,
+        profile=profile,
     )
     with searching(quiet=is_quiet(format_)) as (say, stopped):
         found = break_even_link(
@@ -152,6 +157,7 @@ def price_(
     global_batch: GlobalBatchOption = None,
     seq_len: SeqLenOption = None,
     precision: PrecisionOption = None,
+    profile: ProfileOption = None,
     price: PriceOption = None,
     gap: GapOption = 0.05,
     time_limit: TimeLimitOption = None,
@@ -174,6 +180,7 @@ def price_(
         global_batch=global_batch,
         seq_len=seq_len,
         precision=precision,
+        profile=profile,
     )
     rates = rates_for(base.inputs, price, None)
     with searching(quiet=is_quiet(format_)) as (say, stopped):
@@ -213,6 +220,7 @@ def tornado_(
     global_batch: GlobalBatchOption = None,
     seq_len: SeqLenOption = None,
     precision: PrecisionOption = None,
+    profile: ProfileOption = None,
     price: PriceOption = None,
     gap: GapOption = 0.05,
     time_limit: TimeLimitOption = None,
@@ -238,6 +246,7 @@ def tornado_(
         global_batch=global_batch,
         seq_len=seq_len,
         precision=precision,
+        profile=profile,
     )
     rates = rates_for(base.inputs, price, None)
     with searching(quiet=is_quiet(format_)) as (say, stopped):

@@ -13,6 +13,7 @@ from planner.commands.options import (
     GlobalBatchOption,
     JobArgument,
     PrecisionOption,
+    ProfileOption,
     SeqLenOption,
     SetOption,
     complete_file,
@@ -72,6 +73,7 @@ def compare_(
     global_batch: GlobalBatchOption = None,
     seq_len: SeqLenOption = None,
     precision: PrecisionOption = None,
+    profile: ProfileOption = None,
     price: PriceOption = None,
     power: PowerOption = None,
     charge: ChargedOption = ChargeOption.used,
@@ -109,6 +111,7 @@ def compare_(
         global_batch=global_batch,
         seq_len=seq_len,
         precision=precision,
+        profile=profile,
     )
     with searching(quiet=is_quiet(format_)) as (say, stopped):
         found = compare(
@@ -154,6 +157,7 @@ def sweep_(
     global_batch: GlobalBatchOption = None,
     seq_len: SeqLenOption = None,
     precision: PrecisionOption = None,
+    profile: ProfileOption = None,
     price: PriceOption = None,
     power: PowerOption = None,
     charge: ChargedOption = ChargeOption.used,
@@ -215,6 +219,7 @@ def sweep_(
         global_batch=global_batch,
         seq_len=seq_len,
         precision=precision,
+        profile=profile,
     )
     with running(quiet=is_quiet(format_)) as (report, stopped):
         found = sweep(

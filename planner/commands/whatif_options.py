@@ -125,19 +125,20 @@ def load_base(
     global_batch: int | None = None,
     seq_len: int | None = None,
     precision: str | None = None,
+    profile: str | None = None,
 ) -> Base:
     """A plan's own inputs, or a model, a cluster and a job. Raises InputError."""
     from planner.scenario.inputs import inputs_of, load_plan_inputs
 
     overrides = job_overrides(sets, global_batch=global_batch, seq_len=seq_len, precision=precision)
     if cluster is None:
-        if not model.endswith(".json") or overrides:
+        if not model.endswith(".json") or overrides or profile:
             message = "needs a cluster"
             remedy = "write MODEL CLUSTER, or give a plan alone (and changes as changes)"
             raise InputError([Problem(model, message, remedy)])
         plan = read_plan(model)
         return Base(inputs_of(plan), plan)
-    return Base(load_plan_inputs(model, cluster, job, overrides), None)
+    return Base(load_plan_inputs(model, cluster, job, overrides, profile), None)
 
 
 def run_options(

@@ -84,7 +84,7 @@ def explain(
     """
     ask = ask or Ask()
     inputs = inputs_of(plan)
-    context = prepare(inputs.model, inputs.cluster, inputs.job)
+    context = prepare(inputs.model, inputs.cluster, inputs.job, inputs.profile)
     answers = []
     for wish in ask.wishes:
         progress(wish.text)

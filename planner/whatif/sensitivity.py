@@ -21,6 +21,7 @@ from planner.scenario.changes import (
 )
 from planner.scenario.inputs import PlanInputs
 from planner.scenario.links import links_of
+from planner.scenario.measured import measured_chips
 from planner.scenario.rates import Figure, Rates
 from planner.terms import used_chips
 from planner.whatif.evaluation import Effort, Planned, plan_inputs
@@ -153,7 +154,11 @@ def tornado(
 
 
 def inputs_of_tornado(inputs: PlanInputs) -> tuple[Input, ...]:
-    """Links, and per kind of chip its computing, its matrix efficiency and its memory."""
+    """Links, and per kind of chip its computing, its matrix efficiency and its memory.
+
+    A chip whose layers were measured has no matrix efficiency that would count.
+    """
+    measured = measured_chips(inputs.profile, inputs.cluster) if inputs.profile else frozenset()
     found = [
         Input(f"bandwidth of {link}", partial(ScaleLink, link)) for link in links_of(inputs.cluster)
     ]
@@ -162,15 +167,12 @@ def inputs_of_tornado(inputs: PlanInputs) -> tuple[Input, ...]:
         groups = [g for n in inputs.cluster.spec.nodes for g in n.devices if g.chip == chip_id]
         fastest = MAX_DERATE / max(g.derate for g in groups)
         alias = inputs.cluster.catalog.alias(chip_id)
-        found += [
-            Input(f"speed of {alias}", partial(ScaleSpeed, chip_id), fastest),
-            Input(
-                f"matrix efficiency of {alias}",
-                partial(ScaleEfficiency, chip_id),
-                1 / chip.gemm_fraction,
-            ),
-            Input(f"memory of {alias}", partial(ScaleMemory, chip_id)),
-        ]
+        found.append(Input(f"speed of {alias}", partial(ScaleSpeed, chip_id), fastest))
+        if chip_id not in measured:
+            most = 1 / chip.gemm_fraction
+            scale = partial(ScaleEfficiency, chip_id)
+            found.append(Input(f"matrix efficiency of {alias}", scale, most))
+        found.append(Input(f"memory of {alias}", partial(ScaleMemory, chip_id)))
     return tuple(found)
 
 
