@@ -218,15 +218,22 @@ def running(*, quiet: bool) -> Iterator[tuple[Callable[[RunProgress], None], Cal
 
 
 def progress_words(progress: RunProgress) -> str:
-    """``12 known already, 1 failed, 3 min 20 s left``."""
+    """``12 known already, 1 failed, 3 min left``."""
     parts = []
     if progress.known:
         parts.append(f"{progress.known} known already")
     if progress.failed:
         parts.append(f"{progress.failed} failed")
     if progress.eta_s is not None and progress.done < progress.total:
-        parts.append(f"{duration(max(1.0, round(progress.eta_s)))} left")
+        parts.append(f"{_rough(progress.eta_s)} left")
     return ", ".join(parts)
+
+
+def _rough(seconds: float) -> str:
+    """``40 s``, ``12 min``, then as any duration."""
+    if seconds >= 3_600:
+        return duration(seconds)
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{max(1.0, seconds):.0f} s"
 
 
 def draw(
