@@ -41,6 +41,14 @@ TIMEOUT_S = 900
 LIKE = 0.6
 """How alike (0 to 1) a line beside a cut has to be to the one that took its place."""
 
+PROGRESS = re.compile(
+    r"planning .* · [\d.]+ \S*s|\d+ of \d+ scenarios\b.*|[a-z]+(?: · (?:best|bound|gap) [^·]*)+.*"
+)
+"""What a terminal shows only while a command works."""
+
+TOOK = re.compile(r"(?P<kept>wrote .*) · [\d.]+ \S+")
+"""The last word of a plan, which ends with how long it took."""
+
 _FENCE = re.compile(r"(?P<fence>```+)\s*(?P<kind>\S*)\s*")
 _MARK = re.compile(r"<!-- (?P<name>not run|exits|file):? (?P<value>.*?) -->")
 _PICTURE = re.compile(r"!\[[^\]]*\]\((?P<path>[^)#:]+)\)")
@@ -218,7 +226,11 @@ def run_command(text: str, folder: Path) -> Ran:
         timeout=TIMEOUT_S,
         check=False,
     )
-    lines = [line.rstrip() for line in done.stdout.decode().splitlines()]
+    lines = [
+        TOOK.sub(r"\g<kept>", line.rstrip())
+        for line in done.stdout.decode().splitlines()
+        if not PROGRESS.fullmatch(line)
+    ]
     while lines and not lines[-1]:
         lines.pop()
     return Ran(done.returncode, tuple(lines), time.monotonic() - started)

@@ -170,3 +170,14 @@ def test_pictures_that_the_commands_made_are_put_beside_the_page(tmp_path):
     assert examples.main([str(page)]) == 0
     assert (tmp_path / "pictures" / "a.png").read_text() == "1\n"
     assert not (tmp_path / "pictures" / "b.png").exists()
+
+
+def test_progress_and_the_time_that_it_took_are_left_out(tmp_path):
+    said = (
+        "planning tp=8 · 125 ms", "4 of 12 scenarios, 1 known already, 96 s left",
+        "proving · best 16.91 s · bound 8.514 s · gap 49.6 %",
+        "wrote plan.json; planner show plan.json draws it again · 6.129 s", "the answer",
+    )  # fmt: skip
+    command = "printf '%s\\n' " + " ".join(f"'{line}'" for line in said)
+    ran = examples.run_command(command, tmp_path)
+    assert ran.lines == ("wrote plan.json; planner show plan.json draws it again", "the answer")
