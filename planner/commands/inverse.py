@@ -24,6 +24,7 @@ from planner.commands.whatif_options import (
     CacheOption,
     NoCacheOption,
     PlotOption,
+    WorkersOption,
     check_outputs,
     draw,
     evaluating,
@@ -107,6 +108,7 @@ def link_(
     profile: ProfileOption = None,
     gap: GapOption = 0.05,
     time_limit: TimeLimitOption = None,
+    workers: WorkersOption = None,
     plot: PlotOption = None,
     format_: FormatOption = Format.text,
 ) -> None:
@@ -117,6 +119,7 @@ def link_(
     from planner.report import plots
     from planner.report.inverse import link_object, link_page
     from planner.whatif import Effort, break_even_link
+    from planner.whatif.runner import cpus
 
     check_outputs(plot=plot)
     base = load_base(
@@ -135,6 +138,7 @@ def link_(
             link,
             Effort(gap=gap, time_limit_s=time_limit),
             chosen=base.plan,
+            workers=workers or cpus(),
             progress=say,
             interrupted=stopped,
         )
@@ -161,6 +165,7 @@ def price_(
     price: PriceOption = None,
     gap: GapOption = 0.05,
     time_limit: TimeLimitOption = None,
+    workers: WorkersOption = None,
     format_: FormatOption = Format.text,
 ) -> None:
     """The price per hour at which a kind of chip becomes worth using beside the others.
@@ -169,6 +174,7 @@ def price_(
     """
     from planner.report.inverse import worth_object, worth_page
     from planner.whatif import Effort, worth_price
+    from planner.whatif.runner import cpus
 
     if not chip:
         raise InputError([Problem("--chip", "is missing", "name the chip: --chip v100")])
@@ -189,6 +195,7 @@ def price_(
             chip,
             rates,
             Effort(gap=gap, time_limit_s=time_limit),
+            workers=workers or cpus(),
             progress=say,
             interrupted=stopped,
         )
@@ -224,6 +231,7 @@ def tornado_(
     price: PriceOption = None,
     gap: GapOption = 0.05,
     time_limit: TimeLimitOption = None,
+    workers: WorkersOption = None,
     plot: PlotOption = None,
     format_: FormatOption = Format.text,
 ) -> None:
@@ -236,6 +244,7 @@ def tornado_(
     from planner.report import plots
     from planner.report.tornado import tornado_object, tornado_page
     from planner.whatif import Effort, tornado
+    from planner.whatif.runner import cpus
 
     check_outputs(plot=plot)
     base = load_base(
@@ -257,6 +266,7 @@ def tornado_(
             spread=spread,
             only=only or (),
             rates=rates,
+            workers=workers or cpus(),
             progress=say,
             interrupted=stopped,
         )

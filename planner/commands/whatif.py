@@ -79,6 +79,7 @@ def compare_(
     charge: ChargedOption = ChargeOption.used,
     gap: GapOption = 0.05,
     time_limit: TimeLimitOption = None,
+    workers: WorkersOption = None,
     plans: Annotated[
         Path | None,
         typer.Option(
@@ -95,6 +96,7 @@ def compare_(
     from planner.report import plots
     from planner.report.scenarios import comparison_object, comparison_page
     from planner.whatif import Effort, compare, parse_scenario
+    from planner.whatif.runner import cpus
 
     scenarios = told(parse_scenario, scenario or ())
     if not scenarios:
@@ -120,6 +122,7 @@ def compare_(
             Effort(gap=gap, time_limit_s=time_limit),
             charge=charge.value,
             always=prices,
+            workers=workers or cpus(),
             progress=say,
             interrupted=stopped,
         )

@@ -61,13 +61,15 @@ class Explanation:
 class Ask:
     """What an explanation is to hold beside the plan's own figures.
 
-    ``search`` allows searches for wishes; without it they are priced only.
+    ``search`` allows searches for wishes; without it they are priced only. ``workers`` searches
+    for margins run at a time.
     """
 
     margins: bool = False
     wishes: tuple[Wish, ...] = ()
     search: bool = True
     effort: Effort | None = None
+    workers: int = 1
 
 
 def explain(
@@ -143,6 +145,7 @@ def _margins(
         plan,
         ask.effort or Effort(),
         duals=dict(duals) if duals is not None else None,
+        workers=ask.workers,
         progress=progress,
         interrupted=interrupted,
     )
