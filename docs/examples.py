@@ -6,7 +6,7 @@ python docs/examples.py FILE …      these pages only
 
 A fenced block with lines that begin with `$ ` shows commands, each with its output below it. The
 blocks of a page run in order, in one scratch folder, under bash and with the `planner` that is
-installed beside this Python. A line `…` or `[...]` stands for any lines of the output, and stays.
+installed beside this Python. A line that is just `…` or `[...]` stands for any lines of the output, and stays.
 HTML comments above a block say what is special about it:
 
     <!-- not run: needs GPUs -->     the block is left as it is
@@ -150,7 +150,7 @@ def _commands(lines: Sequence[str], at: int, end: int) -> Iterator[Shown]:
 
 def is_cut(line: str) -> bool:
     """Whether a line stands for any lines."""
-    return line.strip() in CUTS
+    return line.rstrip() in CUTS
 
 
 def matches(shown: Sequence[str], actual: Sequence[str]) -> bool:

@@ -122,6 +122,7 @@ OUTPUT = ["head", "a  12 s  ███", "b  13 s", "c  14 s", "tail 5"]
         (["…", "c  14 s"], False),
         (["a  12 s  ███", "…"], False),
         (["…", "c  14 s", "…", "b  13 s", "…"], False),
+        (["head", "  …"], False),
     ],
 )
 def test_a_cut_matches_any_lines(shown, agrees):
