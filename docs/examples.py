@@ -6,8 +6,8 @@ python docs/examples.py FILE …      these pages only
 
 A fenced block with lines that begin with `$ ` shows commands, each with its output below it. The
 blocks of a page run in order, in one scratch folder, under bash and with the `planner` that is
-installed beside this Python. A line that is just `…` or `[...]` stands for any lines of the output, and stays.
-HTML comments above a block say what is special about it:
+installed beside this Python. A line that is just `…` or `[...]` stands for any
+lines of the output, and stays. HTML comments above a block say what is special about it:
 
     <!-- not run: needs GPUs -->     the block is left as it is
     <!-- exits 2 -->                 a command of the block is meant to fail with this code
