@@ -37,7 +37,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CUTS = ("…", "[...]")
-TIMEOUT_S = 900
+TIMEOUT_S = 3600
+"""A command that takes longer is stopped, and fails with exit code 124."""
 LIKE = 0.6
 """How alike (0 to 1) a line beside a cut has to be to the one that took its place."""
 
@@ -216,14 +217,14 @@ def run_command(text: str, folder: Path) -> Ran:
         "REPO": str(ROOT),
     }
     started = time.monotonic()
+    limited = ["timeout", "--kill-after=10", str(TIMEOUT_S)]
     done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", text],
+        [*limited, "bash", "-o", "pipefail", "-c", text],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=TIMEOUT_S,
         check=False,
     )
     lines = [
