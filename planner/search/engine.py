@@ -37,7 +37,7 @@ WORTH_A_LOOK = 1e-3
 """Regions whose relaxation is not this much better than the best plan are left to the proof."""
 HEADROOM = 0.9
 """Part of the gap that a proof aims to use up."""
-FINEST_SHARE = 0.1
+FINEST_SHARE = 0.4
 """Part of the gap down to which takts are looked at."""
 
 
@@ -54,6 +54,8 @@ class SearchLimits:
     use_all: bool = False
     uniform_tried: int = 5
     """Plans of equal pipelines priced for real beside the integer master's."""
+    probes: tuple[float, ...] = PROBES
+    """Numbers of pipelines at which first plans are looked for, as in :data:`PROBES`."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ class Engine:
                 self._look(chosen)
                 chosen.searched = chosen.relaxation.target_ps is None
             elif chosen.region.same_cuts:
-                self._probe(chosen, PROBES if searched == 0 else PROBES[:1])
+                self._probe(chosen, self.limits.probes if searched == 0 else PROBES[:1])
                 searched += 1
             else:
                 self._split(chosen)
