@@ -187,7 +187,7 @@ def test_commands_take_the_profile_from_the_plan_or_from_a_file(tmp_path, capsys
     plan.write_text(planned().to_json())
     measured.write_text(json.dumps(document(links=[LINK, INSIDE])))
     three.write_text(json.dumps({k: v for k, v in model().resolved.items() if k != "format"}))
-    scenario = ["-s", "link network x2", "--gap", "0.9", "--format", "json"]
+    scenario = ["-s", "link network x2", "--gap", "0.9", "-j", "1", "--format", "json"]
     assert main(["whatif", "compare", str(plan), *scenario]) == 0
     own = json.loads(capsys.readouterr().out)
     base = [str(three), "2x2xA100-SXM-80GB @ 100Gb/s", "--global-batch", "8"]
