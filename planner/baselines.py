@@ -129,7 +129,8 @@ def equal_splits(
 ) -> tuple[list[EqualSplit], str]:
     """Feasible rectangular layouts over the classes, fastest first, and why others are not.
 
-    ``use(dp)`` filters data-parallel degrees; with ``all_chips`` no chip may be left over.
+    ``use(dp)`` filters data-parallel degrees; with ``all_chips`` no chip may be left over, and
+    shapes whose first pipeline alone takes longer than a whole layout known are left out.
     """
     topology = pricer.topology
     layers = len(pricer.model.layers)
@@ -138,6 +139,7 @@ def equal_splits(
     legal = {(o.class_index, o.tp, o.rows) for o in options.options}
     every_rows = sorted({o.rows for o in options.options})
     found: list[EqualSplit] = []
+    limit_ps: int | None = None
     reason = "no degrees divide the chips and the layers"
     sizes = [topology.classes[c].size for c in classes]
     if not all_chips:
@@ -161,10 +163,12 @@ def equal_splits(
                 if chips > MAX_PRICED_DEVICES and pp not in (1, 2, 4, 8, 16, 32):
                     continue
                 split, why = _best_policy(
-                    pricer, options, groups, intervals, tp, pp, dp, rows_choices, batch
+                    pricer, options, groups, intervals, tp, pp, dp, rows_choices, batch, limit_ps
                 )
                 if split is not None:
                     found.append(split)
+                    if all_chips:
+                        limit_ps = min(limit_ps or split.priced.exact_ps, split.priced.exact_ps)
                 elif why:
                     reason = why
     found.sort(key=lambda e: (e.priced.exact_ps, e.tp, e.pp, e.dp, e.rows))
@@ -191,8 +195,9 @@ def _best_policy(
     dp: int,
     rows_choices: list[int],
     batch: int,
+    limit_ps: int | None,
 ) -> tuple[EqualSplit | None, str]:
-    """Fastest feasible micro-batch size and recomputation of one shape."""
+    """Fastest feasible micro-batch size and recomputation of one shape, if below the limit."""
     best: EqualSplit | None = None
     reason = ""
     for rows in rows_choices:
@@ -202,6 +207,9 @@ def _best_policy(
             layouts = rectangular_layout(groups, intervals, dp, rows, batch, policy)
             if vendors_mixed(pricer.topology, layouts):
                 return None, "replicas of a layer would lie on two vendors without a collective"
+            alone_ps = pricer.alone_ps(layouts[0], options.zero_level, dp)
+            if limit_ps is not None and alone_ps >= limit_ps:
+                break  # the policies that are left are slower still
             priced = pricer.price(layouts, options.zero_level)
             if not priced.fits:
                 reason = priced.problems[0]

@@ -203,6 +203,11 @@ class LayoutPricer:
             problems=tuple(problems),
         )
 
+    def alone_ps(self, pipe: LayoutPipeline, zero_level: int, replicas: int) -> int:
+        """When a pipeline's last backward ends: no layout that holds it is faster."""
+        priced = self._pipeline(0, pipe, zero_level, replicas, [])
+        return max(priced.exact.stage_last_backward_end)
+
     # -- pipelines --------------------------------------------------------------------------
 
     def _pipeline(

@@ -48,8 +48,8 @@ DIVES = 12
 """Pipelines that are fixed one after the other, at most."""
 TRUST = 1.02
 """Guesses of a synchronisation that are closer than this are as good as equal."""
-TILTS = (0.9, 0.97, 1.03, 1.1)
-TAKTS = 10
+TILTS = (0.93, 1.07)
+TAKTS = 8
 DEEPEST = 16
 """How finely prices and takts are tilted when looking for equal pipelines."""
 
