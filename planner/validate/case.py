@@ -67,7 +67,8 @@ def build_case(row: Row, catalog: Catalog) -> Case:
     if pp * virtual > blocks + 2:
         raise Unstated(f"{pp} stages of {virtual} chunks, but the model has {blocks} blocks")
     cuts = _cuts(blocks, pp)
-    gradient = rule.gradient_bytes or stack.gradient_bytes
+    half = stack.fp16_gradient_bytes if job_precision == "fp16" else 0
+    gradient = rule.gradient_bytes or half or stack.gradient_bytes
     if not sharing.stated and stack.shards_optimizer and dp * cp > 1:
         level = 1
         notes.append("optimizer sharded over the replicas (ZeRO-1): the runtime's default")

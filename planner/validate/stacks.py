@@ -24,6 +24,9 @@ class Stack:
     flash: bool = True
     overlap: bool = True
     gradient_bytes: int = 4
+    fp16_gradient_bytes: int = 0
+    """Bytes of accumulated gradients of fp16 runs where they differ: Megatron-LM turns fp32
+    accumulation on for bf16 alone."""
     balanced: bool = False
     """Whether routers were forced to spread tokens evenly."""
     shards_optimizer: bool = False
@@ -157,6 +160,7 @@ STACKS = (
     Stack(
         "megatron-core",
         r"megatron|flagscale|flagperf|mcore",
+        fp16_gradient_bytes=2,
         shards_optimizer=True,
         workspace_gib=6.0,
     ),
