@@ -37,6 +37,7 @@ class Run:
     index of :data:`costmodels.price.POLICIES`. ``zero`` shards optimizer (1), gradients (2) and
     weights (3) over ``shard`` replicas. ``overlap``: the runtime reduces gradients while the last
     backward pass runs. ``pace`` multiplies the whole step (software generations).
+    ``blocking``: a stage computes nothing while activations and gradients pass to it.
     ``links`` are those of one chip; ``hosts`` the fabrics that the run fills.
     ``depths`` of None are classic 1F1B.
     """
@@ -66,6 +67,7 @@ class Run:
     fused_softmax: bool = True
     slow_host: bool = False
     once_per_host: bool = False
+    blocking: bool = False
     schedule: ScheduleName = "1f1b"
     imbalance: float = 1.0
     derate: float = 1.0
@@ -251,8 +253,13 @@ def _pipeline_s(run: Run, stages: Sequence[StageCost], exact: bool) -> tuple[flo
     """Seconds until the last backward ends, and those of them in which the slowest stage waits."""
     forward = [s.forward_s for s in stages]
     backward = [s.backward_s for s in stages]
-    slowest = max(f + b for f, b in zip(forward, backward))
     hops = _hops_s(run)
+    if run.blocking:
+        # The later stage of a cut waits for the way there and back; nothing is left to be hidden.
+        forward[1:] = [f + hop for f, hop in zip(forward[1:], hops)]
+        backward[1:] = [b + hop for b, hop in zip(backward[1:], hops)]
+        hops = [0.0] * len(hops)
+    slowest = max(f + b for f, b in zip(forward, backward))
     m, v = run.micro_batches, run.virtual
     if v > 1 or not exact:
         fill = (sum(forward) + sum(backward)) / v + 2 * sum(hops)

@@ -44,6 +44,8 @@ class Stack:
     """Generation of the fused attention kernel: fa2, or te (cuDNN and FlashAttention 3)."""
     once_per_host: bool = False
     """Whether a token crosses to a host once, however many of its experts lie there (DeepEP)."""
+    blocking: bool = False
+    """Whether a stage waits while activations and gradients pass to it (DeepSpeed's pipeline)."""
     slow_host: bool = False
     """Whether the runtime issues every kernel from Python, one by one."""
     fused_softmax: bool = True
@@ -119,7 +121,7 @@ STACKS = (
         shards_optimizer=True,
     ),
     Stack(
-        "sailor", r"sailor", False, False, 2, slow_host=True, fused_softmax=False, workspace_gib=3.0
+        "sailor", r"sailor", False, False, 2, blocking=True, slow_host=True, fused_softmax=False, workspace_gib=3.0
     ),
     Stack("paddle", r"paddle", shards_optimizer=True, workspace_gib=11.0),
     Stack(
@@ -135,6 +137,7 @@ STACKS = (
         False,
         False,
         2,
+        blocking=True,
         slow_host=True,
         held_bytes=4,
         workspace_gib=10.0,
@@ -145,6 +148,7 @@ STACKS = (
         False,
         False,
         2,
+        blocking=True,
         slow_host=True,
         workspace_gib=8.5,
     ),

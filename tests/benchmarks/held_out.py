@@ -1,7 +1,7 @@
 """How wrong the cost model is on runs that it has not seen: the figures of docs/validation.md.
 
     python tests/benchmarks/held_out.py              # one fit, groups left out along its tangent
-    python tests/benchmarks/held_out.py --refit 3    # a fit for each third of the models and families
+    python tests/benchmarks/held_out.py --refit 3    # fitted anew for each third of the rows
 
 Everything that a fit may move (constants of the formulas, shares of chips, paces of software) is
 fitted to the other rows alone. Rows are never split within a model of a family. Not a test: a fit
@@ -136,7 +136,7 @@ def _parts(
     scored: Sequence[Prediction],
     software: bool,
 ) -> Iterable[tuple[list[Prediction], Calibration]]:
-    """Every count-th group left out together, everything else fitted anew from the judged values."""
+    """Every count-th group left out together, everything fitted anew to the others."""
     groups = sorted({key(p) for p in scored})
     for part in range(count):
         out = set(groups[part::count])
