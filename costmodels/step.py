@@ -181,20 +181,25 @@ def price_step(
 
 def _stages(run: Run, c: Constants, price: PriceLayer | None) -> tuple[StageCost, ...]:
     config = run.config
-    known: dict[LayerShape, LayerPrice] = {}
-    sharded: dict[LayerShape, tuple[float, float]] = {}
-    for shape in dict.fromkeys(run.layers):
-        known[shape] = (
-            price(shape, config)
-            if price is not None
-            else price_with(shape, run.chip, run.links.fabric, config, run.derate, c)
-        )
-        sharded[shape] = _gather_s(run, known[shape], c)
+    known: dict[LayerShape, tuple[LayerPrice, tuple[float, float]]] = {}
+    seen: dict[int, tuple[LayerPrice, tuple[float, float]]] = {}
+    layers = []
+    for shape in run.layers:
+        found = seen.get(id(shape)) or known.get(shape)  # hashing a shape takes as long as a price
+        if found is None:
+            priced = (
+                price(shape, config)
+                if price is not None
+                else price_with(shape, run.chip, run.links.fabric, config, run.derate, c)
+            )
+            found = known[shape] = priced, _gather_s(run, priced, c)
+        seen[id(shape)] = found
+        layers.append(found)
     out = []
     for first, end in zip(run.cuts, run.cuts[1:]):
-        own = run.layers[first:end]
-        prices = tuple(known[shape] for shape in own)
-        gather = [sum(sharded[shape][way] for shape in own) for way in (0, 1)]
+        own = layers[first:end]
+        prices = tuple(priced for priced, _ in own)
+        gather = [sum(sharded[way] for _, sharded in own) for way in (0, 1)]
         forward = sum(p.forward_s + p.tp_comm_forward_s for p in prices)
         backward = sum(
             p.backward_input_s
