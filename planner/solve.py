@@ -160,7 +160,7 @@ def search(
     for part, islands in fleet_parts(context):
         if limits.use_all or interrupted():
             break
-        only = replace(limits, only_classes=part)
+        only = replace(limits, only_classes=part, probes=limits.probes[:1])
         found = engine_for(context, only, lambda _: None, interrupted, islands).find()
         if islands is None:
             parts[part] = found

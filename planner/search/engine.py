@@ -11,8 +11,9 @@ The proven bound of the whole space is the least bound of all regions, whenever 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
 
 from costmodels.units import PS_PER_S
 from planner.search.infeasible import nothing_fits
@@ -28,15 +29,15 @@ LOOK_WIDTH = 0.012
 """How narrow takts are looked at where only the direction matters."""
 FULL_ROUNDS = 24
 PLAN_ROUNDS = 10
-SEARCHED = 6
-"""Settings searched for plans before the proof begins."""
+SEARCHED = 3
+"""Regions searched for plans before the proof begins."""
 PROBES = (1.0, 0.6, 1.6)
 """Numbers of pipelines, relative to the relaxation's, at which a first plan is looked for."""
 WORTH_A_LOOK = 1e-3
 """Regions whose relaxation is not this much better than the best plan are left to the proof."""
 HEADROOM = 0.9
 """Part of the gap that a proof aims to use up."""
-FINEST_SHARE = 0.1
+FINEST_SHARE = 0.4
 """Part of the gap down to which takts are looked at."""
 
 
@@ -53,6 +54,8 @@ class SearchLimits:
     use_all: bool = False
     uniform_tried: int = 5
     """Plans of equal pipelines priced for real beside the integer master's."""
+    probes: tuple[float, ...] = PROBES
+    """Numbers of pipelines at which first plans are looked for, as in :data:`PROBES`."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class _Node:
         self.parent = parent
         self.relaxation: Relaxation | None = None
         self.planning: Planning | None = None
-        self.searched = self.probed = False
+        self.searched = False
         self.settled = False
 
     @property
@@ -147,7 +150,10 @@ class Engine:
         return self.prove()
 
     def find(self) -> Solution | None:
-        """The best plan of the promising settings, found by diving along the relaxations."""
+        """A first plan near the optimum of the most promising regions' relaxations.
+
+        The rest is left to the proof: it searches whatever it cannot rule out.
+        """
         searched = 0
         while searched < SEARCHED and not self.stop():
             chosen = self._promising()
@@ -158,21 +164,19 @@ class Engine:
             elif chosen.relaxation.target_ps is None:
                 self._look(chosen)
                 chosen.searched = chosen.relaxation.target_ps is None
-            elif chosen.region.same_cuts and not chosen.probed:
-                self._probe(chosen)
-            elif not chosen.region.single:
-                self._split(chosen)
-            else:
-                self._plan(chosen)
+            elif chosen.region.same_cuts:
+                self._probe(chosen, self.limits.probes if searched == 0 else PROBES[:1])
                 searched += 1
+            else:
+                self._split(chosen)
         return self.best
 
-    def _probe(self, node: _Node) -> None:
+    def _probe(self, node: _Node, factors: Sequence[float]) -> None:
         """First plans near the optimum of a region's relaxation, before its replicas are split."""
-        node.probed = True
+        node.searched = True
         relaxation = self._relaxation(node)
         low, high = node.region.replicas
-        for factor in PROBES:
+        for factor in factors:
             count = min(max(round(relaxation.pipelines * factor), low), high)
             single = _Node(replace(node.region, replicas=(count, count)), 0, node)
             if single.region in self._searched:
@@ -229,7 +233,6 @@ class Engine:
         relaxation = self._relaxation(node)
         for region in node.region.parts(relaxation.pipelines, self._cuts(node)):
             child = _Node(region, node.bound_ps, node)
-            child.probed = node.probed
             self._open.append(child)
             self._count += 1
 
@@ -361,17 +364,18 @@ def assign_micro_batches(solution: Solution, global_batch: int) -> list[tuple[in
         loads += [[k, column.micro_batches(target)] for _ in range(count)]
     loads = [load for load in loads if load[1] > 0]
     surplus = sum(solution.columns[k].rows * m for k, m in loads) - global_batch
-    while True:
-        candidates = [
-            (solution.columns[k].time_ps(m), -at)
-            for at, (k, m) in enumerate(loads)
-            if solution.columns[k].rows <= surplus and m > 1
-        ]
-        if not candidates:
-            break
-        at = -max(candidates)[1]
+    longest = [(-solution.columns[k].time_ps(m), at) for at, (k, m) in enumerate(loads)]
+    heapify(longest)
+    while longest and surplus > 0:
+        _, at = heappop(longest)
+        column = solution.columns[loads[at][0]]
+        if column.rows > surplus:
+            continue
         loads[at][1] -= 1
-        surplus -= solution.columns[loads[at][0]].rows
+        surplus -= column.rows
+        if loads[at][1] > 0:
+            heappush(longest, (-column.time_ps(loads[at][1]), at))
+    loads = [load for load in loads if load[1] > 0]
     out = []
     for k, m in loads:
         rows = solution.columns[k].rows

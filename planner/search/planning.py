@@ -42,7 +42,7 @@ STEPS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 
 HALVINGS = 7
 LAST = 2
 """So many pipelines from the end the free chips, not prices, say what a pipeline should use."""
-SQUEEZES = 6
+SQUEEZES = 4
 DIVES = 12
 """Pipelines that are fixed one after the other, at most."""
 TILTS = (0.9, 0.97, 1.03, 1.1)
@@ -174,7 +174,9 @@ class Planning:
             for rows in self._worthwhile(prices, target_ps)
         )
 
-    def _takts(self, rows: int, prices: Prices, target_ps: int) -> Floats:
+    def _takts(
+        self, rows: int, prices: Prices, target_ps: int, *, everywhere: bool = True
+    ) -> Floats:
         """Takts over the useful range, and more of them near those of the best columns."""
         target = target_ps / PS_PER_S
         most = -(-self.problem.global_batch // rows)
@@ -195,7 +197,7 @@ class Planning:
         near = [p / PS_PER_S for score, p in scored[:4] if score > -0.02]
         if near:
             focus = np.geomspace(min(near) * 0.96, max(near) * 1.04, FOCUS)
-            takts = np.unique(np.concatenate([takts, near, focus]))
+            takts = np.unique(np.concatenate([*([takts] if everywhere else []), near, focus]))
         return takts
 
     def _query(
@@ -297,7 +299,7 @@ class Planning:
         for rows in self._worthwhile(prices, target_ps):
             pricer = self.pricer(rows)
             own = packing.copy()
-            takts = self._takts(rows, prices, target_ps)
+            takts = self._takts(rows, prices, target_ps, everywhere=False)
             counts = np.clip(np.floor(0.7 * target / np.maximum(takts, 1e-12)), 1, None)
             for _ in range(SQUEEZES):
                 answer = pricer.solve(

@@ -62,7 +62,7 @@ class Relaxation:
         self.queries = 0
         self.done_width = 1.0
         self._guess_ps = guess_ps
-        self._master = RelaxedMaster(problem, setting)
+        self._master = RelaxedMaster(problem, setting, divisible=True)
         self._level = 0
         self._stale = 0
 
