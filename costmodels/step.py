@@ -181,8 +181,8 @@ def price_step(
 
 def _stages(run: Run, c: Constants, price: PriceLayer | None) -> tuple[StageCost, ...]:
     config = run.config
-    known: dict[LayerShape, tuple[LayerPrice, tuple[float, float]]] = {}
-    seen: dict[int, tuple[LayerPrice, tuple[float, float]]] = {}
+    known: dict[LayerShape, _Layer] = {}
+    seen: dict[int, _Layer] = {}
     layers = []
     for shape in run.layers:
         found = seen.get(id(shape)) or known.get(shape)  # hashing a shape takes as long as a price
@@ -192,26 +192,27 @@ def _stages(run: Run, c: Constants, price: PriceLayer | None) -> tuple[StageCost
                 if price is not None
                 else price_with(shape, run.chip, run.links.fabric, config, run.derate, c)
             )
-            found = known[shape] = priced, _gather_s(run, priced, c)
+            found = known[shape] = _layer(run, priced, c)
         seen[id(shape)] = found
         layers.append(found)
     out = []
     for first, end in zip(run.cuts, run.cuts[1:]):
-        own = layers[first:end]
-        prices = tuple(priced for priced, _ in own)
-        gather = [sum(sharded[way] for _, sharded in own) for way in (0, 1)]
-        forward = sum(p.forward_s + p.tp_comm_forward_s for p in prices)
-        backward = sum(
-            p.backward_input_s
-            + p.backward_weight_s
-            + p.recompute_s[run.policy]
-            + p.tp_comm_backward_s
-            for p in prices
-        )
-        out.append(
-            StageCost(prices, forward + gather[0], backward + gather[1], gather[0], gather[1])
-        )
+        prices, forward, backward, gather, scatter = zip(*layers[first:end])
+        there, back = sum(gather), sum(scatter)
+        out.append(StageCost(prices, sum(forward) + there, sum(backward) + back, there, back))
     return tuple(out)
+
+
+_Layer = tuple[LayerPrice, float, float, float, float]
+"""A layer's price; seconds forward, backward, gathering before the one and around the other."""
+
+
+def _layer(run: Run, p: LayerPrice, c: Constants) -> _Layer:
+    forward = p.forward_s + p.tp_comm_forward_s
+    backward = (
+        p.backward_input_s + p.backward_weight_s + p.recompute_s[run.policy] + p.tp_comm_backward_s
+    )
+    return (p, forward, backward, *_gather_s(run, p, c))
 
 
 def _gather_s(run: Run, layer: LayerPrice, c: Constants) -> tuple[float, float]:
