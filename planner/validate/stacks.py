@@ -121,7 +121,15 @@ STACKS = (
         shards_optimizer=True,
     ),
     Stack(
-        "sailor", r"sailor", False, False, 2, blocking=True, slow_host=True, fused_softmax=False, workspace_gib=3.0
+        "sailor",
+        r"sailor",
+        False,
+        False,
+        2,
+        blocking=True,
+        slow_host=True,
+        fused_softmax=False,
+        workspace_gib=3.0,
     ),
     Stack("paddle", r"paddle", shards_optimizer=True, workspace_gib=11.0),
     Stack(
