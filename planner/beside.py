@@ -150,8 +150,8 @@ def remarks(chosen: Placement, found: Sequence[Baseline]) -> list[str]:
     gain = PS_PER_S / chosen.priced.exact_ps / together - 1 if len(alone) > 1 else 0.0
     if gain > LEAST_GAIN:
         out.append(
-            f"{gain:.1%} faster than all kinds on their own together: memory relief, for alone each "
-            "kind has to hold the whole model (by recomputation, larger groups or uneven cuts)"
+            f"{gain:.1%} faster than all kinds on their own together: memory relief, for alone "
+            "each kind has to hold the whole model (by recomputation, larger groups or uneven cuts)"
         )
     return out
 
