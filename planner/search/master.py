@@ -112,15 +112,19 @@ class RelaxedMaster:
 
     def solve(self, target_ps: int) -> Prices | None:
         """Optimum and duals at a target; None where no column finishes anything by it."""
+        whole = [c.rows * c.micro_batches(target_ps) for c in self._columns]
+        busy = [rows >= self._share for rows in whole]
+        values = [float(rows) for rows in whole]
         if self._divisible:
-            values = [c.rows * c.divisible_micro_batches(target_ps) for c in self._columns]
-        else:
-            values = [float(c.rows * c.micro_batches(target_ps)) for c in self._columns]
+            values = [
+                c.rows * min(c.divisible_micro_batches(target_ps), np.inf if b else self._idle(c))
+                for c, b in zip(self._columns, busy, strict=True)
+            ]
         if not any(values):
             return None
-        for z, value in zip(self._variables, values, strict=True):
+        for z, value, b in zip(self._variables, values, busy, strict=True):
             self._objective.SetCoefficient(z, value)
-            self._busiest.SetCoefficient(z, float(value >= self._share))
+            self._busiest.SetCoefficient(z, float(b))
             z.SetUb(self._solver.infinity() if value else 0.0)
         if self._solver.Solve() != pywraplp.Solver.OPTIMAL:
             return None
@@ -132,6 +136,10 @@ class RelaxedMaster:
             sum(z.SolutionValue() for z in self._variables),
             min(0.0, self._busiest.DualValue()),
         )
+
+    def _idle(self, column: Column) -> int:
+        """Most micro-batches of a pipeline that is not the busiest."""
+        return max(-(-self._share // column.rows) - 1, 0)
 
     def amounts(self) -> list[float]:
         """How much of every column the last optimum uses."""
