@@ -37,6 +37,7 @@ class Run:
     index of :data:`costmodels.price.POLICIES`. ``zero`` shards optimizer (1), gradients (2) and
     weights (3) over ``shard`` replicas. ``overlap``: the runtime reduces gradients while the last
     backward pass runs. ``pace`` multiplies the whole step (software generations).
+    ``blocking``: a stage computes nothing while activations and gradients pass to it.
     ``links`` are those of one chip; ``hosts`` the fabrics that the run fills.
     ``depths`` of None are classic 1F1B.
     """
@@ -66,6 +67,7 @@ class Run:
     fused_softmax: bool = True
     slow_host: bool = False
     once_per_host: bool = False
+    blocking: bool = False
     schedule: ScheduleName = "1f1b"
     imbalance: float = 1.0
     derate: float = 1.0
@@ -179,32 +181,38 @@ def price_step(
 
 def _stages(run: Run, c: Constants, price: PriceLayer | None) -> tuple[StageCost, ...]:
     config = run.config
-    known: dict[LayerShape, LayerPrice] = {}
-    sharded: dict[LayerShape, tuple[float, float]] = {}
-    for shape in dict.fromkeys(run.layers):
-        known[shape] = (
-            price(shape, config)
-            if price is not None
-            else price_with(shape, run.chip, run.links.fabric, config, run.derate, c)
-        )
-        sharded[shape] = _gather_s(run, known[shape], c)
+    known: dict[LayerShape, _Layer] = {}
+    seen: dict[int, _Layer] = {}
+    layers = []
+    for shape in run.layers:
+        found = seen.get(id(shape)) or known.get(shape)  # hashing a shape takes as long as a price
+        if found is None:
+            priced = (
+                price(shape, config)
+                if price is not None
+                else price_with(shape, run.chip, run.links.fabric, config, run.derate, c)
+            )
+            found = known[shape] = _layer(run, priced, c)
+        seen[id(shape)] = found
+        layers.append(found)
     out = []
     for first, end in zip(run.cuts, run.cuts[1:]):
-        own = run.layers[first:end]
-        prices = tuple(known[shape] for shape in own)
-        gather = [sum(sharded[shape][way] for shape in own) for way in (0, 1)]
-        forward = sum(p.forward_s + p.tp_comm_forward_s for p in prices)
-        backward = sum(
-            p.backward_input_s
-            + p.backward_weight_s
-            + p.recompute_s[run.policy]
-            + p.tp_comm_backward_s
-            for p in prices
-        )
-        out.append(
-            StageCost(prices, forward + gather[0], backward + gather[1], gather[0], gather[1])
-        )
+        prices, forward, backward, gather, scatter = zip(*layers[first:end])
+        there, back = sum(gather), sum(scatter)
+        out.append(StageCost(prices, sum(forward) + there, sum(backward) + back, there, back))
     return tuple(out)
+
+
+_Layer = tuple[LayerPrice, float, float, float, float]
+"""A layer's price; seconds forward, backward, gathering before the one and around the other."""
+
+
+def _layer(run: Run, p: LayerPrice, c: Constants) -> _Layer:
+    forward = p.forward_s + p.tp_comm_forward_s
+    backward = (
+        p.backward_input_s + p.backward_weight_s + p.recompute_s[run.policy] + p.tp_comm_backward_s
+    )
+    return (p, forward, backward, *_gather_s(run, p, c))
 
 
 def _gather_s(run: Run, layer: LayerPrice, c: Constants) -> tuple[float, float]:
@@ -251,8 +259,13 @@ def _pipeline_s(run: Run, stages: Sequence[StageCost], exact: bool) -> tuple[flo
     """Seconds until the last backward ends, and those of them in which the slowest stage waits."""
     forward = [s.forward_s for s in stages]
     backward = [s.backward_s for s in stages]
-    slowest = max(f + b for f, b in zip(forward, backward))
     hops = _hops_s(run)
+    if run.blocking:
+        # The later stage of a cut waits for the way there and back; nothing is left to be hidden.
+        forward[1:] = [f + hop for f, hop in zip(forward[1:], hops)]
+        backward[1:] = [b + hop for b, hop in zip(backward[1:], hops)]
+        hops = [0.0] * len(hops)
+    slowest = max(f + b for f, b in zip(forward, backward))
     m, v = run.micro_batches, run.virtual
     if v > 1 or not exact:
         fill = (sum(forward) + sum(backward)) / v + 2 * sum(hops)

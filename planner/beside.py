@@ -22,6 +22,8 @@ SMALL_FLEET = 64
 TINY_FLEET = 32
 """Up to so many chips, rectangular plans on parts of the fleet are enumerated too."""
 MOST_ALTERNATIVES = 10
+LEAST_GAIN = 1e-3
+"""Speed over that of all kinds on their own together that is worth a word."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,13 @@ def remarks(chosen: Placement, found: Sequence[Baseline]) -> list[str]:
         best = min(alone, key=lambda b: b.step_time_s or 0.0)
         if best.step_time_s is not None and equal.step_time_s > best.step_time_s:
             out.append(f"an equal split over all chips is slower than {best.name}")
+    together = sum(1 / b.step_time_s for b in alone if b.step_time_s)
+    gain = PS_PER_S / chosen.priced.exact_ps / together - 1 if len(alone) > 1 else 0.0
+    if gain > LEAST_GAIN:
+        out.append(
+            f"{gain:.1%} faster than all kinds on their own together: memory relief, for alone "
+            "each kind has to hold the whole model (by recomputation, larger groups or uneven cuts)"
+        )
     return out
 
 

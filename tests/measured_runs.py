@@ -109,8 +109,9 @@ def _cluster(run: dict[str, Any]) -> dict[str, Any]:
     known = yaml.safe_load((CLUSTERS / file).read_text())
     ports = {}
     for node in known["nodes"]:
-        chip = load_catalog().find(node["devices"][0]["chip"])
-        ports[chip[0].id if chip else node["devices"][0]["chip"]] = node["nics"]
+        written = node["devices"][0]["chip"]
+        names = {written, *(chip.id for chip in load_catalog().find(written))}
+        ports.update(dict.fromkeys(names, node["nics"]))
     nodes = [
         {"name": name, "devices": [{"chip": chip, "count": tp}], "nics": ports[chip]}
         for name, chip, tp in _machines(run)

@@ -133,28 +133,33 @@ class Efficiencies:
 
     def mean_pace(self, chip: Chip, recipe: str) -> float:
         """Geometric mean of the paces of all generations that ran on a silicon."""
+        return self._mean_pace(chip.silicon, recipe)
+
+    def _mean_pace(self, silicon: str, recipe: str) -> float:
         known = [
             math.log(f.value)
-            for (silicon, used, _), f in self.pace.items()
-            if silicon == chip.silicon and _same(used, recipe)
+            for (own, used, _), f in self.pace.items()
+            if own == silicon and _same(used, recipe)
         ]
         return math.exp(sum(known) / len(known)) if known else 1.0
 
     def software_pace(self, chip: Chip, setting: Setting) -> float:
         """Factor of a software generation on a step.
 
-        Where the generation did not run on the silicon, its mean on others; where nobody knows
-        it, the mean of the generations that did run on the silicon.
+        Where the generation did not run on the silicon, the mean of those that did, times what
+        sets this one apart from them on other silicon (a silicon's own deviation lies in its
+        share and in the paces on it alike); where nobody knows it, that mean alone.
         """
         own = self.pace.get((chip.silicon, setting.recipe, setting.software))
         if own is not None:
             return own.value
+        mean = self.mean_pace(chip, setting.recipe)
         near = [
-            f.value
-            for (_, recipe, software), f in sorted(self.pace.items())
+            f.value / self._mean_pace(silicon, setting.recipe)
+            for (silicon, recipe, software), f in sorted(self.pace.items())
             if software == setting.software and _same(recipe, setting.recipe)
         ]
-        return sum(near) / len(near) if near else self.mean_pace(chip, setting.recipe)
+        return mean * sum(near) / len(near) if near else mean
 
 
 def wide_precision(chip: Chip) -> str:

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from costmodels.calibration import Fit, constant_names, fit
 from costmodels.catalog.efficiencies import SECTIONS, Efficiencies, Fitted, Key
@@ -24,6 +24,8 @@ from costmodels.unknowns import Measured
 from planner.errors import InputError, Problem
 from planner.validate.predict import Prediction, setting_of
 from planner.validate.score import ErrorSummary, summarise
+
+Item = TypeVar("Item")
 
 FOLDS = 5
 
@@ -102,7 +104,7 @@ def calibrate_rows(
     """Fit to predicted rows. Raises InputError where no row has a measured time and a layout."""
     named = measured_rows(predictions)
     if refit:
-        named = _thinned(named)
+        named = thinned_rows(named, lambda row: row.family)
     if not named:
         message = "no row has both a measured time and a layout that can be priced"
         remedy = "planner validate says row by row what is missing"
@@ -192,16 +194,19 @@ def _held_out(
     return HeldOut(by, software, _summary(errors), tuple(errors))
 
 
-def _thinned(named: Sequence[tuple[Measured, str]]) -> tuple[tuple[Measured, str], ...]:
+def thinned_rows(
+    named: Sequence[tuple[Item, str]], family: Callable[[Item], str]
+) -> tuple[tuple[Item, str], ...]:
     """Every n-th row of families that have more than :data:`MOST_ROWS`."""
-    counts = Counter(row.family for row, _ in named)
+    counts = Counter(family(row) for row, _ in named)
     seen: Counter[str] = Counter()
     kept = []
     for row, model in named:
-        every = -(-counts[row.family] // MOST_ROWS)
-        if seen[row.family] % every == 0 or counts[row.family] <= 2 * MOST_ROWS:
+        own = family(row)
+        every = -(-counts[own] // MOST_ROWS)
+        if seen[own] % every == 0 or counts[own] <= 2 * MOST_ROWS:
             kept.append((row, model))
-        seen[row.family] += 1
+        seen[own] += 1
     return tuple(kept)
 
 

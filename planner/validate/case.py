@@ -67,7 +67,8 @@ def build_case(row: Row, catalog: Catalog) -> Case:
     if pp * virtual > blocks + 2:
         raise Unstated(f"{pp} stages of {virtual} chunks, but the model has {blocks} blocks")
     cuts = _cuts(blocks, pp)
-    gradient = rule.gradient_bytes or stack.gradient_bytes
+    half = stack.fp16_gradient_bytes if job_precision == "fp16" else 0
+    gradient = rule.gradient_bytes or half or stack.gradient_bytes
     if not sharing.stated and stack.shards_optimizer and dp * cp > 1:
         level = 1
         notes.append("optimizer sharded over the replicas (ZeRO-1): the runtime's default")
@@ -98,6 +99,7 @@ def build_case(row: Row, catalog: Catalog) -> Case:
         overlap=stack.overlap,
         early_stop=stack.early_stop,
         fused_softmax=stack.fused_softmax and built.fused,
+        blocking=stack.blocking,
         slow_host=stack.slow_host,
         once_per_host=stack.once_per_host and "tokendrop" not in row["model"].lower(),
         imbalance=1.0 if stack.balanced else 1.1,

@@ -24,6 +24,9 @@ class Stack:
     flash: bool = True
     overlap: bool = True
     gradient_bytes: int = 4
+    fp16_gradient_bytes: int = 0
+    """Bytes of accumulated gradients of fp16 runs where they differ: Megatron-LM turns fp32
+    accumulation on for bf16 alone."""
     balanced: bool = False
     """Whether routers were forced to spread tokens evenly."""
     shards_optimizer: bool = False
@@ -41,6 +44,8 @@ class Stack:
     """Generation of the fused attention kernel: fa2, or te (cuDNN and FlashAttention 3)."""
     once_per_host: bool = False
     """Whether a token crosses to a host once, however many of its experts lie there (DeepEP)."""
+    blocking: bool = False
+    """Whether a stage waits while activations and gradients pass to it (DeepSpeed's pipeline)."""
     slow_host: bool = False
     """Whether the runtime issues every kernel from Python, one by one."""
     fused_softmax: bool = True
@@ -116,7 +121,15 @@ STACKS = (
         shards_optimizer=True,
     ),
     Stack(
-        "sailor", r"sailor", False, False, 2, slow_host=True, fused_softmax=False, workspace_gib=3.0
+        "sailor",
+        r"sailor",
+        False,
+        False,
+        2,
+        blocking=True,
+        slow_host=True,
+        fused_softmax=False,
+        workspace_gib=3.0,
     ),
     Stack("paddle", r"paddle", shards_optimizer=True, workspace_gib=11.0),
     Stack(
@@ -132,6 +145,7 @@ STACKS = (
         False,
         False,
         2,
+        blocking=True,
         slow_host=True,
         held_bytes=4,
         workspace_gib=10.0,
@@ -142,6 +156,7 @@ STACKS = (
         False,
         False,
         2,
+        blocking=True,
         slow_host=True,
         workspace_gib=8.5,
     ),
@@ -157,6 +172,7 @@ STACKS = (
     Stack(
         "megatron-core",
         r"megatron|flagscale|flagperf|mcore",
+        fp16_gradient_bytes=2,
         shards_optimizer=True,
         workspace_gib=6.0,
     ),

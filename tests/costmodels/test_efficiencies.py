@@ -71,6 +71,17 @@ def test_unknown_software_runs_at_the_pace_of_the_chip():
     assert SHIPPED.software_pace(chip("V100-SXM2-32GB"), unknown) == 1.0
 
 
+def test_a_generation_that_did_not_run_on_a_silicon_differs_as_on_others():
+    """A100 runs slow under all software; new is 0.8 of the mean on H100."""
+    pace = {
+        ("a100-sxm", "16", "old"): Fitted(1.2, 1, 1, 1),
+        ("h100-sxm", "16", "old"): Fitted(1.0, 1, 1, 1),
+        ("h100-sxm", "16", "new"): Fitted(0.64, 1, 1, 1),
+    }
+    found = Efficiencies(pace=pace).software_pace(chip(), Setting("16", "fa2", "new"))
+    assert found == pytest.approx(1.2 * 0.64 / 0.8)
+
+
 def test_the_current_share_counts_the_mean_pace_of_known_software():
     pace = {
         ("a100-sxm", "16", "old"): Fitted(1.21, 1, 1, 1),

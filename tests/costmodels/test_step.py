@@ -68,6 +68,18 @@ def test_interleaving_divides_the_bubble_by_the_chunks(chunks):
     assert bubble == pytest.approx(plain / chunks, rel=0.01)
 
 
+def test_blocking_transfers_are_felt_in_every_micro_batch():
+    """Two stages of 1 s forward and 2 s backward, a hop of h: the second takes 3 s + 2 h each."""
+    two = replace(RUN, layers=LAYERS[1:3], cuts=(0, 1, 2), tp=8, dp=1, micro_batches=6)
+    hop = two.boundary_bytes / 8 / LINKS.port + LINKS.latency_s
+    hidden = price_step(two, price=fixed(1.0, 2.0)).items
+    felt = price_step(replace(two, blocking=True), price=fixed(1.0, 2.0)).items
+    assert sum(dict(felt)[k] for k in ("pipeline", "bubble")) == pytest.approx(
+        6 * (3.0 + 2 * hop) + 3.0
+    )
+    assert sum(dict(hidden)[k] for k in ("pipeline", "bubble")) < 6 * (3.0 + 2 * hop) + 3.0
+
+
 def test_items_sum_to_the_step():
     priced = price_step(replace(RUN, dp=16, zero=1, shard=16, pace=1.1))
     assert sum(value for _, value in priced.items) == pytest.approx(priced.step_s)
