@@ -107,10 +107,12 @@ def _machines(run: dict[str, Any]) -> list[tuple[str, str, int]]:
 def _cluster(run: dict[str, Any]) -> dict[str, Any]:
     file = "sailor-gh200.yaml" if run["family"] == "gh200" else "sailor-mixed.yaml"
     known = yaml.safe_load((CLUSTERS / file).read_text())
+    own = {chip["id"] for chip in known["chips"]}
     ports = {}
     for node in known["nodes"]:
-        chip = load_catalog().find(node["devices"][0]["chip"])
-        ports[chip[0].id if chip else node["devices"][0]["chip"]] = node["nics"]
+        name = node["devices"][0]["chip"]
+        # a chip of the cluster's own hides one that the catalogue knows by the same name
+        ports[name if name in own else load_catalog().find(name)[0].id] = node["nics"]
     nodes = [
         {"name": name, "devices": [{"chip": chip, "count": tp}], "nics": ports[chip]}
         for name, chip, tp in _machines(run)

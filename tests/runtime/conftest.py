@@ -33,13 +33,27 @@ def run_python(*arguments: str, limit_s: float = LIMIT_S) -> subprocess.Complete
     )
 
 
+share_worlds = pytest.mark.xdist_group("runtime/worlds")
+"""Of every test that looks at ``worlds``: one process makes them once, for all its tests."""
+
+
 @pytest.fixture(scope="session")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which one run of all multi-process cases has left its results."""
+    """The folder in which one run of all multi-process cases has left its results.
+
+    What its processes said is in ``said.txt``: a test shows it where a result is missing.
+    """
     folder = tmp_path_factory.mktemp("worlds")
     done = run_python("-m", "tests.runtime.worlds", str(folder))
     assert done.returncode == 0, done.stderr[-4000:]
+    (folder / "said.txt").write_text(done.stderr)
     return folder
+
+
+def written(worlds: Path, name: str) -> str:
+    """A result of the worlds; where it was never written, what the processes said instead."""
+    assert (worlds / name).is_file(), f"no {name}: {(worlds / 'said.txt').read_text()[-4000:]}"
+    return (worlds / name).read_text()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.cases import CASES, Case
-from tests.runtime.conftest import needs_torch
+from tests.runtime.conftest import needs_torch, share_worlds, written
 
 RELATIVE = 1e-10
 """Of the largest element of each tensor, in fp64."""
@@ -16,7 +16,7 @@ RELATIVE = 1e-10
 TRAINED = 1e-9
 """Of weights after five steps: Adam divides rounding errors of tiny gradients by tiny ones."""
 
-pytestmark = needs_torch
+pytestmark = [needs_torch, share_worlds]
 Results = dict[str, list[dict[str, object]]]
 
 
@@ -60,7 +60,7 @@ def test_the_norm_counts_every_element_once(case: Case, results: Results) -> Non
 def test_bf16_keeps_gradients_and_masters_in_fp32(worlds: Path) -> None:
     """Weights have 16 bits, sums and updates 32; losses stay near those in fp64."""
     for rank in range(2):
-        found = json.loads((worlds / f"narrow-{rank}.txt").read_text())
+        found = json.loads(written(worlds, f"narrow-{rank}.txt"))
         assert found["losses"] < 0.02
         assert found["fell"]
         assert found["weights"] == ["torch.bfloat16"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.runtime.conftest import needs_torch
+from tests.runtime.conftest import needs_torch, share_worlds, written
 
 
 @needs_torch
+@share_worlds
 def test_the_example_of_the_guide_runs(worlds: Path) -> None:
     """Under the plan of a real search for four unlike chips; training on two batches helps."""
-    lines = (worlds / "guide.txt").read_text().splitlines()
+    lines = written(worlds, "guide.txt").splitlines()
     losses = [float(re.findall(r"loss ([\d.]+)", line)[0]) for line in lines]
     assert len(losses) == 6
     assert losses[5] < losses[1] < 7
