@@ -33,11 +33,7 @@ def run_python(*arguments: str, limit_s: float = LIMIT_S) -> subprocess.Complete
     )
 
 
-share_worlds = pytest.mark.xdist_group("runtime/worlds")
-"""Of every test that looks at ``worlds``: one process makes them once, for all its tests."""
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which one run of all multi-process cases has left its results.
 
@@ -56,7 +52,7 @@ def written(worlds: Path, name: str) -> str:
     return (worlds / name).read_text()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def results(worlds: Path) -> dict[str, list[dict[str, object]]]:
     """What every process of every case found, by the case's name."""
     found: dict[str, list[dict[str, object]]] = {}
