@@ -19,7 +19,7 @@ MIXED = (
 )  # fmt: skip
 """Two kinds of chip with baselines and alternatives; the report goes to stderr."""
 
-TOO_MUCH = ("plan", "gpt2-xl", "1xT4-16GB", "--format", "json")
+TOO_MUCH = ("plan", "mistral-7b", "1xT4-16GB", "--format", "json")
 BAD = ("plan", "lama-2-13b", "8xA100", "--precision", "bf17", "--format", "json")
 
 
