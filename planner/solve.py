@@ -27,6 +27,7 @@ from planner.reuse import layouts_of
 from planner.search.engine import (
     Engine,
     Progress,
+    Realised,
     SearchLimits,
     SearchOutcome,
     assign_micro_batches,
@@ -160,7 +161,7 @@ def search(
     for part, islands in fleet_parts(context):
         if limits.use_all or interrupted():
             break
-        only = replace(limits, only_classes=part)
+        only = replace(limits, only_classes=part, probes=limits.probes[:1])
         found = engine_for(context, only, lambda _: None, interrupted, islands).find()
         if islands is None:
             parts[part] = found
@@ -202,7 +203,7 @@ def engine_for(
     return Engine(
         replace(context.problem, islands=islands),
         limits,
-        realise=lambda solution: real_time_ps(context, solution),
+        realise=lambda solution: realised(context, solution),
         progress=progress,
         interrupted=interrupted,
     )
@@ -225,10 +226,16 @@ def fleet_parts(context: Context) -> list[tuple[tuple[int, ...], tuple[int, ...]
     return parts
 
 
-def real_time_ps(context: Context, solution: Solution) -> int | None:
-    """Formula time of a solution on named devices; None where the placement does not fit."""
+def realised(context: Context, solution: Solution) -> Realised | None:
+    """A solution on named devices; None where its placement does not fit."""
     priced = place_solution(context, solution).priced
-    return priced.formula_ps if priced.fits and assemble.allowed(priced, context.job) else None
+    if not (priced.fits and assemble.allowed(priced, context.job)):
+        return None
+    sync = [priced.update_ps] * len(context.model.graph.layers)
+    for group in priced.syncs:
+        for layer in range(group.first, group.end):
+            sync[layer] = max(sync[layer], group.time_ps + priced.update_ps)
+    return Realised(priced.formula_ps, tuple(sync))
 
 
 def realise(context: Context, found: Found, params: SolveParams) -> Placement:

@@ -233,7 +233,7 @@ class _Search:
         a = np.array([e[0] for e in edges], dtype=np.int64)
         b = np.array([e[1] for e in edges], dtype=np.int64)
         boxes = _Boxes(a, b, np.full_like(a, self.least), self._most(a, target), np.zeros(len(a)))
-        self.open = self._priced(boxes, target)
+        self.open = self._priced(boxes, target, counts_above=0.0)
 
     def _most(self, a: Ints, target: float) -> Ints:
         """Most micro-batches by the target at these takts: m of them take at least m takts."""
@@ -288,13 +288,15 @@ class _Search:
         )
         return answer.cost, answer.pipelines
 
-    def _priced(self, boxes: _Boxes, target: float) -> _Boxes:
+    def _priced(
+        self, boxes: _Boxes, target: float, *, counts_above: float = COUNTS_ABOVE
+    ) -> _Boxes:
         """The boxes that may hold a violation below the target, each with its least T."""
         boxes = boxes.take(np.flatnonzero(boxes.high >= boxes.low))
         if len(boxes) == 0:
             return boxes
         ratio = self.points[boxes.b] / self.points[boxes.a]
-        counted = np.flatnonzero(ratio > COUNTS_ABOVE)
+        counted = np.flatnonzero(ratio > counts_above)
         both = _join(boxes, boxes.take(counted))
         weights, cutoffs = self._natural(boxes, target)
         cost, _ = self._ask(
@@ -419,7 +421,8 @@ class _Search:
         slowest = max(*times, *hops, 1e-12)
         count = min(high, int((target - fill) / slowest * (1 + ROUNDING)) + 1)
         price = sum(float(self.option_prices[s.option]) for s in pipeline) + self.pipeline_price
-        if count >= max(low, self.least) and self.rows * count > price * (1 + 1e-9):
+        worth = self.rows * min(float(high), (target - fill) / slowest + 1)
+        if count >= max(low, self.least) and worth > price * (1 + 1e-9):
             self.candidates.append(Candidate(self.rows, pipeline, count))
 
 

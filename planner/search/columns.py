@@ -70,6 +70,14 @@ class Column:
         count = room // self.period_ps + 1
         return count if self.max_micro_batches is None else min(count, self.max_micro_batches)
 
+    def divisible_micro_batches(self, target_ps: int) -> float:
+        """As many if micro-batches could be cut: what a proof can rule out at best."""
+        room = target_ps - self.finish_ps - self.fill_ps
+        if room < 0:
+            return 0.0
+        count = room / self.period_ps + 1
+        return count if self.max_micro_batches is None else min(count, self.max_micro_batches)
+
     def time_ps(self, micro_batches: int) -> int:
         """Formula time with this many micro-batches, synchronisation and update included."""
         return self.fill_ps + (micro_batches - 1) * self.period_ps + self.finish_ps

@@ -33,11 +33,19 @@ SEARCHED = 3
 """Regions searched for plans before the proof begins."""
 PROBES = (1.0, 0.6, 1.6)
 """Numbers of pipelines, relative to the relaxation's, at which a first plan is looked for."""
+EVEN_WITHIN = 0.25
+"""How far from the wanted number of pipelines one that divides the batch is preferred."""
+FEW = 8
+"""Up to so many pipelines any number is looked at."""
 WORTH_A_LOOK = 1e-3
 """Regions whose relaxation is not this much better than the best plan are left to the proof."""
+GUESSED_WELL = 0.002
+"""Relative error of a plan's guessed time below which it is not chosen again."""
+SYNC_SHARES = (1.0, 0.6, 0.35)
+"""Parts of the measured synchronisation to which plans are held in turn."""
 HEADROOM = 0.9
 """Part of the gap that a proof aims to use up."""
-FINEST_SHARE = 0.1
+FINEST_SHARE = 0.4
 """Part of the gap down to which takts are looked at."""
 
 
@@ -54,6 +62,8 @@ class SearchLimits:
     use_all: bool = False
     uniform_tried: int = 5
     """Plans of equal pipelines priced for real beside the integer master's."""
+    probes: tuple[float, ...] = PROBES
+    """Numbers of pipelines at which first plans are looked for, as in :data:`PROBES`."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,14 @@ class Progress:
     best_s: float | None
     bound_s: float | None
     detail: str = ""
+
+
+@dataclass(frozen=True)
+class Realised:
+    """A solution on named devices: formula time, and how long each layer's replicas exchange."""
+
+    real_ps: int
+    sync_ps: tuple[int, ...]
 
 
 @dataclass
@@ -107,7 +125,7 @@ class Engine:
         problem: Problem,
         limits: SearchLimits,
         *,
-        realise: Callable[[Solution], int | None] | None = None,
+        realise: Callable[[Solution], Realised | None] | None = None,
         progress: Callable[[Progress], None] = lambda _: None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -115,7 +133,7 @@ class Engine:
         self.limits = limits
         self.best: Solution | None = None
         self._known_ps: int | None = None
-        self._realise = realise or (lambda solution: solution.target_ps)
+        self._realise = realise or (lambda solution: Realised(solution.target_ps, ()))
         self._progress = progress
         self._interrupted = interrupted
         self._stopped = False
@@ -163,7 +181,7 @@ class Engine:
                 self._look(chosen)
                 chosen.searched = chosen.relaxation.target_ps is None
             elif chosen.region.same_cuts:
-                self._probe(chosen, PROBES if searched == 0 else PROBES[:1])
+                self._probe(chosen, self.limits.probes if searched == 0 else PROBES[:1])
                 searched += 1
             else:
                 self._split(chosen)
@@ -175,7 +193,8 @@ class Engine:
         relaxation = self._relaxation(node)
         low, high = node.region.replicas
         for factor in factors:
-            count = min(max(round(relaxation.pipelines * factor), low), high)
+            wanted = min(max(relaxation.pipelines * factor, low), high)
+            count = _even(self.problem.global_batch, wanted, (low, high))
             single = _Node(replace(node.region, replicas=(count, count)), 0, node)
             if single.region in self._searched:
                 continue
@@ -231,8 +250,10 @@ class Engine:
         relaxation = self._relaxation(node)
         for region in node.region.parts(relaxation.pipelines, self._cuts(node)):
             child = _Node(region, node.bound_ps, node)
+            child.searched = node.region.single
             self._open.append(child)
             self._count += 1
+        relaxation.rest()
 
     def _cuts(self, node: _Node) -> list[float]:
         """Where the relaxation's pipelines change vendor, on average."""
@@ -270,6 +291,8 @@ class Engine:
             )
             # targets guess synchronisation: price the last few of ever better solutions for real
             improved = self._offer_each(found[:-4:-1])
+            if found:
+                improved |= self._synchronised(planning, found[-1])
             if not self.limits.use_all:
                 improved |= self._offer_each(planning.equal(self.limits.uniform_tried))
         self._queries += planning.queries
@@ -284,10 +307,30 @@ class Engine:
     def offer(self, solution: Solution) -> bool:
         """Keep a solution if it is the best once placed: its target becomes the real one."""
         real = self._realise(solution)
-        if real is None or (self.best is not None and real >= self.best.real_ps):
+        if real is None or (self.best is not None and real.real_ps >= self.best.real_ps):
             return False
-        self.best = replace(solution, real_ps=real)
+        self.best = replace(solution, real_ps=real.real_ps)
         return True
+
+    def _synchronised(self, planning: Planning, solution: Solution) -> bool:
+        """Choose again with what synchronisation takes where the guess of it was wrong.
+
+        A guess sees one pipeline; on devices the slowest replica of a layer decides for all.
+        """
+        improved = False
+        real = self._realise(solution)
+        if real is None or real.real_ps <= solution.target_ps * (1 + GUESSED_WELL):
+            return False
+        for share in SYNC_SHARES:
+            found = planning.whole(
+                self.limit_ps,
+                seed=self.limits.seed,
+                work_limit=self.limits.integer_work,
+                use_all=self.limits.use_all,
+                demand_ps=[int(t * share) for t in real.sync_ps],
+            )
+            improved |= self._offer_each(found[:-3:-1])
+        return improved
 
     # -- proving --------------------------------------------------------------------------------
 
@@ -322,6 +365,7 @@ class Engine:
         finest = max(1e-4, FINEST_SHARE * self.limits.gap)
         single = node.region.single
         if self._improve(node, goal, FULL_ROUNDS if single else LOOK_ROUNDS[1], finest):
+            self._relaxation(node).rest()
             return
         target = node.relaxation.target_ps if node.relaxation is not None else None
         if not single:
@@ -329,8 +373,13 @@ class Engine:
             return
         limit = self.limit_ps
         hopeful = target is not None and (limit is None or target < limit)
-        if not (hopeful and not node.searched and self._plan(node)):
+        if hopeful and not node.searched and self._plan(node):
+            return
+        if node.region.splits_on:
+            self._split(node)
+        else:
             node.settled = True
+            self._relaxation(node).rest()
 
     def stop(self) -> bool:
         """Whether the user or the clock asked to stop; remembered."""
@@ -348,6 +397,18 @@ class Engine:
                 detail,
             )
         )
+
+
+def _even(batch: int, wanted: float, within: tuple[int, int]) -> int:
+    """A number of pipelines near the wanted one; where they are many, one that divides the batch.
+
+    With few rows per pipeline, uneven shares leave most pipelines waiting for a row.
+    """
+    near = range(round(wanted * (1 - EVEN_WITHIN)), round(wanted * (1 + EVEN_WITHIN)) + 1)
+    even = [n for n in near if n > 0 and batch % n == 0 and within[0] <= n <= within[1]]
+    if wanted < FEW or not even:
+        return min(max(round(wanted), within[0]), within[1])
+    return min(even, key=lambda n: (abs(n - wanted), n))
 
 
 def assign_micro_batches(solution: Solution, global_batch: int) -> list[tuple[int, int, int]]:

@@ -69,9 +69,12 @@ class RelaxedMaster:
         *,
         capacity: Sequence[int] | None = None,
         granted: Callable[[int], int] = lambda _: 0,
+        divisible: bool = False,
     ) -> None:
         """``capacity`` of the packing rows, if not all of it is free; ``granted(T)``: rows that
-        pipelines already chosen finish by T."""
+        pipelines already chosen finish by T. ``divisible``: micro-batches may be cut, so that
+        rows grow evenly with T: the prices of a bound that prices pipelines in the same way."""
+        self._divisible = divisible
         self._goal = problem.global_batch * (1 - 1e-9)
         self._granted = granted
         free = [c for _, _, c in problem.packing_rows] if capacity is None else list(capacity)
@@ -109,12 +112,19 @@ class RelaxedMaster:
 
     def solve(self, target_ps: int) -> Prices | None:
         """Optimum and duals at a target; None where no column finishes anything by it."""
-        values = [c.rows * c.micro_batches(target_ps) for c in self._columns]
+        whole = [c.rows * c.micro_batches(target_ps) for c in self._columns]
+        busy = [rows >= self._share for rows in whole]
+        values = [float(rows) for rows in whole]
+        if self._divisible:
+            values = [
+                c.rows * min(c.divisible_micro_batches(target_ps), np.inf if b else self._idle(c))
+                for c, b in zip(self._columns, busy, strict=True)
+            ]
         if not any(values):
             return None
-        for z, value in zip(self._variables, values, strict=True):
-            self._objective.SetCoefficient(z, float(value))
-            self._busiest.SetCoefficient(z, float(value >= self._share))
+        for z, value, b in zip(self._variables, values, busy, strict=True):
+            self._objective.SetCoefficient(z, value)
+            self._busiest.SetCoefficient(z, float(b))
             z.SetUb(self._solver.infinity() if value else 0.0)
         if self._solver.Solve() != pywraplp.Solver.OPTIMAL:
             return None
@@ -126,6 +136,10 @@ class RelaxedMaster:
             sum(z.SolutionValue() for z in self._variables),
             min(0.0, self._busiest.DualValue()),
         )
+
+    def _idle(self, column: Column) -> int:
+        """Most micro-batches of a pipeline that is not the busiest."""
+        return max(-(-self._share // column.rows) - 1, 0)
 
     def amounts(self) -> list[float]:
         """How much of every column the last optimum uses."""

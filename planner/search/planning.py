@@ -14,6 +14,7 @@ import numpy as np
 from costmodels.units import PS_PER_S
 from planner.search.bound import reduced_value
 from planner.search.columns import Column, make_columns
+from planner.search.finish import expected_finish_s
 from planner.search.master import (
     Prices,
     RelaxedMaster,
@@ -42,9 +43,11 @@ STEPS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 
 HALVINGS = 7
 LAST = 2
 """So many pipelines from the end the free chips, not prices, say what a pipeline should use."""
-SQUEEZES = 6
+SQUEEZES = 4
 DIVES = 12
 """Pipelines that are fixed one after the other, at most."""
+TRUST = 1.02
+"""Guesses of a synchronisation that are closer than this are as good as equal."""
 TILTS = (0.9, 0.97, 1.03, 1.1)
 TAKTS = 10
 DEEPEST = 16
@@ -77,6 +80,7 @@ class Planning:
         self._relaxation = relaxation
         self._master = RelaxedMaster(problem, setting)
         self._pricers: dict[int, Pricer] = {}
+        self._own_sync_ps: dict[tuple[int, int, int, int, bool], int] = {}
 
     def pricer(self, rows: int) -> Pricer:
         """Pricer over what a plan may really use."""
@@ -174,7 +178,9 @@ class Planning:
             for rows in self._worthwhile(prices, target_ps)
         )
 
-    def _takts(self, rows: int, prices: Prices, target_ps: int) -> Floats:
+    def _takts(
+        self, rows: int, prices: Prices, target_ps: int, *, everywhere: bool = True
+    ) -> Floats:
         """Takts over the useful range, and more of them near those of the best columns."""
         target = target_ps / PS_PER_S
         most = -(-self.problem.global_batch // rows)
@@ -195,7 +201,7 @@ class Planning:
         near = [p / PS_PER_S for score, p in scored[:4] if score > -0.02]
         if near:
             focus = np.geomspace(min(near) * 0.96, max(near) * 1.04, FOCUS)
-            takts = np.unique(np.concatenate([takts, near, focus]))
+            takts = np.unique(np.concatenate([*([takts] if everywhere else []), near, focus]))
         return takts
 
     def _query(
@@ -297,7 +303,7 @@ class Planning:
         for rows in self._worthwhile(prices, target_ps):
             pricer = self.pricer(rows)
             own = packing.copy()
-            takts = self._takts(rows, prices, target_ps)
+            takts = self._takts(rows, prices, target_ps, everywhere=False)
             counts = np.clip(np.floor(0.7 * target / np.maximum(takts, 1e-12)), 1, None)
             for _ in range(SQUEEZES):
                 answer = pricer.solve(
@@ -317,13 +323,56 @@ class Planning:
                 share = (best[2] + 0.5) / (part + 0.5)
                 own = own * (share / share.mean()) ** 0.5
 
+    def _under(self, column: Column, demand_ps: Sequence[int]) -> Column | None:
+        """The column when layer l takes ``demand_ps[l]`` to synchronise; None if it needs more.
+
+        Replicas of a layer end their reduction together, when the slowest of them is through: a
+        pipeline with little behind which to hide it waits for the load of another.
+        """
+        latest, lead = 0, 0
+        options = {
+            (t.option.class_index, t.option.tp): t for t in self.pricer(column.rows).space.options
+        }
+        for stage, backward in zip(column.stages, column.backward_ps, strict=True):
+            key = (stage.class_index, stage.tp, stage.first, stage.end, column.together)
+            if key not in self._own_sync_ps:
+                seconds = expected_finish_s(
+                    self.problem,
+                    options[stage.class_index, stage.tp],
+                    stage.first,
+                    stage.end,
+                    self.setting.replicas[0],
+                    together=column.together,
+                )
+                self._own_sync_ps[key] = round(seconds * PS_PER_S)
+            wanted = max(demand_ps[stage.first : stage.end])
+            if self._own_sync_ps[key] > wanted * TRUST:
+                return None
+            latest = max(latest, wanted - lead)
+            lead += backward
+        return replace(column, finish_ps=latest)
+
     def whole(
-        self, limit_ps: int | None, *, seed: int, work_limit: float, use_all: bool = False
+        self,
+        limit_ps: int | None,
+        *,
+        seed: int,
+        work_limit: float,
+        use_all: bool = False,
+        demand_ps: Sequence[int] | None = None,
     ) -> list[Solution]:
-        """Ever better multisets over the known columns, better than the limit if given."""
+        """Ever better multisets over the known columns, better than the limit if given.
+
+        ``demand_ps``: how long every layer takes to synchronise, where that is known; columns
+        that would take longer are left out.
+        """
         if self.target_ps is None:
             return []
         columns = list(self.columns.values())
+        if demand_ps is not None:
+            columns = [c for c in (self._under(c, demand_ps) for c in columns) if c is not None]
+            if not columns:
+                return []
         goal = self.problem.global_batch
 
         def attempt(target: int) -> Solution | None:

@@ -21,7 +21,22 @@ from planner.search.problem import Problem, Setting
 from planner.search.space import Floats
 
 NARROW = 1.12
-"""Replica counts closer than this share a setting: ZeRO's shards differ by little."""
+WIDER_PER_REPLICA = 1 / 250
+WIDEST = 2.0
+"""Replica counts within this ratio are alike; of many replicas the shards are small anyway."""
+
+
+def most_alike(replicas: int) -> int:
+    """The most replicas that share a setting with this number: ZeRO's shards differ by little."""
+    return int(replicas * min(NARROW + replicas * WIDER_PER_REPLICA, WIDEST))
+
+
+def _fewest_alike(replicas: int) -> int:
+    """The fewest replicas that still share a setting with this number."""
+    fewest = max(1, int(replicas / WIDEST))
+    while most_alike(fewest) < replicas:
+        fewest += 1
+    return fewest
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -40,7 +55,12 @@ class Region:
     @property
     def single(self) -> bool:
         """Whether nothing is left to split."""
-        return self.same_cuts and self.replicas[1] <= self.replicas[0] * NARROW
+        return self.same_cuts and self.replicas[1] <= most_alike(self.replicas[0])
+
+    @property
+    def splits_on(self) -> bool:
+        """Whether a single setting can still be cut into narrower ones, for the proof alone."""
+        return self.replicas[1] > self.replicas[0] * NARROW
 
     def setting(self, problem: Problem, classes: Sequence[int] | None = None) -> Setting:
         """The relaxed setting of the region; classes outside ``classes`` stay idle."""
@@ -74,11 +94,13 @@ class Region:
                 for part in ((a, middle), (middle + 1, b))
             )
         middle = int(pipelines + 1e-6)
-        if pipelines <= low * NARROW:
+        if self.single:
+            middle = int((low * high) ** 0.5)
+        elif pipelines <= most_alike(low):
             # at an end of the interval what misleads are the shards: set a single setting apart
-            middle = int(low * NARROW)
+            middle = most_alike(low)
         elif pipelines >= high - 1e-6:
-            middle = int((high - 1e-9) / NARROW)
+            middle = _fewest_alike(high) - 1
         middle = min(max(middle, low), high - 1)
         return (replace(self, replicas=(low, middle)), replace(self, replicas=(middle + 1, high)))
 

@@ -51,10 +51,8 @@ class Relaxation:
     ) -> None:
         self.problem = problem
         self.setting = setting
-        self.pricers = [
-            Pricer(build_space(problem, setting, rows, optimistic=True), problem.max_stages)
-            for rows in rows_choices
-        ]
+        self._rows_choices = tuple(rows_choices)
+        self._pricers: list[Pricer] | None = None
         self.met: dict[object, Met] = {}
         self.bound_ps = 0
         self.target_ps: int | None = None
@@ -62,9 +60,24 @@ class Relaxation:
         self.queries = 0
         self.done_width = 1.0
         self._guess_ps = guess_ps
-        self._master = RelaxedMaster(problem, setting)
+        self._master = RelaxedMaster(problem, setting, divisible=True)
         self._level = 0
         self._stale = 0
+
+    @property
+    def pricers(self) -> list[Pricer]:
+        """One per micro-batch size; made when they are first needed."""
+        if self._pricers is None:
+            problem, setting = self.problem, self.setting
+            self._pricers = [
+                Pricer(build_space(problem, setting, rows, optimistic=True), problem.max_stages)
+                for rows in self._rows_choices
+            ]
+        return self._pricers
+
+    def rest(self) -> None:
+        """Let go of the tables, which are large, until they are needed again."""
+        self._pricers = None
 
     def inherit(self, parent: Relaxation) -> None:
         """Start from what a wider setting has met, as far as it is legal here."""
