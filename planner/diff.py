@@ -120,8 +120,12 @@ def _tokens(plan: Plan) -> int:
 
 def _input_changes(before: Plan, after: Plan) -> Iterator[FieldChange]:
     """Fields that differ, input by input; at most ``MOST_FIELDS`` of each."""
-    for name in ("model", "cluster", "job"):
+    for name in ("model", "cluster", "job", "profile"):
         one, other = getattr(before.inputs, name), getattr(after.inputs, name)
+        if one is None or other is None:
+            if one is not other:
+                yield FieldChange(name, one and one.name, other and other.name)
+            continue
         if one.digest == other.digest:
             continue
         found = list(_changed(one.resolved, other.resolved, name))

@@ -75,6 +75,7 @@ def explain(
     from planner.report.explanation import explanation_page
     from planner.report.explanation_object import explanation_object
     from planner.whatif import Effort
+    from planner.whatif.runner import cpus
 
     wishes = tuple(told(parse_wish, why_not or ()))
     if output is not None and len(wishes) != 1:
@@ -88,6 +89,7 @@ def explain(
         wishes=wishes,
         search=not quick,
         effort=Effort(gap=gap, time_limit_s=time_limit),
+        workers=cpus(),
     )
     with searching(quiet=format_ is Format.json and not sys.stderr.isatty()) as (say, stopped):
         found = explained(found_plan, ask, progress=say, interrupted=stopped)

@@ -11,6 +11,7 @@ from planner.commands.options import (
     GlobalBatchOption,
     JobArgument,
     PrecisionOption,
+    ProfileOption,
     SeqLenOption,
     SetOption,
 )
@@ -23,6 +24,7 @@ from planner.commands.whatif_options import (
     CacheOption,
     NoCacheOption,
     PlotOption,
+    WorkersOption,
     check_outputs,
     draw,
     evaluating,
@@ -49,6 +51,7 @@ def largest_(
     global_batch: GlobalBatchOption = None,
     seq_len: SeqLenOption = None,
     precision: PrecisionOption = None,
+    profile: ProfileOption = None,
     gap: GapOption = 0.5,
     time_limit: TimeLimitOption = None,
     cache: CacheOption = None,
@@ -75,6 +78,7 @@ def largest_(
         global_batch=global_batch,
         seq_len=seq_len,
         precision=precision,
+        profile=profile,
     )
     options = run_options(Effort(gap=gap, time_limit_s=time_limit), cache=cache, no_cache=no_cache)
     with evaluating(options, quiet=is_quiet(format_)) as evaluator:
@@ -101,8 +105,10 @@ def link_(
     global_batch: GlobalBatchOption = None,
     seq_len: SeqLenOption = None,
     precision: PrecisionOption = None,
+    profile: ProfileOption = None,
     gap: GapOption = 0.05,
     time_limit: TimeLimitOption = None,
+    workers: WorkersOption = None,
     plot: PlotOption = None,
     format_: FormatOption = Format.text,
 ) -> None:
@@ -113,6 +119,7 @@ def link_(
     from planner.report import plots
     from planner.report.inverse import link_object, link_page
     from planner.whatif import Effort, break_even_link
+    from planner.whatif.runner import cpus
 
     check_outputs(plot=plot)
     base = load_base(
@@ -123,6 +130,7 @@ def link_(
         global_batch=global_batch,
         seq_len=seq_len,
         precision=precision,
+        profile=profile,
     )
     with searching(quiet=is_quiet(format_)) as (say, stopped):
         found = break_even_link(
@@ -130,6 +138,7 @@ def link_(
             link,
             Effort(gap=gap, time_limit_s=time_limit),
             chosen=base.plan,
+            workers=workers or cpus(),
             progress=say,
             interrupted=stopped,
         )
@@ -152,9 +161,11 @@ def price_(
     global_batch: GlobalBatchOption = None,
     seq_len: SeqLenOption = None,
     precision: PrecisionOption = None,
+    profile: ProfileOption = None,
     price: PriceOption = None,
     gap: GapOption = 0.05,
     time_limit: TimeLimitOption = None,
+    workers: WorkersOption = None,
     format_: FormatOption = Format.text,
 ) -> None:
     """The price per hour at which a kind of chip becomes worth using beside the others.
@@ -163,6 +174,7 @@ def price_(
     """
     from planner.report.inverse import worth_object, worth_page
     from planner.whatif import Effort, worth_price
+    from planner.whatif.runner import cpus
 
     if not chip:
         raise InputError([Problem("--chip", "is missing", "name the chip: --chip v100")])
@@ -174,6 +186,7 @@ def price_(
         global_batch=global_batch,
         seq_len=seq_len,
         precision=precision,
+        profile=profile,
     )
     rates = rates_for(base.inputs, price, None)
     with searching(quiet=is_quiet(format_)) as (say, stopped):
@@ -182,6 +195,7 @@ def price_(
             chip,
             rates,
             Effort(gap=gap, time_limit_s=time_limit),
+            workers=workers or cpus(),
             progress=say,
             interrupted=stopped,
         )
@@ -213,9 +227,11 @@ def tornado_(
     global_batch: GlobalBatchOption = None,
     seq_len: SeqLenOption = None,
     precision: PrecisionOption = None,
+    profile: ProfileOption = None,
     price: PriceOption = None,
     gap: GapOption = 0.05,
     time_limit: TimeLimitOption = None,
+    workers: WorkersOption = None,
     plot: PlotOption = None,
     format_: FormatOption = Format.text,
 ) -> None:
@@ -228,6 +244,7 @@ def tornado_(
     from planner.report import plots
     from planner.report.tornado import tornado_object, tornado_page
     from planner.whatif import Effort, tornado
+    from planner.whatif.runner import cpus
 
     check_outputs(plot=plot)
     base = load_base(
@@ -238,6 +255,7 @@ def tornado_(
         global_batch=global_batch,
         seq_len=seq_len,
         precision=precision,
+        profile=profile,
     )
     rates = rates_for(base.inputs, price, None)
     with searching(quiet=is_quiet(format_)) as (say, stopped):
@@ -248,6 +266,7 @@ def tornado_(
             spread=spread,
             only=only or (),
             rates=rates,
+            workers=workers or cpus(),
             progress=say,
             interrupted=stopped,
         )

@@ -23,6 +23,9 @@ from planner.commands.searching import GapOption, TimeLimitOption
 from planner.commands.whatif_options import (
     CacheOption,
     NoCacheOption,
+    PlotOption,
+    check_outputs,
+    draw,
     evaluating,
     is_quiet,
     run_options,
@@ -88,12 +91,14 @@ def size(
     time_limit: TimeLimitOption = None,
     cache: CacheOption = None,
     no_cache: NoCacheOption = False,
+    plot: PlotOption = None,
     format_: FormatOption = Format.text,
 ) -> None:
     """How many chips train so many tokens in so many days, with what is proven about fewer.
 
     planner size --tokens 1T --days 30 --chip h800 llama-3-8b
     """
+    from planner.report import plots_sizing
     from planner.report.sizing import size_object, size_page
     from planner.scenario.inputs import PlanInputs
     from planner.whatif import Effort, Target, fleet_of, node_type
@@ -101,6 +106,7 @@ def size(
 
     if not chip:
         raise InputError([Problem("--chip", "is missing", "name the chip to count: --chip h800")])
+    check_outputs(plot=plot)
     target = Target(token_count(tokens), days * 86_400, goodput)
     if target.seconds <= 0:
         raise InputError([Problem("--days", "there is no time", "give more than 0 days")])
@@ -112,6 +118,12 @@ def size(
     options = run_options(Effort(gap=gap, time_limit_s=time_limit), cache=cache, no_cache=no_cache)
     with evaluating(options, quiet=is_quiet(format_)) as evaluator:
         found = sized(loaded, wanted, node, target, evaluator)
+    draw(
+        plot,
+        lambda: plots_sizing.size_figure(found),
+        f"{loaded.name}: {tokens} tokens in {days:g} days",
+        lambda: plots_sizing.size_table(found),
+    )
     if format_ is Format.json:
         show_json(size_object(found, target, rates))
     else:
@@ -186,6 +198,7 @@ def replace_(
     time_limit: TimeLimitOption = None,
     cache: CacheOption = None,
     no_cache: NoCacheOption = False,
+    plot: PlotOption = None,
     format_: FormatOption = Format.text,
 ) -> None:
     """How many of one chip do in the same time what so many of another do.
@@ -195,6 +208,7 @@ def replace_(
     The best plan of each fleet is compared. The answer names the term that makes the difference
     and, for a claim, the figures at which it would hold.
     """
+    from planner.report import plots_sizing
     from planner.report.sizing import replacement_object, replacement_page
     from planner.whatif import Effort, equal_time, node_type
     from planner.whatif.fleet import parse_count
@@ -204,6 +218,7 @@ def replace_(
     ]
     if missing:
         raise InputError(missing)
+    check_outputs(plot=plot)
     count, name = parse_count(from_)
     old = node_type(name, chips=chips_per_node, network=from_network or network, where="--from")
     new = node_type(to, chips=chips_per_node, network=network, where="--to")
@@ -213,6 +228,12 @@ def replace_(
     options = run_options(Effort(gap=gap, time_limit_s=time_limit), cache=cache, no_cache=no_cache)
     with evaluating(options, quiet=is_quiet(format_)) as evaluator:
         found = equal_time(loaded, wanted, old, count, new, evaluator, claim=claim)
+    draw(
+        plot,
+        lambda: plots_sizing.size_figure(found.new),
+        f"{loaded.name}: {to} in place of {from_}",
+        lambda: plots_sizing.size_table(found.new),
+    )
     if format_ is Format.json:
         show_json(replacement_object(found))
     else:

@@ -13,6 +13,7 @@ from planner.commands.options import (
     GlobalBatchOption,
     JobArgument,
     PrecisionOption,
+    ProfileOption,
     SeqLenOption,
     SetOption,
     complete_file,
@@ -72,11 +73,13 @@ def compare_(
     global_batch: GlobalBatchOption = None,
     seq_len: SeqLenOption = None,
     precision: PrecisionOption = None,
+    profile: ProfileOption = None,
     price: PriceOption = None,
     power: PowerOption = None,
     charge: ChargedOption = ChargeOption.used,
     gap: GapOption = 0.05,
     time_limit: TimeLimitOption = None,
+    workers: WorkersOption = None,
     plans: Annotated[
         Path | None,
         typer.Option(
@@ -93,6 +96,7 @@ def compare_(
     from planner.report import plots
     from planner.report.scenarios import comparison_object, comparison_page
     from planner.whatif import Effort, compare, parse_scenario
+    from planner.whatif.runner import cpus
 
     scenarios = told(parse_scenario, scenario or ())
     if not scenarios:
@@ -109,6 +113,7 @@ def compare_(
         global_batch=global_batch,
         seq_len=seq_len,
         precision=precision,
+        profile=profile,
     )
     with searching(quiet=is_quiet(format_)) as (say, stopped):
         found = compare(
@@ -117,6 +122,7 @@ def compare_(
             Effort(gap=gap, time_limit_s=time_limit),
             charge=charge.value,
             always=prices,
+            workers=workers or cpus(),
             progress=say,
             interrupted=stopped,
         )
@@ -154,6 +160,7 @@ def sweep_(
     global_batch: GlobalBatchOption = None,
     seq_len: SeqLenOption = None,
     precision: PrecisionOption = None,
+    profile: ProfileOption = None,
     price: PriceOption = None,
     power: PowerOption = None,
     charge: ChargedOption = ChargeOption.used,
@@ -215,6 +222,7 @@ def sweep_(
         global_batch=global_batch,
         seq_len=seq_len,
         precision=precision,
+        profile=profile,
     )
     with running(quiet=is_quiet(format_)) as (report, stopped):
         found = sweep(

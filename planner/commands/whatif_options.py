@@ -125,19 +125,20 @@ def load_base(
     global_batch: int | None = None,
     seq_len: int | None = None,
     precision: str | None = None,
+    profile: str | None = None,
 ) -> Base:
     """A plan's own inputs, or a model, a cluster and a job. Raises InputError."""
     from planner.scenario.inputs import inputs_of, load_plan_inputs
 
     overrides = job_overrides(sets, global_batch=global_batch, seq_len=seq_len, precision=precision)
     if cluster is None:
-        if not model.endswith(".json") or overrides:
+        if not model.endswith(".json") or overrides or profile:
             message = "needs a cluster"
             remedy = "write MODEL CLUSTER, or give a plan alone (and changes as changes)"
             raise InputError([Problem(model, message, remedy)])
         plan = read_plan(model)
         return Base(inputs_of(plan), plan)
-    return Base(load_plan_inputs(model, cluster, job, overrides), None)
+    return Base(load_plan_inputs(model, cluster, job, overrides, profile), None)
 
 
 def run_options(
@@ -217,15 +218,22 @@ def running(*, quiet: bool) -> Iterator[tuple[Callable[[RunProgress], None], Cal
 
 
 def progress_words(progress: RunProgress) -> str:
-    """``12 known already, 1 failed, 3 min 20 s left``."""
+    """``12 known already, 1 failed, 3 min left``."""
     parts = []
     if progress.known:
         parts.append(f"{progress.known} known already")
     if progress.failed:
         parts.append(f"{progress.failed} failed")
     if progress.eta_s is not None and progress.done < progress.total:
-        parts.append(f"{duration(max(1.0, round(progress.eta_s)))} left")
+        parts.append(f"{_rough(progress.eta_s)} left")
     return ", ".join(parts)
+
+
+def _rough(seconds: float) -> str:
+    """``40 s``, ``12 min``, then as any duration."""
+    if seconds >= 3_600:
+        return duration(seconds)
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{max(1.0, seconds):.0f} s"
 
 
 def draw(

@@ -36,6 +36,9 @@ def sketch_plan(
 ) -> Sketch:
     """The plan's pipelines. Raises InputError with everything that these inputs do not allow."""
     reader = _Reader(layout, model, topology, job)
+    foreign = list(reader.foreign())
+    if foreign:
+        raise InputError(_with_lines(foreign, layout.source))
     pipelines = tuple(reader.pipeline(p) for p in range(len(layout.plan.pipelines)))
     reader.whole()
     if reader.problems:
@@ -68,22 +71,32 @@ class _Reader:
     topology: Topology
     job: ResolvedJob
     problems: list[_Found] = field(default_factory=list)
+    unknown: list[tuple[DataPath, str]] = field(default_factory=list)
     users: dict[str, DataPath] = field(default_factory=dict)
     home: dict[str, Island] = field(init=False)
 
     def __post_init__(self) -> None:
         self.home = {d: i for cls in self.topology.classes for i in cls.islands for d in i.devices}
 
-    def whole(self) -> None:
-        """What no pipeline shows alone."""
-        plan, job = self.layout.plan, self.job
+    def foreign(self) -> Iterator[_Found]:
+        """Another model: what else is wrong is noise then."""
+        plan = self.layout.plan
         names = tuple(layer.name for layer in self.model.layers)
         if plan.layer_order != names:
             message = (
                 f"the plan is for {plan.inputs.model.name} with {len(plan.layer_order)} layers, "
                 f"not for the {len(names)} layers of {self.model.name}"
             )
-            self.problems.insert(0, _Found(("layer_order",), message, "give the plan's own model"))
+            yield _Found(("layer_order",), message, "give the plan's own model")
+
+    def whole(self) -> None:
+        """What no pipeline shows alone."""
+        plan, job = self.layout.plan, self.job
+        if self.unknown:
+            (path, device), others = self.unknown[0], len({d for _, d in self.unknown}) - 1
+            message = f"no device is called {device}" + (f", nor {others} more" if others else "")
+            remedy = f"the cluster {self.topology.name} has {next(iter(self.home))} and others"
+            self.problems.append(_Found(path, message, remedy))
         rows = sum(
             (p.micro_batches - 1) * p.micro_batch_rows + p.last_micro_batch_rows
             for p in plan.pipelines
@@ -168,10 +181,11 @@ class _Reader:
         (replica,) = stage.replicas
         path = (*at, "devices")
         unknown = [d for d in replica.devices if d not in self.home]
-        if unknown or not replica.devices:
-            message = f"no device is called {unknown[0]}" if unknown else "names no device"
+        self.unknown += [(path, device) for device in unknown]
+        if not replica.devices:
             remedy = f"the cluster {self.topology.name} has {next(iter(self.home))} and others"
-            self.problems.append(_Found(path, message, remedy))
+            self.problems.append(_Found(path, "names no device", remedy))
+        if unknown or not replica.devices:
             return
         for device in replica.devices:
             if device in self.users:

@@ -84,7 +84,7 @@ def why_not(
     Without ``search`` layouts are only priced (its own neighbours, rectangular ones), which takes
     seconds and proves nothing. Raises InputError for chips that the cluster does not have.
     """
-    known = context or prepare(inputs.model, inputs.cluster, inputs.job)
+    known = context or prepare(inputs.model, inputs.cluster, inputs.job, inputs.profile)
     asked = _Asked(inputs, plan, known, effort or Effort(), search, interrupted)
     match wish:
         case Degrees():
@@ -185,7 +185,7 @@ def _searched(asked: _Asked, wish: Degrees) -> Plan | None:
     context = asked.context
     if changes:
         changed = apply_all(asked.inputs, changes)
-        context = prepare(changed.model, changed.cluster, changed.job)
+        context = prepare(changed.model, changed.cluster, changed.job, changed.profile)
     return solve_restricted(context, restriction, asked.effort.params(), asked.interrupted)
 
 

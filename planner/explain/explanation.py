@@ -61,13 +61,15 @@ class Explanation:
 class Ask:
     """What an explanation is to hold beside the plan's own figures.
 
-    ``search`` allows searches for wishes; without it they are priced only.
+    ``search`` allows searches for wishes; without it they are priced only. ``workers`` searches
+    for margins run at a time.
     """
 
     margins: bool = False
     wishes: tuple[Wish, ...] = ()
     search: bool = True
     effort: Effort | None = None
+    workers: int = 1
 
 
 def explain(
@@ -84,7 +86,7 @@ def explain(
     """
     ask = ask or Ask()
     inputs = inputs_of(plan)
-    context = prepare(inputs.model, inputs.cluster, inputs.job)
+    context = prepare(inputs.model, inputs.cluster, inputs.job, inputs.profile)
     answers = []
     for wish in ask.wishes:
         progress(wish.text)
@@ -143,6 +145,7 @@ def _margins(
         plan,
         ask.effort or Effort(),
         duals=dict(duals) if duals is not None else None,
+        workers=ask.workers,
         progress=progress,
         interrupted=interrupted,
     )

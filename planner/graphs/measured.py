@@ -31,7 +31,7 @@ MEASURED = "measured"
 def excerpt(spec: ProfileSpec, topology: Topology, catalog: Catalog) -> ProfileSpec:
     """The part of a profile that speaks of this cluster's chips, by their ids."""
     ids = {c.chip.id for c in topology.classes}
-    names = {name: _meant(name, ids, catalog) for name in _names(spec)}
+    names = {name: meant(name, ids, catalog) for name in _names(spec)}
     chips = [
         {**chip.model_dump(mode="json"), "chip": names[chip.chip]}
         for chip in spec.chips
@@ -261,7 +261,7 @@ def _names(spec: ProfileSpec) -> list[str]:
     return list(dict.fromkeys([*(chip.chip for chip in spec.chips), *links]))
 
 
-def _meant(name: str, ids: set[str], catalog: Catalog) -> str | None:
+def meant(name: str, ids: set[str], catalog: Catalog) -> str | None:
     """The one chip of the cluster that a name means; None where it means another."""
     own = {i.lower(): i for i in ids}
     if name.lower() in own:

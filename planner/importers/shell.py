@@ -1,8 +1,8 @@
 """Flags of a command in a shell script, as far as plain values go.
 
-Followed are ``NAME=value``, arrays ``NAME=( … )``, ``$NAME``, ``${NAME}``, ``${NAME[@]}`` and
-``${NAME:-default}``, comments and continued lines. Nothing is executed: what a command would put
-into a variable stays unknown.
+Followed are ``NAME=value``, arrays ``NAME=( … )``, ``$NAME``, ``${NAME}``, ``${NAME[@]}`` (also in
+quotes) and ``${NAME:-default}``, comments and continued lines. Nothing is executed: what a command
+would put into a variable stays unknown.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ _ASSIGNMENT = re.compile(r"\s*(?:export\s+)?(?P<name>[A-Za-z_]\w*)=(?P<value>.*)
 _VARIABLE = re.compile(
     r"\$\{(?P<array>\w+)\[[@*]\]\}|\$\{(?P<name>\w+)(?::?-(?P<default>[^}]*))?\}|\$(?P<bare>\w+)"
 )
+_QUOTED_ARRAY = re.compile(r'"(\$\{\w+\[@\]\})"')
+"""An array in quotes is its elements as separate words, not one word."""
+
 _FLAG = re.compile(r"--[A-Za-z][\w-]*")
 
 
@@ -35,6 +38,7 @@ def flags_of(text: str, variables: Mapping[str, str]) -> dict[str, tuple[str, ..
     known = dict(variables)
     commands: list[str] = []
     for line, statement in _statements(text):
+        statement = _QUOTED_ARRAY.sub(r"\1", statement)
         match = _ASSIGNMENT.fullmatch(statement)
         if match is None:
             commands.append(statement)

@@ -88,7 +88,10 @@ def _page(svg: str, title: str, table: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _figure(columns: int = 1, height: float = 4.2, width: float = 6.4) -> tuple[Figure, list[Axes]]:
+def blank_figure(
+    columns: int = 1, height: float = 4.2, width: float = 6.4
+) -> tuple[Figure, list[Axes]]:
+    """A figure with so many plots side by side."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * columns, height), layout="constrained")
@@ -107,7 +110,7 @@ def _figure(columns: int = 1, height: float = 4.2, width: float = 6.4) -> tuple[
 def comparison_figure(found: Comparison) -> Figure:
     """A bar per scenario, stacked by where the time goes."""
     rows = [r for r in found.rows if r.outcome.terms is not None]
-    figure, (axis,) = _figure(height=0.5 * len(rows) + 2.0, width=8.5)
+    figure, (axis,) = blank_figure(height=0.5 * len(rows) + 2.0, width=8.5)
     axis.grid(visible=False)
     names = [r.case.scenario.name for r in rows]
     _stacked(axis, names, [r.outcome.terms for r in rows if r.outcome.terms is not None])
@@ -136,7 +139,7 @@ def _stacked(axis: Axes, names: Sequence[str], terms: Sequence[Terms]) -> None:
 def sweep_figure(found: Sweep, front: Front | None) -> Figure:
     """Lines over one axis, a map over two; the front beside it where costs are known."""
     priced = front is not None and len(front.best) > 0 and "cost" in front.goals
-    figure, axes = _figure(2 if priced else 1)
+    figure, axes = blank_figure(2 if priced else 1)
     if len(found.axes) == 1:
         _lines(axes[0], found)
     else:
@@ -243,7 +246,7 @@ def tornado_figure(found: Tornado) -> Figure:
     """The bars around the step time as it is, with the points where the plan is overtaken."""
     own = found.chosen.estimate.step_time_s
     bars = list(reversed(found.bars))
-    figure, (axis,) = _figure(height=0.42 * len(bars) + 1.6, width=8.5)
+    figure, (axis,) = blank_figure(height=0.42 * len(bars) + 1.6, width=8.5)
     axis.grid(visible=False)
     for n, bar in enumerate(bars):
         for side, colour in ((bar.low, COLOURS[1]), (bar.high, COLOURS[0])):
@@ -276,7 +279,7 @@ def tornado_table(found: Tornado) -> list[list[str]]:
 
 def link_figure(found: BreakEven) -> Figure:
     """Step time over bandwidth: the chosen plan kept, and its rival."""
-    figure, (axis,) = _figure()
+    figure, (axis,) = blank_figure()
     lines = (("this plan", "chosen_s", COLOURS[0]), ("the other", "rival_s", COLOURS[1]))
     for label, field, colour in lines:
         shown = [(p.bytes_per_s * 8 / 1e9, getattr(p, field)) for p in found.curve]

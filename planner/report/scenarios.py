@@ -11,7 +11,7 @@ from rich.text import Text
 
 from costmodels.catalog.names import short_name
 from planner.report.differences import known
-from planner.report.explanation import TERMS
+from planner.report.explanation import SHORT
 from planner.report.format import count, duration, memory, percent, ratio
 from planner.report.summary import section
 from planner.scenario.rates import Rates
@@ -90,6 +90,7 @@ def comparison_page(found: Comparison) -> RenderableType:
         )
     parts: list[RenderableType] = [table, Text()]
     parts += [_plan_lines(row) for row in found.rows]
+    parts += [Text(text, style="yellow") for text in _unmeasured(found)]
     parts.append(Text())
     parts.append(section("Where the step goes", terms_side_by_side(found.rows)))
     rates = {r.chip: r for row in found.rows for r in row.case.rates.chips}
@@ -102,6 +103,12 @@ def against(base: float | None, rate: float, *, is_base: bool = False) -> Text:
     if is_base or base is None:
         return Text("—", style="dim")
     return Text(ratio(rate / base), style="green" if rate > base * 1.0005 else "")
+
+
+def _unmeasured(found: Comparison) -> tuple[str, ...]:
+    """What the plans say of chips that their profile does not hold."""
+    said = (w for row in found.rows if row.plan is not None for w in row.plan.warnings)
+    return tuple(dict.fromkeys(w for w in said if w.startswith("profile: ")))
 
 
 def _plan_lines(row: Compared) -> Text:
@@ -128,17 +135,16 @@ def outcome_gap(outcome: Outcome) -> float | None:
 
 
 def terms_side_by_side(rows: Sequence[Compared]) -> RenderableType:
-    """Seconds by cause, one column per scenario."""
-    planned = [r for r in rows if r.outcome.terms is not None]
+    """Seconds by cause, one line per scenario; a cause that nobody has is left out."""
+    planned = [(r.case.scenario.name, dict(t.items())) for r in rows if (t := r.outcome.terms)]
+    causes = [name for name in SHORT if any(terms[name] for _, terms in planned)]
     table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim")
-    for _ in planned:
-        table.add_column(justify="right", max_width=24)
-    table.add_row("", *(Text(r.case.scenario.name, style="dim") for r in planned))
-    for name, words in TERMS.items():
-        values = [getattr(r.outcome.terms, name) for r in planned]
-        if any(values):
-            table.add_row(words, *(duration(v) for v in values))
+    table.add_column(max_width=40)
+    for _ in causes:
+        table.add_column(justify="right")
+    table.add_row("", *(Text(SHORT[name], style="dim") for name in causes))
+    for scenario, terms in planned:
+        table.add_row(scenario, *(duration(terms[name]) for name in causes))
     return table
 
 

@@ -27,8 +27,8 @@ def size_page(found: Sized, target: Target, rates: Rates) -> RenderableType:
     """How many chips, how sure that is, and what it costs."""
     head = Text.assemble(
         (f"{found.chips:,} × {found.node.name}", "bold green"),
-        f" in {plural(found.nodes, 'node')} of {found.node.chips}: {target.tokens:.4g} tokens in "
-        f"{_days(target, found)}",
+        f" in {plural(found.nodes, 'node')} of {found.node.chips}: "
+        f"{tokens_text(target.tokens)} tokens in {_days(target, found)}",
     )
     outcome = found.outcome
     lines = Table.grid(padding=(0, 2))
@@ -51,6 +51,14 @@ def size_page(found: Sized, target: Target, rates: Rates) -> RenderableType:
     parts.append(section("Fleets that were planned", tried_table(found)))
     parts.append(section("Assumed, not given", bullets(_assumed(found.node, target), style="dim")))
     return Group(*parts)
+
+
+def tokens_text(tokens: float) -> str:
+    """``1T``, ``300B``, as ``--tokens`` reads it."""
+    for scale, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if tokens >= scale:
+            return f"{tokens / scale:.4g}{letter}"
+    return f"{tokens:,.0f}"
 
 
 def _days(target: Target, found: Sized) -> str:

@@ -15,7 +15,7 @@ from planner.report.format import duration, ratio
 from planner.report.summary import section
 from planner.whatif.sensitivity import Bar, Side, Tornado
 
-HALF = 16
+HALF = 10
 """Columns of a bar on either side of the step time as it is."""
 
 
@@ -24,7 +24,7 @@ def tornado_page(found: Tornado) -> RenderableType:
     own = found.chosen.estimate.step_time_s
     down, up = f"÷ {found.spread:g}", f"× {found.spread:g}"
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("", max_width=34)
+    table.add_column("", no_wrap=True)
     table.add_column(down, justify="right", no_wrap=True)
     table.add_column(f"{duration(own)} as it is", justify="center", no_wrap=True)
     table.add_column(up, justify="right", no_wrap=True)

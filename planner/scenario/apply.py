@@ -16,7 +16,7 @@ from planner.inputs.model import ModelInput, load_model, model_from_resolved
 from planner.inputs.overrides import Override, apply_overrides
 from planner.inputs.problems import nearest
 from planner.scenario import changes as c
-from planner.scenario import chips, links, nodes
+from planner.scenario import chips, links, measured, nodes
 from planner.scenario.inputs import PlanInputs, job_spec
 
 ClusterData = dict[str, Any]
@@ -46,10 +46,12 @@ def apply_change(inputs: PlanInputs, change: c.Change) -> PlanInputs:
 
 
 def _applied(inputs: PlanInputs, change: c.Change) -> PlanInputs:
+    if isinstance(change, c.SetPrice | c.SetPower):
+        chips.chip_in(inputs.cluster, change.chip)
+        return inputs
+    if inputs.profile is not None:
+        measured.check_change(inputs.profile, inputs.cluster, change)
     match change:
-        case c.SetPrice() | c.SetPower():
-            chips.chip_in(inputs.cluster, change.chip)
-            return inputs
         case c.SetModel():
             return replace(inputs, model=load_model(change.model))
         case c.SetField() if change.root == "model":
@@ -60,8 +62,20 @@ def _applied(inputs: PlanInputs, change: c.Change) -> PlanInputs:
             _check_technique(change.name)
             path = ("techniques", change.name)
             return replace(inputs, job=_job_with(inputs.job, path, change.allowed))
+        case c.ScaleLink():
+            return _scaled_link(inputs, change)
         case _:
             return _cluster_with(inputs, _cluster_edit(inputs, change))
+
+
+def _scaled_link(inputs: PlanInputs, change: c.ScaleLink) -> PlanInputs:
+    """The link of the cluster, and what was measured on it."""
+    changed = _cluster_with(inputs, _cluster_edit(inputs, change))
+    if inputs.profile is None:
+        return changed
+    link, factor = change.link, change.factor
+    scaled = measured.scaled_links(inputs.profile, inputs.cluster, link, factor)
+    return replace(changed, profile=scaled)
 
 
 def _cluster_edit(inputs: PlanInputs, change: c.Change) -> Callable[[ClusterData], ClusterData]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from costmodels.units import GIB
@@ -59,7 +60,7 @@ def replaced(data: ClusterData, cluster: ClusterInput, old: str, new: str) -> Cl
     return {**data, "nodes": nodes, "chips": [r for r in data["chips"] if r["id"] in used]}
 
 
-def with_fields(data: ClusterData, chip_id: str, fields: dict[str, float | None]) -> ClusterData:
+def with_fields(data: ClusterData, chip_id: str, fields: Mapping[str, object]) -> ClusterData:
     """The cluster's own record of a chip with these figures in place of the catalogue's."""
     own = [dict(r) for r in data["chips"]]
     for record in own:
@@ -85,14 +86,15 @@ def with_memory(data: ClusterData, cluster: ClusterInput, name: str, factor: flo
 def with_efficiency(
     data: ClusterData, cluster: ClusterInput, name: str, factor: float
 ) -> ClusterData:
-    """``factor`` times the share of the peak that the best matrix product reaches."""
+    """``factor`` times the share of the peak that matrix products reach, at best and sustained."""
     chip = cluster.catalog.chips[chip_in(cluster, name)]
     share = chip.gemm_fraction * factor
     if not 0 < share <= 1:
         message = f"the best product of {chip.name} would reach {share:.0%} of the dense peak"
         remedy = f"at most x{1 / chip.gemm_fraction:.3g}"
         raise InputError([Problem("", message, remedy)])
-    return with_fields(data, chip.id, {"gemm_fraction": share})
+    sustained = {name: min(1.0, own * factor) for name, own in chip.sustained_shares}
+    return with_fields(data, chip.id, {"gemm_fraction": share, "sustained": sustained})
 
 
 def with_speed(data: ClusterData, cluster: ClusterInput, name: str, factor: float) -> ClusterData:

@@ -1,4 +1,4 @@
-"""The three inputs of a plan as one value that can be changed, compared, hashed and sent away."""
+"""The inputs of a plan as one value that can be changed, compared, hashed and sent away."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from planner.inputs.job import JobInput, JobSpec, load_job, state_bytes
 from planner.inputs.job_spec import TECHNIQUES
 from planner.inputs.model import ModelInput, load_model, model_from_resolved
 from planner.inputs.overrides import Override
+from planner.inputs.profile import ProfileInput, load_profile, profile_from_resolved
 from planner.inputs.reading import problems_from_validation
 from planner.plan import Plan, digest
 from planner.restore import restore
@@ -29,6 +30,7 @@ class PlanInputs:
     model: ModelInput
     cluster: ClusterInput
     job: JobInput
+    profile: ProfileInput | None = None
 
     @property
     def chips(self) -> tuple[str, ...]:
@@ -58,7 +60,12 @@ class PlanInputs:
             "cluster_notes": list(self.cluster.notes),
             "catalogue": self.cluster.catalog.excerpt(self.chips),
             "job": {"name": self.job.name, "spec": stated},
+            "profile": self.profile and {"name": self.profile.name, "spec": self._measured},
         }
+
+    @property
+    def _measured(self) -> dict[str, Any] | None:
+        return None if self.profile is None else self.profile.spec.model_dump(mode="json")
 
     @property
     def digest(self) -> str:
@@ -69,18 +76,24 @@ class PlanInputs:
                 "cluster": self.cluster.resolved,
                 "catalogue": self.cluster.catalog.excerpt(self.chips),
                 "job": self.job.spec.model_dump(mode="json"),
+                "profile": self._measured,
             }
         )
 
 
 def load_plan_inputs(
-    model: str, cluster: str, job: str | None = None, overrides: Sequence[Override] = ()
+    model: str,
+    cluster: str,
+    job: str | None = None,
+    overrides: Sequence[Override] = (),
+    profile: str | None = None,
 ) -> PlanInputs:
-    """Reads all three by file, shipped name or shorthand. InputError as the single loaders."""
+    """Reads all by file, shipped name or shorthand. InputError as the single loaders."""
     return PlanInputs(
         load_model(model, overrides),
         load_cluster(cluster, load_catalog(), overrides),
         load_job(job, overrides),
+        load_profile(profile) if profile is not None else None,
     )
 
 
@@ -95,7 +108,14 @@ def inputs_from_json(value: Mapping[str, Any]) -> PlanInputs:
         ModelInput(name, name, dict(resolved), model_from_resolved(resolved), notes),
         replace(cluster, notes=tuple(value["cluster_notes"])),
         JobInput(str(value["job"]["name"]), "", job_spec(value["job"]["spec"])),
+        _profile(value["profile"]["name"], value["profile"]["spec"]) if value["profile"] else None,
     )
+
+
+def _profile(name: str, resolved: Mapping[str, Any]) -> ProfileInput:
+    """A profile from plain JSON that was checked before."""
+    spec = profile_from_resolved(resolved)
+    return ProfileInput(name, name, spec, Document("profile", dict(resolved)))
 
 
 def job_spec(value: Mapping[str, Any]) -> JobSpec:
@@ -116,13 +136,14 @@ def inputs_of(plan: Plan) -> PlanInputs:
     inputs = plan.inputs
     excerpt = inputs.catalogue.resolved
     catalog = load_catalog(excerpt) if "chips" in excerpt else load_catalog()
-    model = inputs.model
+    model, measured = inputs.model, inputs.profile
     return PlanInputs(
         ModelInput(
             model.name, model.name, dict(model.resolved), model_from_resolved(model.resolved), ()
         ),
         cluster_from_document(Document("cluster", inputs.cluster.resolved), catalog),
         JobInput(inputs.job.name, "", _job_of(inputs.job.resolved)),
+        None if measured is None else _profile(measured.name, measured.resolved),
     )
 
 

@@ -45,7 +45,7 @@ SYNC_SHARES = (1.0, 0.6, 0.35)
 """Parts of the measured synchronisation to which plans are held in turn."""
 HEADROOM = 0.9
 """Part of the gap that a proof aims to use up."""
-FINEST_SHARE = 0.4
+FINEST_SHARE = 0.1
 """Part of the gap down to which takts are looked at."""
 
 

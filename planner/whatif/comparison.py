@@ -9,10 +9,11 @@ from planner.plan import Plan
 from planner.scenario.changes import Change
 from planner.scenario.inputs import PlanInputs
 from planner.scenario.rates import Rates
-from planner.whatif.evaluation import Effort, Planned, plan_inputs
+from planner.whatif.evaluation import Effort, plan_inputs
 from planner.whatif.money import Charge, Costs, costs_of
 from planner.whatif.outcome import Outcome
 from planner.whatif.scenario import BASE, Case, Scenario, make_cases, named_apart
+from planner.whatif.together import plan_together
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,15 @@ def compare(
     rates: Rates | None = None,
     charge: Charge = "used",
     always: Sequence[Change] = (),
+    workers: int = 1,
     progress: Callable[[str], None] = lambda _: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Comparison:
-    """Plan the base and every scenario, one after the other, and keep the plans.
+    """Plan the base, then every scenario, ``workers`` of them at a time, and keep the plans.
 
     ``always`` are changes that the base has too, such as prices. A scenario never gets a slower
-    plan than the base's where the base's is still possible: it is given as a hint.
+    plan than the base's where the base's is still possible: it is given as a hint. Scenarios that
+    an interruption left unplanned are left out.
     """
     every = [Scenario(BASE), *scenarios]
     cases = make_cases(
@@ -59,15 +62,23 @@ def compare(
         [Scenario(s.name, (*always, *s.changes)) for s in named_apart(every)],
         rates,
     )
-    rows: list[Compared] = []
-    known: dict[str, Planned] = {}
-    for case in cases:
-        key = case.inputs.digest
-        if key not in known:
-            progress(case.scenario.name)
-            hint = rows[0].plan if rows else None
-            known[key] = plan_inputs(case.inputs, effort, hint=hint, interrupted=interrupted)
-        done = known[key]
-        costs = costs_of(done.outcome, case.rates, charge)
-        rows.append(Compared(case, done.outcome, costs, done.plan))
-    return Comparison(tuple(rows))
+    progress(BASE)
+    own = plan_inputs(cases[0].inputs, effort, interrupted=interrupted)
+    same = cases[0].inputs.digest
+    others = plan_together(
+        [(c.scenario.name, c.inputs) for c in cases if c.inputs.digest != same],
+        effort,
+        hint=own.plan,
+        workers=workers,
+        progress=progress,
+        interrupted=interrupted,
+    )
+    left = iter(others)
+    found = [own if c.inputs.digest == same else next(left) for c in cases]
+    return Comparison(
+        tuple(
+            Compared(case, done.outcome, costs_of(done.outcome, case.rates, charge), done.plan)
+            for case, done in zip(cases, found, strict=True)
+            if done is not None
+        )
+    )

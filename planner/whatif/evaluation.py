@@ -74,6 +74,7 @@ def plan_inputs(
             inputs.model,
             inputs.cluster,
             inputs.job,
+            profile=inputs.profile,
             params=(effort or Effort()).params(),
             hint=hint,
             interrupted=interrupted,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from planner.scenario.inputs import PlanInputs
 from planner.whatif.cache import OutcomeCache, key_of
-from planner.whatif.evaluation import plan_inputs
+from planner.whatif.evaluation import Planned, plan_inputs
 from planner.whatif.outcome import Outcome
 from planner.whatif.runner import RunOptions
 
@@ -24,6 +24,7 @@ class Evaluator:
     interrupted: Callable[[], bool] = lambda: False
     asked: int = 0
     _known: dict[str, Outcome] = field(default_factory=dict)
+    _plans: dict[str, Planned] = field(default_factory=dict)
 
     def __call__(self, inputs: PlanInputs, name: str) -> Outcome:
         """The outcome of one scenario. Raises Interrupted once the user asked to stop."""
@@ -35,6 +36,20 @@ class Evaluator:
             self.asked += 1
             self._known[key] = self._planned(inputs)
         return self._known[key]
+
+    def planned(self, inputs: PlanInputs, name: str) -> Planned:
+        """The same with the plan, which is remembered here but not in the cache."""
+        key = inputs.digest
+        if key not in self._plans:
+            if self.interrupted():
+                raise Interrupted
+            self.say(name)
+            self.asked += 1
+            found = plan_inputs(inputs, self.options.effort, interrupted=self.interrupted)
+            if self.interrupted():
+                raise Interrupted
+            self._plans[key] = found
+        return self._plans[key]
 
     def _planned(self, inputs: PlanInputs) -> Outcome:
         effort, folder = self.options.effort, self.options.cache

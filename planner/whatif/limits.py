@@ -52,8 +52,13 @@ def largest(inputs: PlanInputs, what: What, evaluator: Evaluator) -> Largest:
 
     ``model`` grows in depth and width together, as families do: whole heads of the same size, as
     many layers per width, the same vocabulary. Raises InfeasibleError where not even the smallest
-    has a plan, InputError for a model whose shape is not known by its fields.
+    has a plan, InputError for a model whose shape is not known by its fields, and for what a
+    profile holds at one size only.
     """
+    if inputs.profile is not None and what != "micro_batch_rows":
+        message = "the profile was measured at one size of it"
+        remedy = "ask for micro_batch_rows, or leave the profile out"
+        raise InputError([Problem(what, message, remedy)])
     make = _maker(inputs, what)
     low, low_outcome, high = _bracket(make, evaluator)
     while high - low > max(1, low // PRECISION):

@@ -18,6 +18,7 @@ from planner.scenario.inputs import PlanInputs
 from planner.scenario.links import link_rate
 from planner.whatif.evaluation import Effort, Planned, plan_inputs
 from planner.whatif.pricing import Kept, kept
+from planner.whatif.together import plan_together
 
 SLOW = 1 / 1024
 """The link of the rival: what a plan that avoids it looks like."""
@@ -66,10 +67,13 @@ def break_even_link(
     effort: Effort | None = None,
     *,
     chosen: Plan | None = None,
+    workers: int = 1,
     progress: Callable[[str], None] = lambda _: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> BreakEven:
     """Find the break-even of a link for the chosen plan (by default the best one now).
+
+    ``workers`` searches run at a time.
 
     Raises InfeasibleError where there is no plan, InputError for a link that is not there.
     """
@@ -87,12 +91,16 @@ def break_even_link(
         if first.plan is None:
             raise InfeasibleError(first.outcome.reason, remedies=first.outcome.remedies)
         chosen = first.plan
-    rivals = []
-    for share in RIVAL_SHARES:
-        found = searched(share, f"the link at 1/{round(1 / share)}")
-        if found.plan is not None and found.plan.pipelines != chosen.pipelines:
-            rivals.append(found.plan)
-    fast = searched(FAST, f"the link at {FAST:g} times")
+    tried = [(f"the link at 1/{round(1 / share)}", at(share)) for share in RIVAL_SHARES]
+    tried.append((f"the link at {FAST:g} times", at(FAST)))
+    *slower, fast = plan_together(
+        tried, effort, workers=workers, progress=progress, interrupted=interrupted
+    )
+    rivals = [
+        found.plan
+        for found in slower
+        if found is not None and found.plan is not None and found.plan.pipelines != chosen.pipelines
+    ]
     meets, rival = _crossing(chosen, rivals, at)
     shown = [rival] if rival is not None else rivals
     replanned = searched(meets, "the break-even") if meets is not None else None
@@ -103,7 +111,7 @@ def break_even_link(
         rival=rival,
         break_even_bytes_per_s=None if meets is None else meets * now,
         replanned=replanned,
-        limit_s=fast.outcome.step_time_s,
+        limit_s=fast.outcome.step_time_s if fast is not None else None,
         curve=tuple(
             CurvePoint(s * now, _time(kept(chosen, at(s))), _fastest(shown, at(s))) for s in CURVE
         ),

@@ -28,7 +28,7 @@ def kept(plan: Plan, inputs: PlanInputs, *, free_depths: bool = True) -> Kept | 
     ``free_depths`` lets stages hold as many micro-batches in flight as the depth rule asks for
     now, within memory: hops change with links.
     """
-    context = prepare(inputs.model, inputs.cluster, inputs.job)
+    context = prepare(inputs.model, inputs.cluster, inputs.job, inputs.profile)
     try:
         sketch = sketch_of(context, PlanLayout(plan.plan_id[:12], "", plan))
         if free_depths:

@@ -5,22 +5,29 @@ would have to be assumed for a number that somebody claims.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from planner.errors import InfeasibleError, InputError, Problem
 from planner.inputs.job import JobInput
 from planner.inputs.model import ModelInput
+from planner.plan import Plan
 from planner.scenario.apply import apply_all
 from planner.scenario.changes import Change, ScaleLink, ScaleMemory, ScaleSpeed
 from planner.scenario.inputs import PlanInputs
 from planner.terms import Terms
+from planner.whatif.evaluation import Planned
 from planner.whatif.evaluator import Evaluator
 from planner.whatif.fleet import NodeType, fleet_of
 from planner.whatif.outcome import Outcome
+from planner.whatif.pricing import Kept, kept
 from planner.whatif.sizing import Sized, least_nodes
 
 LEAST_FACTOR = 1 / 64
 """An assumption that does not suffice at this share of the catalogue's figure is given up."""
+
+ROUNDS = 8
+"""Plans that are made for one assumption at most."""
 
 PRECISION = 0.05
 """Relative precision of the share that a claim needs."""
@@ -153,31 +160,61 @@ def holds(
     """The share of the catalogue's figures at which this fleet is just as fast as ``rate``.
 
     Below that share the fleet is slower, so more chips than claimed would be needed; above it,
-    fewer. The share is bisected on a logarithmic scale.
+    fewer. A plan is kept, priced at ever smaller shares, as far as it is fast enough; a little
+    below, the fleet is planned anew; and so on until the new plan is too slow as well.
     """
 
-    def reached(share: float) -> float | None:
-        changed = apply_all(inputs, assumption.changes(node.chip.id, share))
-        outcome = evaluator(changed, f"{assumption.name} x{share:.3g}")
-        return outcome.tokens_per_s
+    def at(share: float) -> PlanInputs:
+        return apply_all(inputs, assumption.changes(node.chip.id, share))
 
-    if (now := reached(1.0)) is None or now < rate:
+    def planned(share: float) -> Planned:
+        return evaluator.planned(at(share), f"{assumption.name} x{share:.3g}")
+
+    def enough(outcome: Outcome | Kept | None) -> bool:
+        speed = outcome.tokens_per_s if outcome is not None else None
+        return speed is not None and speed >= rate
+
+    share, best = 1.0, planned(1.0)
+    if best.plan is None or not enough(best.outcome):
         return Holds(assumption, None, "the claim is too low: so many chips are slower already")
-    low, high = LEAST_FACTOR, 1.0
-    least = reached(low)
-    if least is not None and least >= rate:
-        return Holds(assumption, None, f"even at 1/{round(1 / low)} so many chips are faster")
+    for _ in range(ROUNDS):
+        share = _last(best.plan, at, enough, share)
+        if share <= LEAST_FACTOR:
+            few = round(1 / LEAST_FACTOR)
+            return Holds(assumption, None, f"even at 1/{few} so many chips are faster")
+        below = planned(share / (1 + PRECISION))
+        if below.outcome.status == "infeasible":
+            # nothing fits at all below: the claim never holds as an equality
+            never = "just above what still fits: it never gets slower than this"
+            return Holds(assumption, share, never)
+        if below.plan is None or not enough(below.outcome):
+            return Holds(assumption, share)
+        share, best = share / (1 + PRECISION), below
+    return Holds(assumption, share, f"at most: not looked further down after {ROUNDS} plans")
+
+
+def _last(
+    plan: Plan,
+    at: Callable[[float], PlanInputs],
+    enough: Callable[[Kept | None], bool],
+    high: float,
+) -> float:
+    """The least share, to a precision, at which the plan as it stands fits and is fast enough."""
+
+    def good(share: float) -> bool:
+        found = kept(plan, at(share))
+        return found is not None and found.fits and enough(found)
+
+    low = LEAST_FACTOR
+    if good(low):
+        return low
     while high / low > 1 + PRECISION:
         middle = math.sqrt(low * high)
-        found = reached(middle)
-        if found is not None and found >= rate:
+        if good(middle):
             high = middle
         else:
             low = middle
-    if reached(low) is None:
-        # below, nothing fits at all: the claim never holds as an equality
-        return Holds(assumption, high, "just above what still fits: it never gets slower than this")
-    return Holds(assumption, high)
+    return high
 
 
 def _whole(count: int, node: NodeType, nodes: int) -> None:

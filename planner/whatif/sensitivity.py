@@ -21,10 +21,12 @@ from planner.scenario.changes import (
 )
 from planner.scenario.inputs import PlanInputs
 from planner.scenario.links import links_of
+from planner.scenario.measured import measured_chips
 from planner.scenario.rates import Figure, Rates
 from planner.terms import used_chips
 from planner.whatif.evaluation import Effort, Planned, plan_inputs
 from planner.whatif.pricing import Kept, kept
+from planner.whatif.together import plan_together
 from planner.whatif.worth import usd_per_million_tokens
 
 DEFAULT_SPREAD = 1.25
@@ -117,10 +119,13 @@ def tornado(
     spread: float = DEFAULT_SPREAD,
     only: Sequence[str] = (),
     rates: Rates | None = None,
+    workers: int = 1,
     progress: Callable[[str], None] = lambda _: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Tornado:
     """Vary every input (or those whose names contain one of ``only``) down and up by ``spread``.
+
+    ``workers`` searches run at a time; inputs that an interruption left undone have no bar.
 
     Raises InfeasibleError where there is no plan to begin with.
     """
@@ -130,19 +135,28 @@ def tornado(
         if first.plan is None:
             raise InfeasibleError(first.outcome.reason, remedies=first.outcome.remedies)
         chosen = first.plan
+    shown = [
+        varied
+        for varied in inputs_of_tornado(inputs)
+        if not only or any(word.lower() in varied.name.lower() for word in only)
+    ]
+    ends = [_changed(inputs, v, min(f, v.most)) for v in shown for f in (1 / spread, spread)]
+    planned = iter(
+        plan_together(
+            [(end.name, end.inputs) for end in ends if end.inputs is not None],
+            effort,
+            workers=workers,
+            progress=progress,
+            interrupted=interrupted,
+        )
+    )
+    sides = [_side(end, chosen, next(planned) if end.inputs is not None else None) for end in ends]
     bars = []
-    for varied in inputs_of_tornado(inputs):
-        if only and not any(word.lower() in varied.name.lower() for word in only):
-            continue
-        if interrupted():
-            break
-        sides = []
-        for factor in (1 / spread, spread):
-            reached = min(factor, varied.most)
-            progress(f"{varied.name} x{reached:.3g}")
-            sides.append(_side(inputs, varied, reached, chosen, effort, interrupted))
-        flips = tuple(_flip(inputs, varied, side, chosen) for side in sides)
-        bars.append(Bar(varied, sides[0], sides[1], (flips[0], flips[1])))
+    for n, varied in enumerate(shown):
+        low, high = sides[2 * n : 2 * n + 2]
+        if low is not None and high is not None:
+            flips = (_flip(inputs, varied, low, chosen), _flip(inputs, varied, high, chosen))
+            bars.append(Bar(varied, low, high, flips))
     return Tornado(
         chosen,
         spread,
@@ -153,7 +167,11 @@ def tornado(
 
 
 def inputs_of_tornado(inputs: PlanInputs) -> tuple[Input, ...]:
-    """Links, and per kind of chip its computing, its matrix efficiency and its memory."""
+    """Links, and per kind of chip its computing, its matrix efficiency and its memory.
+
+    A chip whose layers were measured has no matrix efficiency that would count.
+    """
+    measured = measured_chips(inputs.profile, inputs.cluster) if inputs.profile else frozenset()
     found = [
         Input(f"bandwidth of {link}", partial(ScaleLink, link)) for link in links_of(inputs.cluster)
     ]
@@ -162,34 +180,41 @@ def inputs_of_tornado(inputs: PlanInputs) -> tuple[Input, ...]:
         groups = [g for n in inputs.cluster.spec.nodes for g in n.devices if g.chip == chip_id]
         fastest = MAX_DERATE / max(g.derate for g in groups)
         alias = inputs.cluster.catalog.alias(chip_id)
-        found += [
-            Input(f"speed of {alias}", partial(ScaleSpeed, chip_id), fastest),
-            Input(
-                f"matrix efficiency of {alias}",
-                partial(ScaleEfficiency, chip_id),
-                1 / chip.gemm_fraction,
-            ),
-            Input(f"memory of {alias}", partial(ScaleMemory, chip_id)),
-        ]
+        found.append(Input(f"speed of {alias}", partial(ScaleSpeed, chip_id), fastest))
+        if chip_id not in measured:
+            most = 1 / chip.gemm_fraction
+            scale = partial(ScaleEfficiency, chip_id)
+            found.append(Input(f"matrix efficiency of {alias}", scale, most))
+        found.append(Input(f"memory of {alias}", partial(ScaleMemory, chip_id)))
     return tuple(found)
 
 
-def _side(
-    inputs: PlanInputs,
-    varied: Input,
-    factor: float,
-    chosen: Plan,
-    effort: Effort | None,
-    interrupted: Callable[[], bool],
-) -> Side:
+@dataclass(frozen=True)
+class _End:
+    """An input at a factor: the inputs with it, or the reason why they are not possible."""
+
+    name: str
+    factor: float
+    inputs: PlanInputs | None
+    reason: str = ""
+
+
+def _changed(inputs: PlanInputs, varied: Input, factor: float) -> _End:
+    name = f"{varied.name} x{factor:.3g}"
     try:
-        changed = apply_all(inputs, [varied.change(factor)])
+        return _End(name, factor, apply_all(inputs, [varied.change(factor)]))
     except InputError as error:
-        return Side(factor, None, None, "; ".join(p.message for p in error.problems))
-    own = kept(chosen, changed)
-    planned = plan_inputs(changed, effort, interrupted=interrupted)
+        return _End(name, factor, None, "; ".join(p.message for p in error.problems))
+
+
+def _side(end: _End, chosen: Plan, planned: Planned | None) -> Side | None:
+    """What became of an end; None where it was not planned any more."""
+    if end.inputs is None:
+        return Side(end.factor, None, None, end.reason)
+    if planned is None:
+        return None
     reason = planned.outcome.reason if planned.plan is None else ""
-    return Side(factor, _fitting(own), planned, reason)
+    return Side(end.factor, _fitting(kept(chosen, end.inputs)), planned, reason)
 
 
 def _fitting(priced: Kept | None) -> float | None:

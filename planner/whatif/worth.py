@@ -13,6 +13,7 @@ from planner.scenario.chips import chip_in
 from planner.scenario.inputs import PlanInputs
 from planner.scenario.rates import Rates
 from planner.whatif.evaluation import Effort, Planned, plan_inputs
+from planner.whatif.together import plan_together
 
 
 @dataclass(frozen=True)
@@ -46,29 +47,34 @@ def worth_price(
     rates: Rates,
     effort: Effort | None = None,
     *,
+    workers: int = 1,
     progress: Callable[[str], None] = lambda _: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Worth:
     """The break-even price of a kind of chip in a cluster that has others too.
 
-    Chips in use are paid for. Raises InputError for a chip that is not there or is the only kind,
-    InfeasibleError where nothing fits without it (it is then worth any price).
+    Chips in use are paid for; ``workers`` searches run at a time. Raises
+    InputError for a chip that is not there or is the only kind, InfeasibleError where nothing fits
+    without it (it is then worth any price).
     """
     chip_id = chip_in(inputs.cluster, chip)
     alias = inputs.cluster.catalog.alias(chip_id)
     if len(inputs.chips) < 2:
         message = "it is the only kind of chip: there is nothing to compare it with"
         raise InputError([Problem(alias, message, "name a cluster with another kind beside it")])
-    progress(f"without {alias}")
-    without = plan_inputs(
-        apply_all(inputs, [SetNodes(chip_id, 0)]), effort, interrupted=interrupted
+    asked = [
+        (f"without {alias}", apply_all(inputs, [SetNodes(chip_id, 0)])),
+        (f"with {alias}", inputs),
+    ]
+    without, found = plan_together(
+        asked, effort, workers=workers, progress=progress, interrupted=interrupted
     )
+    if without is None or found is None:
+        raise KeyboardInterrupt
     if without.plan is None:
         raise InfeasibleError(
             f"without {alias} there is no plan, so no price is too high: {without.outcome.reason}"
         )
-    progress(f"with {alias}")
-    found = plan_inputs(inputs, effort, interrupted=interrupted)
     if found.plan is None or chip_id not in dict(found.outcome.used):
         # the fastest plan leaves it out: price what is lost when it has to be used
         progress(f"with every {alias}")

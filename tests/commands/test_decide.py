@@ -223,5 +223,5 @@ def test_tokens_are_read() -> None:
 
 def test_progress_says_what_is_left() -> None:
     words = progress_words(RunProgress(3, 10, 2, 1, 30.0, 200.0))
-    assert words == "2 known already, 1 failed, 200.0 s left"
+    assert words == "2 known already, 1 failed, 3 min left"
     assert progress_words(RunProgress(10, 10, 0, 0, 30.0, 0.0)) == ""

@@ -164,3 +164,22 @@ def test_an_explanation_prices_every_neighbour_and_every_margin() -> None:
     saved = margin.saved_s(own)
     assert saved is not None
     assert saved >= 0
+
+
+def test_a_plan_of_another_model_is_told_once_and_not_stage_by_stage(tmp_path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(laid_out("tp: 1, pp: 4", layers=8).to_json())
+    answer = asked(str(other))
+    assert answer.verdict == "illegal"
+    ((rule, legal),) = answer.rules
+    assert "8 layers" in rule
+    assert "own model" in legal
+
+
+def test_a_plan_of_another_cluster_is_told_once(tmp_path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(laid_out("tp: 1, pp: 4").to_json())
+    answer = asked(str(other), laid_out("tp: 2, pp: 3", MIXED))
+    assert [rule for rule, _ in answer.rules if "device" in rule] == [
+        "no device is called node0/2, nor 1 more"
+    ]

@@ -49,6 +49,12 @@ def test_follows_the_script():
     }
 
 
+def test_an_array_in_quotes_is_its_words():
+    quoted = SCRIPT.replace("${MODEL_ARGS[@]}", '"${MODEL_ARGS[@]}"')
+    assert quoted != SCRIPT
+    assert run(quoted) == run(SCRIPT)
+
+
 def test_variables_of_the_command_line_replace_those_of_the_script():
     assert run(SCRIPT, variables=["PP=8"])[0]["pp"] == 8
     assert "--var TP=N" in says("--tensor-model-parallel-size $TP " + COMMON)

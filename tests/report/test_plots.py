@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from planner.errors import InputError
-from planner.report import plots
+from planner.report import plots, plots_sizing
 from planner.scenario.changes import ScaleLink
 from planner.whatif import (
     BreakEven,
@@ -17,12 +17,14 @@ from planner.whatif import (
     Point,
     Sweep,
     Tornado,
+    node_type,
     pareto_front,
     parse_axis,
 )
 from planner.whatif.link import CurvePoint
 from planner.whatif.scenario import Scenario, make_cases
 from planner.whatif.sensitivity import Bar, Input, Side
+from planner.whatif.sizing import Sized, Tried
 from tests.small_plans import laid_out, small_inputs
 
 pytest.importorskip("matplotlib", reason="needs the extra [plot]")
@@ -95,6 +97,21 @@ def test_the_same_answer_is_the_same_file() -> None:
                 plots.picture(figure(value), name, title="t", table=table(value)) for _ in range(2)
             }
             assert len(files) == 1
+
+
+def test_a_size_is_drawn_with_what_is_needed_and_what_is_proven() -> None:
+    def tried(nodes: int) -> Tried:
+        outcome = Outcome(
+            status="planned", step_time_s=4 / nodes, lower_bound_s=3 / nodes, tokens_per_step=1000
+        )
+        return Tried(nodes, outcome)
+
+    node = node_type("A100-SXM-80GB", chips=2)
+    found = Sized(node, 400.0, 2, tried(2).outcome, 2, (tried(1), tried(2)))
+    svg = drawn("x.svg", plots_sizing.size_figure(found), plots_sizing.size_table(found))
+    for text in ("needed", "at most (proven)", "4 chips", "A100-SXM-80GB chips"):
+        assert text in svg
+    assert [row[0] for row in plots_sizing.size_table(found)] == ["chips", "2", "4"]
 
 
 def test_a_tornado_shows_where_the_plan_is_overtaken() -> None:

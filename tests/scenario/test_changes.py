@@ -14,7 +14,7 @@ from planner.scenario.grammar import parse_change, parse_changes
 from planner.scenario.inputs import PlanInputs, inputs_from_json, inputs_of, load_plan_inputs
 from planner.scenario.links import link_rate, links_of
 from planner.solve import prepare
-from tests.small_plans import small_inputs
+from tests.small_plans import laid_out, small_inputs
 
 MIXED = "2x8xA100-SXM-80GB + 3x8xV100-SXM2-32GB @ 100Gb/s"
 
@@ -226,3 +226,12 @@ def test_inputs_survive_being_sent_away() -> None:
         for i in (inputs, received)
     )
     assert one.as_json() == other.as_json()
+
+
+def test_an_efficiency_counts_on_the_inputs_of_a_plan_too() -> None:
+    """A plan states what its chips sustain; a change of the best product has to reach that."""
+    base = inputs_of(laid_out("tp: 2, pp: 2"))
+    chip = base.cluster.catalog.chips["nvidia-a100-sxm-80gb"]
+    after = changed("efficiency a100 x0.5", base).cluster.catalog.chips[chip.id]
+    assert after.gemm_fraction == pytest.approx(chip.gemm_fraction / 2)
+    assert after.sustained("bf16") == pytest.approx(chip.sustained("bf16") / 2)
