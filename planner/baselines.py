@@ -67,13 +67,15 @@ def rectangular_layout(
     rows: int,
     batch: int,
     policy: int,
+    *,
+    only_first: bool = False,
 ) -> list[LayoutPipeline]:
     """Pipelines in Megatron's rank order: tensor parallel fastest, then data, then pipeline.
 
-    The batch is split over the replicas as evenly as whole rows allow.
+    The batch is split over the replicas as evenly as whole rows allow; the first has most.
     """
     out = []
-    for d in range(dp):
+    for d in range(1 if only_first else dp):
         share = batch // dp + (1 if d < batch % dp else 0)
         micro_batches = -(-share // rows)
         out.append(
@@ -204,12 +206,13 @@ def _best_policy(
         if dp * rows > batch:
             continue
         for policy in options.policies:
+            first = rectangular_layout(groups, intervals, dp, rows, batch, policy, only_first=True)
+            alone_ps = pricer.alone_ps(first[0], options.zero_level, dp)
+            if limit_ps is not None and alone_ps >= limit_ps:
+                break  # the policies that are left are slower still
             layouts = rectangular_layout(groups, intervals, dp, rows, batch, policy)
             if vendors_mixed(pricer.topology, layouts):
                 return None, "replicas of a layer would lie on two vendors without a collective"
-            alone_ps = pricer.alone_ps(layouts[0], options.zero_level, dp)
-            if limit_ps is not None and alone_ps >= limit_ps:
-                break  # the policies that are left are slower still
             priced = pricer.price(layouts, options.zero_level)
             if not priced.fits:
                 reason = priced.problems[0]

@@ -1,8 +1,8 @@
 """Hypothesis strategies for tiny and small planning problems.
 
 `cases` builds a `Problem` from tables of small integers, without files, graphs or formulas. Time
-is counted in ticks of ten microseconds, so that the update's kernel launches are two of them; a
-link of `TICK_RATE` moves a byte per tick; memory is counted in single bytes. Small integers make
+is counted in ticks of ten microseconds, a few of which are an update's kernel launches; a link of
+`TICK_RATE` moves a byte per tick; memory is counted in single bytes. Small integers make
 every tie, rounding and off-by-one visible.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from costmodels.catalog import Chip, Fabric
+from costmodels.constants import shipped_constants
 from costmodels.memory import DeviceOverhead, StateBytes
 from costmodels.price import LayerPrice
 from costmodels.units import PS_PER_S
@@ -32,6 +33,9 @@ TICK_S = TICK_PS / PS_PER_S
 
 TICK_RATE = 1.0 / TICK_S
 """Bytes per second at which one byte takes one tick."""
+
+UPDATE_PS = round(4 * shipped_constants().launch_s * PS_PER_S)
+"""An update without parameters moves nothing: norm, clipping, update and cast are a launch each."""
 
 AMPLE = 10**6
 """More bytes than any tiny problem needs."""

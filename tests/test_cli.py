@@ -253,12 +253,12 @@ def test_ctrl_c_after_the_integer_program_still_gives_the_plan(tmp_path):
     assert (tmp_path / "p.json").is_file()
 
 
-def test_an_interrupt_outside_the_search_ends_with_130(run, monkeypatch):
+def test_an_interrupt_outside_the_search_ends_with_130(run, monkeypatch, plan_file):
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("planner.commands.show.read_plan", stop)
-    assert run("show", "plan.json").code == 130
+    assert run("show", plan_file).code == 130
 
 
 # --- show, simulate, check --------------------------------------------------------------------

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from planner.plan import Certificate, Plan
 from planner.simulate import simulate
 from planner.verify import verify
-from tests.small_jobs import CHIPS, Node, SmallJob, feasible_jobs, planned
+from tests.small_jobs import CHIPS, Node, SmallJob, planned, small_jobs
 
 ROUNDING = 1e-9
 
@@ -31,7 +31,7 @@ def examples(count: int) -> Callable[[Test], Test]:
     return lambda test: seed(2)(limits(test))
 
 
-few, more = examples(6), examples(16)
+few, more = examples(5), examples(12)
 
 
 def proof(plan: Plan) -> Certificate:
@@ -46,33 +46,33 @@ def at_most(value: float, limit: float) -> bool:
 # --- one plan -----------------------------------------------------------------------------------
 
 
-@given(feasible_jobs())
+@given(small_jobs())
 @more
 def test_the_bound_is_never_above_the_objective(job):
     assert proof(planned(job)).lower_bound_s <= proof(planned(job)).objective_s
 
 
-@given(feasible_jobs())
+@given(small_jobs())
 @more
 def test_the_exact_step_time_is_never_above_the_formula_time(job):
     plan = planned(job)
     assert at_most(plan.estimate.step_time_s, proof(plan).objective_s)
 
 
-@given(feasible_jobs())
+@given(small_jobs())
 @more
 def test_the_replay_agrees_with_the_plan_within_2_percent(job):
     plan = planned(job)
     assert simulate(plan).step_time_s == pytest.approx(plan.estimate.step_time_s, rel=0.02)
 
 
-@given(feasible_jobs())
+@given(small_jobs())
 @more
 def test_every_plan_is_verified_from_scratch(job):
     assert verify(planned(job)) == []
 
 
-@given(feasible_jobs())
+@given(small_jobs())
 @more
 def test_every_chip_is_placed_once_or_idle_with_a_reason(job):
     plan = planned(job)
@@ -81,7 +81,7 @@ def test_every_chip_is_placed_once_or_idle_with_a_reason(job):
     assert len(placed) + len(idle) == len({*placed, *idle}) == job.chips
 
 
-@given(feasible_jobs())
+@given(small_jobs())
 @more
 def test_the_whole_batch_is_trained(job):
     rows = sum(
@@ -123,7 +123,7 @@ Improve = Callable[[SmallJob], SmallJob]
 
 
 @better
-@given(job=feasible_jobs())
+@given(job=small_jobs())
 @few
 def test_a_better_cluster_never_has_a_bound_above_the_old_plan(improve: Improve, job):
     """The old plan exists on the better cluster, so no bound there may be above its time.
@@ -136,7 +136,7 @@ def test_a_better_cluster_never_has_a_bound_above_the_old_plan(improve: Improve,
 
 
 @better
-@given(job=feasible_jobs())
+@given(job=small_jobs())
 @few
 def test_a_better_cluster_is_no_slower_than_its_gap_allows(improve: Improve, job):
     """Every plan of the old cluster exists on the better one, so its bound is not above it."""
@@ -145,7 +145,7 @@ def test_a_better_cluster_is_no_slower_than_its_gap_allows(improve: Improve, job
 
 
 @better
-@given(job=feasible_jobs())
+@given(job=small_jobs())
 @few
 def test_with_the_old_plan_as_hint_a_better_cluster_is_never_slower(improve: Improve, job):
     before, after = planned(job), planned(improve(job), hint=job)
@@ -155,7 +155,7 @@ def test_with_the_old_plan_as_hint_a_better_cluster_is_never_slower(improve: Imp
 # --- the same cluster in other words ------------------------------------------------------------
 
 
-@given(feasible_jobs(), st.randoms(use_true_random=False))
+@given(small_jobs(), st.randoms(use_true_random=False))
 @few
 def test_names_and_order_of_nodes_change_nothing(job, random):
     names = [f"host{k}-" for k in range(len(job.nodes))]
@@ -169,7 +169,7 @@ def test_names_and_order_of_nodes_change_nothing(job, random):
     )
 
 
-@given(feasible_jobs())
+@given(small_jobs())
 @few
 def test_counted_hosts_are_the_same_as_hosts_written_one_by_one(job):
     single = [
@@ -189,7 +189,7 @@ def measured(job: SmallJob, factor: float) -> SmallJob:
     return replace(job, layers=layers, nodes=nodes)
 
 
-@given(feasible_jobs(), st.sampled_from((2.0, 8.0)))
+@given(small_jobs(), st.sampled_from((2.0, 8.0)))
 @few
 def test_times_that_are_all_longer_make_the_step_longer_by_the_same_factor(job, factor):
     """Launches and latencies stay, microseconds in steps of a second."""

@@ -33,16 +33,26 @@ def run_python(*arguments: str, limit_s: float = LIMIT_S) -> subprocess.Complete
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which one run of all multi-process cases has left its results."""
+    """The folder in which one run of all multi-process cases has left its results.
+
+    What its processes said is in ``said.txt``: a test shows it where a result is missing.
+    """
     folder = tmp_path_factory.mktemp("worlds")
     done = run_python("-m", "tests.runtime.worlds", str(folder))
     assert done.returncode == 0, done.stderr[-4000:]
+    (folder / "said.txt").write_text(done.stderr)
     return folder
 
 
-@pytest.fixture(scope="session")
+def written(worlds: Path, name: str) -> str:
+    """A result of the worlds; where it was never written, what the processes said instead."""
+    assert (worlds / name).is_file(), f"no {name}: {(worlds / 'said.txt').read_text()[-4000:]}"
+    return (worlds / name).read_text()
+
+
+@pytest.fixture(scope="module")
 def results(worlds: Path) -> dict[str, list[dict[str, object]]]:
     """What every process of every case found, by the case's name."""
     found: dict[str, list[dict[str, object]]] = {}

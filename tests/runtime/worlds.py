@@ -92,9 +92,14 @@ def run_world(size: int, folder: Path, work: Callable[[int], int]) -> None:
         if pid == 0:
             time.sleep(0.02)
             continue
-        children.pop(pid)
+        rank = children.pop(pid)
         if status:
+            print(f"rank {rank} of {size} failed: status {status}", file=sys.stderr)
             break
+    else:
+        if children:
+            left = sorted(children.values())
+            print(f"ranks {left} of {size} took more than {LIMIT_S} s", file=sys.stderr)
     for pid in children:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)

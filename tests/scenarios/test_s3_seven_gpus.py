@@ -34,9 +34,15 @@ def test_seven_chips_are_planned_as_they_are(s3):
     assert sum(len(s.replicas[0].devices) for p in s3.plan.pipelines for s in p.stages) == 7
 
 
-def test_seven_replicas_take_36_or_38_rows(data_parallel):
-    """256 = 2 rows · (2 · 19 + 5 · 18) micro-batches."""
-    assert sorted(p.micro_batches for p in data_parallel.plan.pipelines) == [18] * 5 + [19] * 2
+def test_seven_replicas_take_36_or_37_rows(data_parallel):
+    """256 = 3 · 36 + 4 · 37: in twos, 37 rows are 18 micro-batches and one of a single row.
+
+    No split is faster: 7 · 36 rows are too few, so some replica runs a 19th micro-batch.
+    """
+    pipelines = data_parallel.plan.pipelines
+    assert {p.micro_batch_rows for p in pipelines} == {2}
+    loads = sorted((p.micro_batches, p.last_micro_batch_rows) for p in pipelines)
+    assert loads == [(18, 2)] * 3 + [(19, 1)] * 4
 
 
 def test_unequal_replicas_are_flagged_as_needing_weighted_gradients(data_parallel):

@@ -18,7 +18,8 @@ BOUNDARY_BYTES = 8192 * 8192 * 2
 
 @pytest.fixture(scope="module")
 def s6() -> Planned:
-    return planned(*S6)
+    """Proven as far as the scenario asks: closing the last percents takes a minute more."""
+    return planned(*S6, "--gap", "0.05")
 
 
 def vendor(stage: Stage) -> str:
@@ -122,4 +123,4 @@ def test_the_proof_says_how_vendors_are_cut(s6):
 
 def test_the_gap_is_proven(s6):
     assert s6.plan.certificate is not None
-    assert s6.plan.certificate.gap <= 0.07
+    assert s6.plan.certificate.gap <= 0.05

@@ -18,6 +18,7 @@ from planner.search.space import build_space
 from tests.oracle import bound_hops, brute_force
 from tests.strategies import (
     TICK_PS,
+    UPDATE_PS,
     Case,
     LayerTicks,
     build_problem,
@@ -36,7 +37,6 @@ CI = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 PLENTY = 50_000
-UPDATE = 2 * TICK_PS
 FINE = 1e-4
 """Relative distance at which a proof must succeed where nothing is relaxed."""
 
@@ -108,7 +108,7 @@ def test_refutes_half_the_optimum_in_most_cases() -> None:
 
 def test_one_chip_is_bounded_tightly() -> None:
     case = _chips(1, batch=5)
-    optimum = 5 * 6 * TICK_PS + UPDATE
+    optimum = 5 * 6 * TICK_PS + UPDATE_PS
     fair = _fair(case.problem)
     assert _refutes(case, fair, int(optimum * (1 - FINE)))
     assert not _refutes(case, fair, optimum)
@@ -116,12 +116,12 @@ def test_one_chip_is_bounded_tightly() -> None:
 
 def test_equal_chips_are_bounded_where_the_batch_divides() -> None:
     case = _chips(4, batch=8)
-    optimum = 2 * 6 * TICK_PS + UPDATE
+    optimum = 2 * 6 * TICK_PS + UPDATE_PS
     assert _refutes(case, _fair(case.problem), int(optimum * (1 - FINE)))
 
 
 def test_whole_micro_batches_count_not_fractions() -> None:
-    """Nine micro-batches on four chips: one runs three in 20 ticks, fractions would take 15.5."""
+    """Nine micro-batches on four chips: one runs three in 18 ticks, fractions would take 13.5."""
     case = _chips(4, batch=9)
     assert _refutes(case, _fair(case.problem), 18 * TICK_PS)
 
@@ -145,7 +145,7 @@ def test_layers_that_take_no_time_are_no_obstacle() -> None:
         max_stages=2,
     )
     case = Case(problem, open_setting(problem))
-    optimum = 2 * 6 * TICK_PS + UPDATE
+    optimum = 2 * 6 * TICK_PS + UPDATE_PS
     assert brute_force(problem, case.setting).time_ps == optimum
     assert _refutes(case, _fair(problem), int(optimum * (1 - FINE)))
     assert not _refutes(case, _fair(problem), optimum)
@@ -168,7 +168,7 @@ def test_candidates_of_a_failed_proof_are_worth_more_than_they_cost() -> None:
         case.setting,
         _pricers(case.problem, case.setting),
         _fair(case.problem),
-        4 * 6 * TICK_PS + UPDATE + TICK_PS,
+        4 * 6 * TICK_PS + UPDATE_PS + TICK_PS,
         max_queries=PLENTY,
     )
     assert [(c.rows, c.micro_batches, len(c.pipeline)) for c in outcome.candidates] == [(1, 4, 1)]

@@ -10,6 +10,7 @@ from tests.oracle import BruteStage, brute_force, finish_ps_of, peak_bytes, tabl
 from tests.strategies import (
     SMALL_STATE,
     TICK_PS,
+    UPDATE_PS,
     Case,
     LayerTicks,
     build_problem,
@@ -27,8 +28,6 @@ EXACT = settings(
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-UPDATE = 2 * TICK_PS
-"""Four kernel launches: what a step pays after its last backward when nothing is synchronised."""
 
 
 @EXACT
@@ -84,14 +83,14 @@ def test_nothing_is_faster_than_the_optimum(case: Case) -> None:
 def test_one_chip_runs_the_batch_one_by_one() -> None:
     case = _one_class(chips=1, layers=2, batch=5)
     found = solve_compact(case.problem, case.setting)
-    assert found.time_ps == 5 * 2 * 3 * TICK_PS + UPDATE
+    assert found.time_ps == 5 * 2 * 3 * TICK_PS + UPDATE_PS
 
 
 def test_equal_chips_share_the_batch_when_everything_fits() -> None:
     case = _one_class(chips=4, layers=2, batch=8)
     found = solve_compact(case.problem, case.setting)
     assert sorted(p.micro_batches for p in found.pipelines) == [2, 2, 2, 2]
-    assert found.time_ps == 2 * 2 * 3 * TICK_PS + UPDATE
+    assert found.time_ps == 2 * 2 * 3 * TICK_PS + UPDATE_PS
 
 
 def test_builds_a_pipeline_where_one_chip_is_too_small() -> None:

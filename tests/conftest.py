@@ -1,0 +1,15 @@
+"""The order of test files. Processes take whole files, so that fixtures are made only once."""
+
+from __future__ import annotations
+
+import pytest
+
+LONG = ("test_worlds.py", "test_properties.py", "test_s6_cross_vendor.py")
+"""The files that take longest start first: then no process works alone at the end."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, everything else as collected."""
+    order = {name: at for at, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONG)))
