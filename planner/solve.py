@@ -231,6 +231,10 @@ def realised(context: Context, solution: Solution) -> Realised | None:
     priced = place_solution(context, solution).priced
     if not (priced.fits and assemble.allowed(priced, context.job)):
         return None
+    if solution.keep_all and sum(s.stage.tp for p in priced.pipelines for s in p.stages) < sum(
+        c.chips for c in context.topology.classes
+    ):
+        return None
     sync = [priced.update_ps] * len(context.model.graph.layers)
     for group in priced.syncs:
         for layer in range(group.first, group.end):

@@ -230,6 +230,8 @@ def solve_integer(
     model.add(total <= setting.replicas[1])
     rows = cp_model.LinearExpr.weighted_sum(zs, values)
     model.add(rows >= goal)
+    if use_all:  # and every pipeline has a micro-batch
+        model.add(cp_model.LinearExpr.weighted_sum(zs, [c.rows for c in columns]) <= goal)
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = seed

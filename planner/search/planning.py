@@ -66,6 +66,8 @@ class Solution:
     counts: tuple[int, ...]
     target_ps: int
     real_ps: int
+    keep_all: bool = False
+    """Whether every pipeline must have work: no chip may stay idle."""
 
 
 class Planning:
@@ -391,7 +393,12 @@ class Planning:
             exact = least_target(columns, counts, goal, target)
             pairs = [(c, z) for c, z in zip(columns, counts) if z]
             return Solution(
-                self.setting, tuple(c for c, _ in pairs), tuple(z for _, z in pairs), exact, exact
+                self.setting,
+                tuple(c for c, _ in pairs),
+                tuple(z for _, z in pairs),
+                exact,
+                exact,
+                keep_all=use_all,
             )
 
         low = self.target_ps
