@@ -57,7 +57,7 @@ class SearchLimits:
     seed: int
     rounds: int = PLAN_ROUNDS
     integer_work: float = 0.6
-    max_queries: int = 400_000
+    max_queries: int = 100_000
     only_classes: tuple[int, ...] | None = None
     use_all: bool = False
     uniform_tried: int = 5
