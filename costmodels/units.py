@@ -17,9 +17,6 @@ US: Final = 1e-6
 US_PER_S: Final = 10**6
 """Microseconds in a second: dividing by it keeps 3.4 us the nearest number to 3.4e-6 s."""
 
-KIB: Final = 2**10
-"""Bytes in a kibibyte."""
-
 MIB: Final = 2**20
 """Bytes in a mebibyte."""
 

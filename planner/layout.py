@@ -505,9 +505,4 @@ class LayoutPricer:
         return [held[name] for name in sorted(held)]
 
 
-def uniform_policies(stage_policy: int, layers: int) -> tuple[int, ...]:
-    """The same recomputation for all layers of a stage."""
-    return (stage_policy,) * layers
-
-
 __all__ = ["POLICIES", "LayoutPipeline", "LayoutPricer", "LayoutStage", "PricedLayout"]

@@ -45,10 +45,6 @@ class OptionSet:
     zero_level: int
     rejected: tuple[Rejected, ...]
 
-    def of_rows(self, rows: int) -> tuple[StageOption, ...]:
-        """Options of one micro-batch size."""
-        return tuple(o for o in self.options if o.rows == rows)
-
 
 def tensor_parallel_problem(model: ModelGraph, tp: int, seq_len: int, sequence: bool) -> str | None:
     """Why no layer-complete model can run at tensor-parallel degree ``tp``; None if it can.

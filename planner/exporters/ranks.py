@@ -62,11 +62,6 @@ class Launch:
         """Number of processes."""
         return len(self.devices)
 
-    @property
-    def most_per_host(self) -> int:
-        """Processes of the fullest host."""
-        return max(len(h.ranks) for h in self.hosts)
-
 
 def launch_of(view: View, devices: Sequence[str], order: Order | None = None) -> Launch:
     """How to start one process per device, ``devices`` in rank order.

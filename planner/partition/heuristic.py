@@ -7,8 +7,6 @@ and leaves to the dynamic program how to combine them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from planner.partition.bounds import fluid_bound_ps
 from planner.partition.lattice import grown_free, lattice_partition, neighbour_masks
 from planner.partition.problem import Partition, PartitionProblem
@@ -76,18 +74,3 @@ def _change(ideal: int, mask: int, cost: int) -> int:
     held = (ideal & mask).bit_count()
     full = mask.bit_count()
     return cost * ((held + 1 < full) - (held > 0))
-
-
-def order_of(problem: PartitionProblem, partition: Partition) -> Sequence[int]:
-    """A topological order in which every stage of a contiguous partition is an interval."""
-    before, _ = neighbour_masks(problem)
-    order: list[int] = []
-    done = 0
-    for stage in partition.stages:
-        held = set(stage.nodes)
-        while held:
-            v = min(u for u in held if not before[u] & ~done)
-            order.append(v)
-            done |= 1 << v
-            held.discard(v)
-    return order

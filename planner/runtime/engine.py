@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -149,8 +149,3 @@ class Engine:
     def _nominal(self) -> float:
         """What the loss is divided by before it is known how many terms there are."""
         return float(global_rows(self.frame.plan) * self.frame.seq_len)
-
-
-def named_gradients(engine: Engine) -> Mapping[str, Tensor]:
-    """This rank's local gradients by weight. Under ZeRO only the owned parts are reduced."""
-    return {name: held.gradient() for name, held in engine.weights}

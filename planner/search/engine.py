@@ -12,7 +12,7 @@ The proven bound of the whole space is the least bound of all regions, whenever 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 
 from costmodels.units import PS_PER_S
@@ -94,7 +94,6 @@ class SearchOutcome:
     nodes: int
     queries: int
     proven_infeasible: bool = False
-    notes: list[str] = field(default_factory=list)
 
 
 class _Node:
@@ -105,7 +104,6 @@ class _Node:
         self.bound_ps: int = max(fluid_ps, parent.bound_ps if parent is not None else 0)
         self.parent = parent
         self.relaxation: Relaxation | None = None
-        self.planning: Planning | None = None
         self.searched = False
         self.settled = False
 
@@ -159,11 +157,6 @@ class Engine:
         return min([*known, *([self.best.real_ps] if self.best is not None else [])], default=None)
 
     # -- finding a plan -----------------------------------------------------------------------
-
-    def run(self) -> SearchOutcome:
-        """Find, then prove."""
-        self.find()
-        return self.prove()
 
     def find(self) -> Solution | None:
         """A first plan near the optimum of the most promising regions' relaxations.
@@ -290,9 +283,11 @@ class Engine:
                 use_all=self.limits.use_all,
             )
             # targets guess synchronisation: price the last few of ever better solutions for real
-            improved = self._offer_each(found[:-4:-1])
-            if found:
-                improved |= self._synchronised(planning, found[-1])
+            placed = [(s, self._realise(s)) for s in found[:-4:-1]]
+            kept = [self._keep(*p) for p in placed]
+            improved = any(kept)
+            if placed:
+                improved |= self._synchronised(planning, *placed[0])
             if not self.limits.use_all:
                 improved |= self._offer_each(planning.equal(self.limits.uniform_tried))
         self._queries += planning.queries
@@ -306,19 +301,21 @@ class Engine:
 
     def offer(self, solution: Solution) -> bool:
         """Keep a solution if it is the best once placed: its target becomes the real one."""
-        real = self._realise(solution)
+        return self._keep(solution, self._realise(solution))
+
+    def _keep(self, solution: Solution, real: Realised | None) -> bool:
+        """Keep a placed solution if it is the best."""
         if real is None or (self.best is not None and real.real_ps >= self.best.real_ps):
             return False
         self.best = replace(solution, real_ps=real.real_ps)
         return True
 
-    def _synchronised(self, planning: Planning, solution: Solution) -> bool:
+    def _synchronised(self, planning: Planning, solution: Solution, real: Realised | None) -> bool:
         """Choose again with what synchronisation takes where the guess of it was wrong.
 
         A guess sees one pipeline; on devices the slowest replica of a layer decides for all.
         """
         improved = False
-        real = self._realise(solution)
         if real is None or real.real_ps <= solution.target_ps * (1 + GUESSED_WELL):
             return False
         for share in SYNC_SHARES:
@@ -389,10 +386,11 @@ class Engine:
     def report(self, stage: str, bound: int | None, region: Region | None = None) -> None:
         """Tell the caller how far the search is."""
         detail = region.setting(self.problem).describe() if region is not None else ""
+        best = self.limit_ps
         self._progress(
             Progress(
                 stage,
-                self.best.real_ps / PS_PER_S if self.best else None,
+                best / PS_PER_S if best is not None else None,
                 bound / PS_PER_S if bound else None,
                 detail,
             )

@@ -183,16 +183,6 @@ class RelaxedMaster:
         return own + self._granted(target_ps)
 
 
-def solve_relaxation(
-    problem: Problem, setting: Setting, columns: Sequence[Column], target_ps: int
-) -> Prices | None:
-    """The linear relaxation over some columns at one target."""
-    master = RelaxedMaster(problem, setting)
-    for column in columns:
-        master.add(column)
-    return master.solve(target_ps)
-
-
 def solve_integer(
     problem: Problem,
     setting: Setting,

@@ -56,7 +56,6 @@ CAPABILITY = Capability(
 CONFIG = "ds_config.json"
 PIPELINE = "planned_pipeline.py"
 DTYPES = {"bf16": "bf16", "fp16": "fp16"}
-WIDTHS = {2: "", 4: "fp32"}
 
 
 @dataclass(frozen=True, slots=True)
