@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from pathlib import Path
 from typing import NoReturn
@@ -91,7 +92,7 @@ def read_text(path: Path | str) -> str:
         raise InputError([Problem(str(file), message, "give a YAML or JSON file")]) from None
 
 
-class _Reader:
+class _Reader(ABC):
     """What both readers share: lines by path, and problems found on the way."""
 
     def __init__(self, text: str, source: str) -> None:
@@ -100,8 +101,9 @@ class _Reader:
         self.lines: dict[DataPath, int] = {}
         self.problems: list[Problem] = []
 
+    @abstractmethod
     def read(self) -> JsonValue:
-        raise NotImplementedError
+        """The whole text as plain data. Raises InputError with the line of the first mistake."""
 
     def fail(self, line: int | None, message: str, remedy: str = "") -> NoReturn:
         where = f"{self.source}:{line}" if line is not None else self.source
