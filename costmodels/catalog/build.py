@@ -127,7 +127,8 @@ def _gemm_fraction(record: Record, records: Mapping[str, Record], notes: list[st
     if own is not None:
         source = _source(record, "gemm_fraction")
         if source.startswith(("memory", "derived: assume")):
-            notes.append(f"best matrix product at {own:.1%} of the peak: {source}")
+            told = source.replace("memory", "judged, no source", 1)
+            notes.append(f"best matrix product at {own:.1%} of the peak: {told}")
         return own
     for field, what in (("architecture", "architecture"), ("vendor", "vendor")):
         group = text(record, field)

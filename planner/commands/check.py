@@ -62,8 +62,8 @@ def check(
         list[str],
         typer.Argument(
             metavar="FILE...",
-            help="Models, clusters, jobs, layouts, profiles, plans and chip files, also shipped "
-            "names and shorthand.",
+            help="Models, clusters, jobs, layouts, profiles, plans, partitions, operator "
+            "graphs and chip files, also shipped names and shorthand.",
             autocompletion=complete_cluster,
         ),
     ],

@@ -97,7 +97,9 @@ JobArgument = Annotated[
 PlanArgument = Annotated[
     str,
     typer.Argument(
-        metavar="PLAN", help="A file that planner plan -o wrote.", autocompletion=complete_file
+        metavar="PLAN",
+        help="A file that planner plan, or estimate, wrote with -o.",
+        autocompletion=complete_file,
     ),
 ]
 FormatOption = Annotated[
@@ -134,7 +136,9 @@ SeqLenOption = Annotated[
 ]
 PrecisionOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="bf16, fp16 or fp32, one for the whole job."),
+    typer.Option(
+        metavar="NAME", help="bf16, fp16, fp32 or, where the chips have it, fp8; one for the job."
+    ),
 ]
 ObjectiveOption = Annotated[
     str | None,
@@ -155,7 +159,7 @@ OutputOption = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="Write the plan here; - is standard output.",
+        help="Write the result here; - is standard output.",
         autocompletion=complete_file,
     ),
 ]

@@ -174,7 +174,8 @@ def gates(found: Plan, max_step_time: float | None, min_mfu: float | None) -> Ga
     if not missed:
         return None
     where = f"plan {found.plan_id[:12]}"
-    return GateFailed("; ".join(missed), where=where)
+    remedies = ["planner explain PLAN --margins says what would help", "or move the gate"]
+    return GateFailed("; ".join(missed), where=where, remedies=remedies)
 
 
 @contextmanager

@@ -29,8 +29,7 @@ def report(
 
     planner report plan.json -o report.html
 
-    The page needs no network and no other file. Drawing it needs the extra [report]:
-    pip install 'plotly>=6'
+    The page needs no network and no other file. Drawing it needs plotly, the extra named report.
     """
     from planner.report.html.figure import plotting
     from planner.report.html.page import report_page

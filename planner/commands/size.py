@@ -214,7 +214,12 @@ def replace_(
     from planner.whatif.fleet import parse_count
 
     missing = [
-        Problem(flag, "is missing") for flag, v in (("--from", from_), ("--to", to)) if not v
+        Problem(flag, "is missing", remedy)
+        for flag, v, remedy in (
+            ("--from", from_, "the chips to replace: --from 64xH100"),
+            ("--to", to, "the chip to count: --to H800"),
+        )
+        if not v
     ]
     if missing:
         raise InputError(missing)

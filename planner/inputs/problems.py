@@ -115,6 +115,8 @@ def _problem(
     wanted = list(dict.fromkeys(_wanted(e) for e in errors))
     message = _with_value(" or ".join(wanted), first["input"])
     remedy = str(first.get("ctx", {}).get("remedy", ""))
+    if not remedy and first["type"] in ("literal_error", "enum"):
+        remedy = f"write one of {first['ctx'].get('expected', '')}".replace("'", "")
     if not remedy and unit:
         remedy = f"{field} is in {unit}"
     return Problem(where, message, remedy)

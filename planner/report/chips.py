@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
@@ -114,5 +115,7 @@ def _sources(record: Mapping[str, object]) -> Table:
     table.add_column(style="dim", overflow="fold")
     for field, value in record.items():
         if field not in _NOT_FIGURES and value not in (None, ""):
-            table.add_row(field, str(value), str(known.get(field, "")))
+            # what nobody can look up is not told as if it had a source
+            source = re.sub(r"\bmemory\b", "judged, no source", str(known.get(field, "")))
+            table.add_row(field, str(value), source)
     return table

@@ -2,13 +2,13 @@
 
 Farley's argument. Take any prices y ≥ 0 of the packing rows and of the pipelines, and let D be
 what the whole fleet is worth at these prices. If every pipeline p, with the m_p micro-batches
-that it could finish by T, is worth its price,
+that it could finish by T, brings no more than its price,
 
     rows · m_p  ≤  θ · (Σ_k y_k usage_p[k] + y_pipeline)      with θ = (B − ε) / D,
 
 then no combination of pipelines finishes B rows by T. Nothing needs to have converged. Of at most
-R pipelines one has ⌈B/R⌉ rows or more; a price on that is part of D, and such pipelines must be
-worth it beside their own price.
+R pipelines one has ⌈B/R⌉ rows or more; a price on that is part of D, and counts in the price of
+such pipelines.
 
 The greatest such T is found for all pipelines at once. A *box* is an interval [τ₁, τ₂] of takts
 (stage and hop times are finitely many) with an interval of micro-batch counts. A pipeline of the
