@@ -24,6 +24,7 @@ import numpy as np
 from planner.costing import Ints
 from planner.search.space import Floats, StageSpace
 from planner.search.uniform import Before, Items
+from planner.search.windows import Windows
 
 BEFORE_CELLS = 6_000
 """Cells ``policy x option x query`` that advance together where layers are alike."""
@@ -162,6 +163,25 @@ class Pricer:
                 cost[alive] = least[alive]
                 return Answer(cost, tuple(pipelines))
         size = max(1, CELLS // (len(self.space.options) * (self.space.layers + 1)))
+        if self._items is not None:
+            for part in _batches(alive, size):
+                windows = Windows(
+                    self._items,
+                    prices,
+                    takts[part],
+                    weights[part],
+                    caps[part],
+                    rest[part],
+                    slope=slope,
+                    most_stages=self.max_stages,
+                )
+                found = windows.run(limits[part])
+                done = np.flatnonzero(np.isfinite(found))
+                cost[part[done]] = found[done]
+                if trace:
+                    for k, stages in zip(done, windows.trace(done), strict=True):
+                        pipelines[int(part[k])] = tuple(Stage(*stage) for stage in stages)
+            return Answer(cost, tuple(pipelines))
         for start in range(0, len(alive), size):
             part = alive[start : start + size]
             come = _Come(self, prices, takts[part], weights[part], caps[part])

@@ -148,7 +148,7 @@ class Before:
         lengths = np.stack([self.items.lengths(np.full(queries, d), self.takts) for d in kinds])
         size = (int(np.prod(shape)), length, int(lengths.max(initial=1)))
         minima = _Minima(self.items.scratch(_Minima.room(*size)), *size)
-        tolls = _Tolls(space, self.takts, self.weights)
+        tolls = Tolls(space, self.takts, self.weights)
         per_layer = self.weights * self.items.seconds[:, :, None]
         price = self.prices[None, :, None]
         heads = np.stack([space.times(int(d)).head for d in kinds])
@@ -206,7 +206,7 @@ class Before:
         return out
 
 
-class _Tolls:
+class Tolls:
     """λ-weighted hops ``[from, to, query]`` by cut; cuts with equal hops share one array."""
 
     def __init__(self, space: StageSpace, takts: Floats, weights: Floats) -> None:
