@@ -40,7 +40,7 @@ from costmodels.units import PS_PER_S
 from planner.costing import Ints
 from planner.search.columns import Column
 from planner.search.master import Prices
-from planner.search.pipelines import Pricer, Stage
+from planner.search.pipelines import Answer, Pricer, Stage
 from planner.search.problem import Problem, Setting, largest_share
 from planner.search.space import Floats
 
@@ -272,21 +272,25 @@ class _Search:
         low_counts = boxes.low[repeated]
         return _Boxes(a, b, low_counts, self._most(a, target), boxes.least[repeated])
 
-    def _ask(
-        self, boxes: _Boxes, weights: Floats, cutoffs: Floats, *, exact: bool, trace: bool = False
-    ) -> tuple[Floats, tuple[tuple[Stage, ...] | None, ...]]:
-        """Shortest-path values of boxes; infinite where they reach their cutoff."""
+    def _ask(self, boxes: _Boxes, weights: Floats, cutoffs: Floats, *, trace: bool) -> Answer:
+        """Shortest paths of boxes; infinite where they reach their cutoff."""
         self.queries += len(boxes)
-        answer = self.pricer.solve(
+        return self.pricer.solve(
             self.option_prices,
             self.points[boxes.b],
             weights,
             boxes.low,
             cutoffs=cutoffs,
-            exact=exact,
             trace=trace,
         )
-        return answer.cost, answer.pipelines
+
+    def _floor(self, boxes: _Boxes, weights: Floats, cutoffs: Floats) -> Floats:
+        """Lower bounds on the shortest paths of boxes; infinite where they reach their cutoff."""
+        self.queries += len(boxes)
+        takts = self.points[boxes.b]
+        cost = self.pricer.floor(self.option_prices, takts, weights, boxes.low, cutoffs)
+        cost[cost >= cutoffs] = np.inf
+        return cost
 
     def _priced(
         self, boxes: _Boxes, target: float, *, counts_above: float = COUNTS_ABOVE
@@ -299,11 +303,10 @@ class _Search:
         counted = np.flatnonzero(ratio > counts_above)
         both = _join(boxes, boxes.take(counted))
         weights, cutoffs = self._natural(boxes, target)
-        cost, _ = self._ask(
+        cost = self._floor(
             both,
             np.concatenate([weights, np.zeros(len(counted))]),
             np.concatenate([cutoffs, self.rows * boxes.high[counted] - self.pipeline_price]),
-            exact=False,
         )
         kept, raised = self._without(boxes, counted, cost[len(boxes) :], cost[: len(boxes)], target)
         # fewer counts mean more in flight: where that can matter the same question is asked again
@@ -327,7 +330,10 @@ class _Search:
         if len(boxes) == 0:
             return boxes
         weights, cutoffs = self._natural(boxes, target)
-        cost, _ = self._ask(boxes, weights, cutoffs, exact=exact)
+        if exact:
+            cost = self._ask(boxes, weights, cutoffs, trace=False).cost
+        else:
+            cost = self._floor(boxes, weights, cutoffs)
         least = (cost + self.pipeline_price) / weights - self.points[boxes.a]
         kept = np.flatnonzero(np.isfinite(cost) & (least < target))
         boxes, least = boxes.take(kept), least[kept]
@@ -360,7 +366,8 @@ class _Search:
         shortest = self.points[boxes.a]
         weights = self.rows / shortest
         cutoffs = weights * (target + shortest) - self.pipeline_price
-        cost, pipelines = self._ask(boxes, weights, cutoffs, exact=True, trace=True)
+        answer = self._ask(boxes, weights, cutoffs, trace=True)
+        cost, pipelines = answer.cost, answer.pipelines
         least = np.maximum((cost + self.pipeline_price) / weights - shortest, boxes.least)
         self.leaves = min(self.leaves, float(least.min()))
         for k, pipeline in enumerate(pipelines):
@@ -377,9 +384,8 @@ class _Search:
             self.rows * repeated.low + weights * (target - (repeated.low - 1) * shortest),
             self.rows * repeated.high + weights * (target - (repeated.high - 1) * shortest),
         )
-        cost, pipelines = self._ask(
-            repeated, weights, high - self.pipeline_price, exact=True, trace=True
-        )
+        answer = self._ask(repeated, weights, high - self.pipeline_price, trace=True)
+        cost, pipelines = answer.cost, answer.pipelines
         for k in range(len(boxes)):
             part = slice(k * each, (k + 1) * each)
             if np.isinf(cost[part]).any():

@@ -20,6 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.costing import Ints
 from planner.search.space import Floats, StageSpace
@@ -123,6 +124,21 @@ class Pricer:
         each = each.min(axis=1)
         return np.concatenate([np.zeros((len(takts), 1)), np.cumsum(each, axis=1)], axis=1)
 
+    def floor(
+        self, prices: Floats, takts: Floats, weights: Floats, depth_caps: Ints, limits: Floats
+    ) -> Floats:
+        """Lower bounds on the cost of every query, without positions; rough where over the limit.
+
+        ``depth_caps``: the least number of micro-batches that each query speaks about.
+        """
+        if len(takts) == 0 or not self.space.options:
+            return np.full(len(takts), np.inf)
+        out = self.fluid(prices, takts, weights)[:, -1]
+        for part in self._parts(takts, out < limits):
+            come = self._before(prices, takts[part], weights[part], depth_caps[part])
+            out[part] = np.maximum(out[part], come.run(keep=False))
+        return out
+
     def solve(
         self,
         prices: Floats,
@@ -132,12 +148,9 @@ class Pricer:
         *,
         cutoffs: Floats | None = None,
         trace: bool = True,
-        exact: bool = True,
         slope: int = 1,
     ) -> Answer:
         """Run the dynamic program for all queries; ``prices`` per option of the space.
-
-        Not ``exact``: the relaxation alone, a lower bound on the cost, without pipelines.
 
         ``depth_caps``: the least number of micro-batches that each query speaks about. ``slope``
         asks for room for slope·(r − 1) + 1 micro-batches r stages from the end instead of r: what
@@ -150,64 +163,51 @@ class Pricer:
             return Answer(cost, tuple(pipelines))
         limits = np.full(queries, np.inf) if cutoffs is None else cutoffs
         caps = np.broadcast_to(np.asarray(depth_caps, dtype=np.int64), (queries,))
-        rest = self.fluid(prices, takts, weights)
-        alive = np.flatnonzero(rest[:, -1] < limits)
-        alive = alive[np.argsort(takts[alive], kind="stable")]
-        if self._items is not None:
-            least = np.full(queries, np.inf)
-            for part in _batches(alive, max(1, BEFORE_CELLS // self._items.seconds.size)):
-                before = Before(self._items, prices, takts[part], weights[part], caps[part])
-                least[part] = before.run()
-            alive = alive[least[alive] < limits[alive]]
-            if not exact:
-                cost[alive] = least[alive]
-                return Answer(cost, tuple(pipelines))
-        size = max(1, CELLS // (len(self.space.options) * (self.space.layers + 1)))
-        if self._items is not None:
-            for part in _batches(alive, size):
-                windows = Windows(
-                    self._items,
-                    prices,
-                    takts[part],
-                    weights[part],
-                    caps[part],
-                    rest[part],
-                    slope=slope,
-                    most_stages=self.max_stages,
-                )
-                found = windows.run(limits[part])
-                done = np.flatnonzero(np.isfinite(found))
-                cost[part[done]] = found[done]
-                if trace:
-                    for k, stages in zip(done, windows.trace(done), strict=True):
-                        pipelines[int(part[k])] = tuple(Stage(*stage) for stage in stages)
-            return Answer(cost, tuple(pipelines))
-        for start in range(0, len(alive), size):
-            part = alive[start : start + size]
-            come = _Come(self, prices, takts[part], weights[part], caps[part])
-            come.run()
-            hopeful = come.least < limits[part]
-            if not exact:
-                cost[part[hopeful]] = come.least[hopeful]
-                continue
-            if not hopeful.any():
-                continue
-            left = np.flatnonzero(hopeful)
-            for stretch in STRETCHES:
-                limit = limits[part[left]]
-                if np.isfinite(stretch):
-                    limit = np.minimum(limit, come.least[left] * stretch)
-                sweep = _Sweep(self, come, left, slope)
-                found = sweep.run(limit)
-                done = np.isfinite(found)
-                cost[part[left[done]]] = found[done]
-                if trace:
-                    for k in np.flatnonzero(done):
-                        pipelines[int(part[left[k]])] = sweep.trace(int(k))
-                left = left[~done & (limit < limits[part[left]])]
-                if len(left) == 0:
-                    break
+        alive = self.fluid(prices, takts, weights)[:, -1] < limits
+        for part in self._parts(takts, alive):
+            come = self._before(prices, takts[part], weights[part], caps[part])
+            least = come.run(keep=True)
+            for left in _batches(np.flatnonzero(least < limits[part]), self._states()):
+                for stretch in STRETCHES:
+                    own = part[left]
+                    limit = limits[own]
+                    if np.isfinite(stretch):
+                        limit = np.minimum(limit, least[left] * stretch)
+                    exact = self._exact(come, left, slope)
+                    found = exact.run(limit)
+                    done = np.isfinite(found)
+                    cost[own[done]] = found[done]
+                    if trace:
+                        traced = exact.trace(np.flatnonzero(done))
+                        for k, stages in zip(own[done].tolist(), traced, strict=True):
+                            pipelines[k] = tuple(Stage(*stage) for stage in stages)
+                    left = left[~done & (limit < limits[own])]
+                    if len(left) == 0:
+                        break
         return Answer(cost, tuple(pipelines))
+
+    def _parts(self, takts: Floats, alive: NDArray[np.bool_]) -> list[Ints]:
+        """The living queries in batches of similar takts."""
+        chosen = np.flatnonzero(alive)
+        chosen = chosen[np.argsort(takts[chosen], kind="stable")]
+        cells = 0 if self._items is None else self._items.seconds.size
+        return _batches(chosen, BEFORE_CELLS // cells if cells else self._states())
+
+    def _states(self) -> int:
+        """Queries of one exact pass."""
+        return max(1, CELLS // (len(self.space.options) * (self.space.layers + 1)))
+
+    def _before(self, prices: Floats, takts: Floats, weights: Floats, caps: Ints) -> Before | _Come:
+        """The relaxation without positions."""
+        if self._items is not None:
+            return Before(self._items, prices, takts, weights, caps)
+        return _Come(self, prices, takts, weights, caps)
+
+    def _exact(self, come: Before | _Come, chosen: Ints, slope: int) -> Windows | _Sweep:
+        """The pass with positions over some queries of a relaxation."""
+        if isinstance(come, _Come):
+            return _Sweep(self, come, chosen, slope)
+        return Windows(come, chosen, slope=slope, most_stages=self.max_stages)
 
 
 def _batches(chosen: Ints, size: int) -> list[Ints]:
@@ -232,11 +232,13 @@ class _Come:
         self.weights = weights
         self.caps = caps
         self.cost = np.full((len(takts), len(prices), self.space.layers + 1), np.inf)
-        self.least = np.full(len(takts), np.inf)
         self._hop_tolls: dict[int, Floats] = {}
 
-    def run(self) -> None:
-        """Fill ``cost[query, option, i]`` and ``least[query]``, the relaxed answer."""
+    def run(self, *, keep: bool) -> Floats:
+        """Fill ``cost[query, option, i]``; the relaxed answer per query.
+
+        ``keep`` is for the sake of :class:`planner.search.uniform.Before`.
+        """
         space, length = self.space, self.space.layers
         price = self.prices[None, :]
         longest = self.pricer.longest(self.takts)
@@ -265,9 +267,10 @@ class _Come:
         tail = self._toll(space.times(int(first[0])).tail.T[None])  # [query, i, option]
         whole = tail[:, 0] + self.weights[:, None] * space.finish[None, :, length] + price
         last = self.cost[:, :, 1:length] + np.moveaxis(tail[:, 1:], 1, 2) + price[:, :, None]
-        self.least = whole.min(axis=1)
+        least: Floats = whole.min(axis=1)
         if last.shape[2]:
-            self.least = np.minimum(self.least, last.min(axis=(1, 2)))
+            least = np.minimum(least, last.min(axis=(1, 2)))
+        return least
 
     def _toll(self, seconds: Floats) -> Floats:
         """λ·time, infinite beyond the takt; ``seconds`` broadcasts against the queries."""
@@ -425,11 +428,15 @@ class _Sweep:
             np.minimum(going, states[:, after, None] + toll, out=going)
         return _Entry(query, cut, going)
 
-    def trace(self, k: int) -> tuple[Stage, ...]:
+    def trace(self, chosen: Ints) -> list[list[tuple[int, int, int]]]:
+        """Stages ``(option, first, end)`` of the pipelines that attained the minimum of queries."""
+        return [self._trace(int(k)) for k in chosen]
+
+    def _trace(self, k: int) -> list[tuple[int, int, int]]:
         """Walk forwards through the states that attained the minimum of query k."""
         space, weight = self.space, float(self.weights[k])
         slack = float(self.takts[k]) * SLACK
-        stages: list[Stage] = []
+        stages: list[tuple[int, int, int]] = []
         start = 0
         for position in range(int(self.best_at[k]), 0, -1):
             entry = self.entries[position - 1]
@@ -450,12 +457,12 @@ class _Sweep:
             cost = np.where(legal, weight * (np.where(legal, step, 0.0) + extra), np.inf)
             cost = cost + ahead + self.prices[:, None]
             if stages:
-                hop = space.hop[stages[-1].option, :, start]
+                hop = space.hop[stages[-1][0], :, start]
                 legal_hop = hop <= slack / SLACK
                 toll = np.where(legal_hop, 2.0 * weight * np.where(legal_hop, hop, 0.0), np.inf)
                 cost = cost + toll[:, None]
                 cost[~space.starts[:, start]] = np.inf
             option, at = np.unravel_index(int(np.argmin(cost)), cost.shape)
-            stages.append(Stage(int(option), start, int(cuts[at])))
-            start = stages[-1].end
-        return tuple(stages)
+            stages.append((int(option), start, int(cuts[at])))
+            start = stages[-1][2]
+        return stages

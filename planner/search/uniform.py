@@ -136,11 +136,15 @@ class Before:
     ) -> None:
         self.items, self.space = items, items.space
         self.prices, self.takts, self.weights, self.caps = prices, takts, weights, caps
+        self.come: Floats = np.empty(0)
+        """``[layer, option, query]``: what the layers before a stage cost, its hop included."""
 
-    def run(self) -> Floats:
-        """The relaxed answer per query."""
+    def run(self, *, keep: bool) -> Floats:
+        """The relaxed answer per query; ``keep`` the cost before every layer for an exact pass."""
         space, length = self.space, self.space.layers
         options, queries = len(self.prices), len(self.takts)
+        if keep:
+            self.come = np.empty((length, options, queries))
         depth = np.minimum(1 + self._behind(), self.caps[:, None])
         kinds, of = np.unique(depth, return_inverse=True)
         of = of.reshape(depth.shape)
@@ -175,6 +179,8 @@ class Before:
             # the hop to the next stage's option
             cost = (came[:, None] + tolls(i)).min(axis=0)
             np.minimum(least, (cost + last[i]).min(axis=0), out=least)
+            if keep:
+                self.come[i] = cost
             if closed:
                 cost[~space.starts[:, i]] = np.inf
             minima.push((cost - per_layer * i).reshape(-1))

@@ -19,7 +19,7 @@ import numpy as np
 
 from planner.costing import Ints
 from planner.search.space import Floats
-from planner.search.uniform import SLACK, Items, Tolls
+from planner.search.uniform import SLACK, Before, Tolls
 
 SHRINK = 0.7
 """Share of queries still open below which the others are taken out of the arrays."""
@@ -27,34 +27,28 @@ SHRINK = 0.7
 
 @dataclass(frozen=True, slots=True)
 class _Ahead:
-    """``going[layer, option, k]`` of the open queries, and where each query stands among them."""
+    """``going[layer - low, option, k]`` of the open queries, and where each query stands there.
+
+    Outside of the layers kept nothing can beat the best answer.
+    """
 
     going: Floats
+    low: int
     place: Ints
 
 
 class Windows:
     """One batch of queries: see :class:`planner.search.pipelines.Pricer` for what they ask."""
 
-    def __init__(
-        self,
-        items: Items,
-        prices: Floats,
-        takts: Floats,
-        weights: Floats,
-        caps: Ints,
-        rest: Floats,
-        *,
-        slope: int,
-        most_stages: int,
-    ) -> None:
-        """``rest[query, i]``: what the layers before i cost at least."""
-        self.items, self.space = items, items.space
-        self.prices, self.takts, self.weights, self.caps = prices, takts, weights, caps
-        self.rest = rest.T
+    def __init__(self, before: Before, chosen: Ints, *, slope: int, most_stages: int) -> None:
+        """The chosen queries of a relaxation that kept what layers cost before every stage."""
+        self.items, self.space = before.items, before.space
+        self.prices, self.takts = before.prices, before.takts[chosen]
+        self.weights, self.caps = before.weights[chosen], before.caps[chosen]
+        self.come = before.come[:, :, chosen]
         self.slope = slope
         self.most = min(most_stages, self.space.layers)
-        self.best_at = np.zeros(len(takts), dtype=np.int64)
+        self.best_at = np.zeros(len(chosen), dtype=np.int64)
         self._ahead: list[_Ahead | None] = [None]
 
     def depths(self, position: int, open_: Ints) -> Ints:
@@ -67,35 +61,39 @@ class Windows:
         space, length = self.space, self.space.layers
         best = limits.copy()
         open_ = np.arange(len(best))
+        come = self.come
         tolls = Tolls(space, self.takts, self.weights)
-        whole = self._first(open_, 1)[length]
-        self._complete(1, open_, whole.min(axis=0), best)
-        tail = space.times(1).tail.T[:, :, None]
-        value = self._toll(tail, open_) + self.prices[None, :, None]
+        self._complete(1, open_, self._first(open_, 1, length, length + 1), best)
+        low = 1
+        value = self._toll(space.times(1).tail.T[1:, :, None], open_) + self.prices[None, :, None]
         for position in range(2, self.most + 1):
-            value[~space.starts.T] = np.inf
-            value[0] = np.inf
-            least = value.min(axis=1)
-            hopeful = ((least + self.rest[:length, open_]) < best[open_]).any(axis=0)
-            if not hopeful.any():
+            high = low + len(value)
+            value[~space.starts.T[low:high]] = np.inf
+            value[value + come[low:high] >= best[open_]] = np.inf
+            hopeful = np.isfinite(value)
+            rows = np.flatnonzero(hopeful.any(axis=(1, 2)))
+            if len(rows) == 0:
                 break
-            if hopeful.mean() < SHRINK:
-                open_ = open_[hopeful]
-                value = value[:, :, hopeful]
+            kept = slice(int(rows[0]), int(rows[-1]) + 1)
+            value, low = value[kept], low + kept.start
+            stay = hopeful.any(axis=(0, 1))
+            if stay.mean() < SHRINK:
+                open_, value, come = open_[stay], value[:, :, stay], come[:, :, stay]
                 tolls = Tolls(space, self.takts[open_], self.weights[open_])
             place = np.full(len(best), -1)
             place[open_] = np.arange(len(open_))
-            going = self._enter(value, tolls)
-            self._ahead.append(_Ahead(going, place))
-            first = self._first(open_, position)[1:length] + going[1:]
-            self._complete(position, open_, first.min(axis=(0, 1)), best)
-            value = self._inner(position, open_, going)
+            going = self._enter(value, low, tolls)
+            self._ahead.append(_Ahead(going, low, place))
+            first = self._first(open_, position, low, low + len(going)) + going
+            self._complete(position, open_, first, best)
+            value, low = self._inner(position, open_, going, low)
         return np.where(self.best_at > 0, best, np.inf)
 
     def _complete(self, position: int, open_: Ints, cost: Floats, best: Floats) -> None:
         """Keep whole pipelines that are better than the best known."""
-        better = cost < best[open_]
-        best[open_[better]] = cost[better]
+        least = cost.min(axis=(0, 1))
+        better = least < best[open_]
+        best[open_[better]] = least[better]
         self.best_at[open_[better]] = position
 
     def _toll(self, seconds: Floats, open_: Ints) -> Floats:
@@ -103,55 +101,52 @@ class Windows:
         legal = seconds <= self.takts[open_] * SLACK
         return np.where(legal, self.weights[open_] * np.where(legal, seconds, 0.0), np.inf)
 
-    def _first(self, open_: Ints, position: int) -> Floats:
-        """``[end, option, query]``: cost of a first stage at this position."""
+    def _first(self, open_: Ints, position: int, low: int, high: int) -> Floats:
+        """``[end - low, option, query]``: cost of a first stage at this position."""
         space = self.space
         kinds, of = np.unique(self.depths(position, open_), return_inverse=True)
-        heads = np.stack([space.times(int(d)).head.T for d in kinds], axis=2)
+        heads = np.stack([space.times(int(d)).head.T[low:high] for d in kinds], axis=2)
         out = self._toll(heads[:, :, of], open_)
-        out += self.prices[None, :, None] + self.weights[open_] * space.finish.T[:, :, None]
-        out[~space.ends.T] = np.inf
+        out += self.prices[None, :, None] + self.weights[open_] * space.finish.T[low:high, :, None]
+        out[~space.ends.T[low:high]] = np.inf
         return out
 
-    def _enter(self, value: Floats, tolls: Tolls) -> Floats:
-        """``[layer, from, query]``: the least over the next stage's option, its hop included."""
-        going = np.full_like(value, np.inf)
-        cuts: dict[int, list[int]] = {}
-        for i in range(1, self.space.layers):
-            cuts.setdefault(int(self.space.cut_kind[i]), []).append(i)
-        for members in cuts.values():
-            toll = tolls(members[0])
-            part = slice(members[0], members[-1] + 1) if _run(members) else np.array(members)
-            for option in np.flatnonzero(np.isfinite(value[part]).any(axis=(0, 2))):
-                across = value[part, option, None, :] + toll[None, :, option]
-                going[part] = np.minimum(going[part], across)
+    def _enter(self, value: Floats, low: int, tolls: Tolls) -> Floats:
+        """``[layer - low, from, query]``: the least over the next stage's option, hop included."""
+        kinds = self.space.cut_kind[low : low + len(value)]
+        if (kinds == kinds[0]).all():
+            return _least_over(value, tolls(low))
+        going = np.empty_like(value)
+        for kind in np.unique(kinds):
+            members = np.flatnonzero(kinds == kind)
+            going[members] = _least_over(value[members], tolls(low + int(members[0])))
         return going
 
-    def _inner(self, position: int, open_: Ints, going: Floats) -> Floats:
-        """``[layer, option, query]``: value of inner stages that begin there, at this position."""
-        space, length = self.space, self.space.layers
-        takts, weights = self.takts[open_], self.weights[open_]
-        longest = self.items.lengths(self.depths(position, open_), takts)
-        toll = weights * self.items.seconds[:, :, None]
-        out = np.full(going.shape, np.inf)
-        if length < 3 or longest.max(initial=0) < 1:
-            return out
-        ending = np.where(space.ends.T[1:length, :, None], going[1:], np.inf)
-        layer = np.arange(1, length, dtype=np.float64)
+    def _inner(self, position: int, open_: Ints, going: Floats, low: int) -> tuple[Floats, int]:
+        """``[layer - low, option, query]``: inner stages at this position, and the new low."""
+        space = self.space
+        longest = self.items.lengths(self.depths(position, open_), self.takts[open_])
+        high = low + len(going)
+        start = max(1, low - int(longest.max(initial=0)))
+        out = np.full((max(high - 1 - start, 0), *going.shape[1:]), np.inf)
+        if len(out) == 0:
+            return out, start
+        ending = np.where(space.ends.T[low:high, :, None], going, np.inf)
         options = np.flatnonzero(
             np.isfinite(ending).any(axis=(0, 2)) & (longest > 0).any(axis=(0, 2))
         )
-        for p in range(len(toll)):
-            each = toll[p, options]
-            table = ending[:, options] + layer[:, None, None] * each
-            least = _window_minima(table.reshape(length - 1, -1), longest[p, options].reshape(-1))
-            value = least.reshape(length - 2, len(options), -1)
-            value -= layer[:-1, None, None] * each
-            out[1:-1, options] = np.minimum(out[1:-1, options], value)
+        layer = np.arange(start, high, dtype=np.float64)[:, None, None, None]
+        each = self.weights[open_] * self.items.seconds[:, options, None]
+        table = np.full((high - start, *each.shape), np.inf)
+        np.add(ending[:, None, options], layer[low - start :] * each, out=table[low - start :])
+        least = _window_minima(table.reshape(len(table), -1), longest[:, options].reshape(-1))
+        value = least.reshape(len(out), *each.shape)
+        value -= layer[:-1] * each
+        out[:, options] = value.min(axis=1)
         out += self.prices[None, :, None]
-        return out
+        return out, start
 
-    def trace(self, chosen: Ints) -> list[tuple[tuple[int, int, int], ...]]:
+    def trace(self, chosen: Ints) -> list[list[tuple[int, int, int]]]:
         """Stages ``(option, first, end)`` of the pipelines that attained the minimum of queries."""
         count = len(chosen)
         stages: list[list[tuple[int, int, int]]] = [[] for _ in range(count)]
@@ -165,7 +160,7 @@ class Windows:
             for k, o, j in zip(on.tolist(), option.tolist(), end.tolist(), strict=True):
                 stages[k].append((o, int(start[k]), j))
             start[on], before[on] = end, option
-        return [tuple(own) for own in stages]
+        return stages
 
     def _onward(self, position: int, queries: Ints, start: Ints, before: Ints) -> Floats:
         """``[query, option, end]``: cost from a start on with every next stage."""
@@ -197,9 +192,9 @@ class Windows:
         if ahead is None:
             cost[:, :, :length] = np.inf
         else:
-            behind = ahead.going[:, :, ahead.place[queries]].transpose(2, 1, 0)
-            cost[:, :, :length] += behind
-            cost[:, :, length] = np.inf
+            high = ahead.low + len(ahead.going)
+            cost[:, :, ahead.low : high] += ahead.going[:, :, ahead.place[queries]].transpose(2, 1, 0)
+            cost[:, :, : ahead.low] = cost[:, :, high:] = np.inf
         cost += self.prices[None, :, None]
         hop = space.hop[before, :, start]
         open_ = hop <= self.takts[queries, None]
@@ -210,9 +205,13 @@ class Windows:
         return cost
 
 
-def _run(members: list[int]) -> bool:
-    """Whether they are consecutive."""
-    return members[-1] - members[0] + 1 == len(members)
+def _least_over(value: Floats, toll: Floats) -> Floats:
+    """``[layer, from, query]``: least of ``value[layer, to, query] + toll[from, to, query]``."""
+    going = np.full_like(value, np.inf)
+    for option in np.flatnonzero(np.isfinite(value).any(axis=(0, 2))):
+        across = value[:, option, None, :] + toll[None, :, option]
+        np.minimum(going, across, out=going)
+    return going
 
 
 def _window_minima(table: Floats, longest: Ints) -> Floats:
