@@ -51,6 +51,24 @@ def rectangular(context: Context) -> Rectangular:
     return Rectangular(tuple(whole), why, tuple(parts))
 
 
+@dataclass(frozen=True)
+class Alone:
+    """What one kind of chip can do by itself: the best solution, the fastest rectangular layout."""
+
+    solution: Solution | None
+    shaped: EqualSplit | None
+
+
+def shaped(context: Context, classes: tuple[int, ...]) -> EqualSplit | None:
+    """The fastest rectangular layout over some classes of a small fleet."""
+    chips = sum(context.topology.classes[c].chips for c in classes)
+    if chips > SMALL_FLEET:
+        return None
+    every = not context.job.idle_chips or chips > TINY_FLEET
+    found, _ = equal_splits(context.pricer, context.options, classes, all_chips=every)
+    return found[0] if found else None
+
+
 def as_placement(split: EqualSplit) -> Placement:
     """A rectangular layout as a candidate plan."""
     return Placement(split.layouts, split.priced, "replicas-together")
@@ -60,34 +78,27 @@ def baselines(
     context: Context,
     shapes: Rectangular,
     chosen: Placement,
-    parts: dict[tuple[int, ...], Solution | None],
+    alone: dict[tuple[int, ...], Alone],
     place: Callable[[Solution], Placement],
     every_chip: Callable[[], Solution | None],
 ) -> tuple[Baseline, ...]:
     """Best plan per kind of chip, the equal split, and the best plan that uses every chip."""
     out: list[Baseline] = []
     classes = context.topology.classes
-    for keep, found in parts.items():
+    for keep, best in alone.items():
         members = [classes[c] for c in keep]
         name = f"{sum(c.chips for c in members)} x {members[0].chip.name} alone"
-        plans = [place(found)] if found is not None else []
-        if sum(c.chips for c in members) <= SMALL_FLEET:
-            shaped, _ = equal_splits(
-                context.pricer,
-                context.options,
-                keep,
-                all_chips=not context.job.idle_chips or sum(c.chips for c in members) > TINY_FLEET,
-            )
-            plans += [as_placement(e) for e in shaped[:1]]
+        plans = [place(best.solution)] if best.solution is not None else []
+        plans += [as_placement(best.shaped)] if best.shaped is not None else []
         plans = [p for p in plans if p.priced.fits]
         if plans:
             out.append(_placed(name, min(plans, key=lambda p: p.priced.exact_ps)))
         else:
             out.append(_missing(name, "no plan found: does not fit"))
     if shapes.whole:
-        best = shapes.whole[0]
-        seconds = best.priced.exact_ps / PS_PER_S
-        out.append(Baseline(name=EQUAL_SPLIT, step_time_s=seconds, description=best.describe()))
+        first = shapes.whole[0]
+        seconds = first.priced.exact_ps / PS_PER_S
+        out.append(Baseline(name=EQUAL_SPLIT, step_time_s=seconds, description=first.describe()))
     else:
         out.append(_missing(EQUAL_SPLIT, shapes.why_not))
     candidates = [as_placement(e) for e in shapes.whole[:1]]

@@ -6,10 +6,11 @@ can rebuild it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from planner import assemble, beside, certify, remedies
+from planner.aside import Answer, Aside
 from planner.callable_module import make_callable
 from planner.costing import build_tables
 from planner.errors import InfeasibleError, NoPlanFound, PlannerError
@@ -39,6 +40,8 @@ from planner.verify import verify
 from planner.version import VERSION
 
 DEFAULT_MAX_STAGES = 64
+WORTH_A_PROCESS = 16
+"""Chips from which a second process saves more than its start costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class SolveParams:
     """How hard to search. ``gap``: stop proving once the plan is within this of the bound.
 
     ``time_limit_s`` is wall time, gives up byte-identity, and the certificate says so.
+    ``processes`` 2 takes a second process for what does not depend on the main search; the plan is
+    the same.
     """
 
     gap: float = 0.01
@@ -53,6 +58,7 @@ class SolveParams:
     time_limit_s: float | None = None
     baselines: bool = True
     simulate: bool = True
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -118,23 +124,39 @@ def solve(
     """
     params = params or SolveParams()
     context = prepare(model, cluster, job, profile)
+    return solve_context(context, params, hint=hint, progress=progress, interrupted=interrupted)
+
+
+def solve_context(
+    context: Context,
+    params: SolveParams,
+    *,
+    hint: Plan | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Plan:
+    """:func:`solve` for inputs that are prepared already."""
     stop = certify.stopwatch(params.time_limit_s, interrupted)
-    found = search(context, params, progress, stop, hint)
-    placement = realise(context, found, params)
-    return finish(context, found, placement, params, progress, stop)
+    processes = params.processes if context.topology.chips >= WORTH_A_PROCESS else 1
+    with Aside(context, processes=processes, interrupted=stop) as aside:
+        found = search(context, params, progress, stop, aside, hint)
+        placement = realise(context, found, params)
+        return finish(context, found, placement, params, progress, stop)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the search found: the outcome over the whole fleet, and solutions of its parts.
+    """What the search found: the outcome over the whole fleet, and what stands beside it.
 
-    ``known``: placements that needed no search: the best rectangular one, and the hint's.
+    ``alone``: the best of each kind of chip. ``known``: placements that needed no search, the best
+    rectangular one and the hint's. ``every_chip``: the best solution that leaves no chip idle.
     """
 
     outcome: SearchOutcome
-    parts: dict[tuple[int, ...], Solution | None]
+    alone: dict[tuple[int, ...], beside.Alone]
     shapes: beside.Rectangular
     known: tuple[Placement, ...]
+    every_chip: Answer[Solution | None]
 
 
 def search(
@@ -142,6 +164,7 @@ def search(
     params: SolveParams,
     progress: Callable[[Progress], None],
     interrupted: Callable[[], bool],
+    aside: Aside,
     hint: Plan | None = None,
 ) -> Found:
     """Find the best plan over the whole fleet and over its natural parts, then prove a bound."""
@@ -151,45 +174,97 @@ def search(
         use_all=not context.job.idle_chips,
         uniform_tried=5 if assemble.most_general(context.job) == "asymmetric" else 200,
     )
+    shaped = aside.ask(rectangular)
+    parts = [] if limits.use_all else fleet_parts(context)
+    asked = [aside.ask(alone, part, limits) for part in parts if params.baselines]
     engine = engine_for(context, limits, progress, interrupted)
-    shapes = beside.rectangular(context)
-    known = known_plans(context, shapes, hint)
+    known = plans_known(context, [hint_placement(context, hint)] if hint is not None else [])
     for placement in known:
         engine.know(placement.priced.formula_ps)
     engine.find()
-    parts: dict[tuple[int, ...], Solution | None] = {}
-    for part, islands in fleet_parts(context):
-        if limits.use_all or interrupted():
-            break
-        only = replace(limits, only_classes=part, probes=limits.probes[:1])
-        found = engine_for(context, only, lambda _: None, interrupted, islands).find()
-        if islands is None:
-            parts[part] = found
-        if found is not None:
-            engine.offer(found)
-    return Found(engine.prove(), parts, shapes, known)
-
-
-def known_plans(
-    context: Context, shapes: beside.Rectangular, hint: Plan | None
-) -> tuple[Placement, ...]:
-    """Placements that are plans without any search, as far as they fit and are allowed."""
-    found: list[Placement] = []
+    all_chips = replace(SearchLimits(gap=params.gap, seed=params.seed), use_all=True)
+    every_chip = aside.ask(
+        first_plan, all_chips, now=params.baselines and leaves_idle(context, engine.best)
+    )
+    if not params.baselines:  # then only what may be faster is of interest
+        asked = [aside.ask(alone, part, limits, engine.limit_ps) for part in parts]
+    shapes = shaped.get()
     if shapes.best is not None:
-        found.append(beside.as_placement(shapes.best))
-    if hint is not None:
-        layouts = layouts_of(hint, context.model.graph, context.topology, context.job)
-        if layouts is not None:
-            priced = context.pricer.price(layouts, context.options.zero_level)
-            found.append(Placement(layouts, priced, "replicas-together"))
+        known += plans_known(context, [beside.as_placement(shapes.best)])
+        for placement in known:
+            engine.know(placement.priced.formula_ps)
+    found: dict[tuple[int, ...], beside.Alone] = {}
+    for (classes, islands), answer in zip(parts, asked, strict=True):
+        if interrupted():
+            break
+        best = answer.get()
+        if islands is None:
+            found[classes] = best
+        if best.solution is not None:
+            engine.offer(best.solution)
+    return Found(engine.prove(), found, shapes, known, every_chip)
+
+
+def hint_placement(context: Context, hint: Plan) -> Placement | None:
+    """An earlier plan, priced on today's inputs; None where its devices are gone."""
+    layouts = layouts_of(hint, context.model.graph, context.topology, context.job)
+    if layouts is None:
+        return None
+    priced = context.pricer.price(layouts, context.options.zero_level)
+    return Placement(layouts, priced, "replicas-together")
+
+
+def plans_known(context: Context, placements: Sequence[Placement | None]) -> tuple[Placement, ...]:
+    """Placements that are plans without any search, as far as they fit and are allowed."""
     every = context.topology.chips
     return tuple(
         p
-        for p in found
-        if p.priced.fits
+        for p in placements
+        if p is not None
+        and p.priced.fits
         and assemble.allowed(p.priced, context.job)
         and (context.job.idle_chips or beside.chips_used(p) == every)
     )
+
+
+def leaves_idle(context: Context, solution: Solution | None) -> bool:
+    """Whether a solution, once placed, leaves chips without work."""
+    if solution is None:
+        return False
+    return beside.chips_used(place_solution(context, solution)) < context.topology.chips
+
+
+# What a second process may do meanwhile: see ``aside``.
+
+
+def rectangular(context: Context, interrupted: Callable[[], bool]) -> beside.Rectangular:
+    """The rectangular layouts."""
+    del interrupted  # they take seconds at most
+    return beside.rectangular(context)
+
+
+def alone(
+    context: Context,
+    interrupted: Callable[[], bool],
+    part: tuple[tuple[int, ...], tuple[int, ...] | None],
+    limits: SearchLimits,
+    limit_ps: int | None = None,
+) -> beside.Alone:
+    """The best plans of a part of the fleet; with a limit, only what is faster."""
+    classes, islands = part
+    only = replace(limits, only_classes=classes, probes=limits.probes[:1])
+    engine = engine_for(context, only, lambda _: None, interrupted, islands)
+    if limit_ps is not None:
+        engine.know(limit_ps)
+    wanted = islands is None and limit_ps is None
+    return beside.Alone(engine.find(), beside.shaped(context, classes) if wanted else None)
+
+
+def first_plan(
+    context: Context, interrupted: Callable[[], bool], limits: SearchLimits
+) -> Solution | None:
+    """The best solution of a first look under other limits."""
+    return engine_for(context, limits, lambda _: None, interrupted).find()
 
 
 def engine_for(
@@ -293,14 +368,13 @@ def finish(
     alternatives: tuple[Alternative, ...] = ()
     if params.baselines:
         progress(Progress("baselines", certificate.objective_s, certificate.lower_bound_s))
-        every_chip = replace(SearchLimits(gap=params.gap, seed=params.seed), use_all=True)
         baselines = beside.baselines(
             context,
             found.shapes,
             placement,
-            found.parts,
+            found.alone,
             lambda solution: place_solution(context, solution),
-            engine_for(context, every_chip, lambda _: None, interrupted).find,
+            found.every_chip.get,
         )
         alternatives = beside.near_plans(context, placement, found.shapes)
     every = next((b.step_time_s for b in baselines if b.name == beside.ALL_CHIPS), None)

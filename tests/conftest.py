@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+os.environ.setdefault("PLANNER_PROCESSES", "1")
+"""Tests already run on every core; those of a second process ask for it."""
 
 LONG = ("test_worlds.py", "test_properties.py", "test_s6_cross_vendor.py")
 """The files that take longest start first: then no process works alone at the end."""

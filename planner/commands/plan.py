@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -80,6 +81,16 @@ def plan(
             autocompletion=complete_file,
         ),
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=2,
+            metavar="N",
+            envvar="PLANNER_PROCESSES",
+            help="Processes that search; the plan is the same. Default: 2 if there are 2 cores.",
+        ),
+    ] = None,
     max_step_time: Annotated[
         float | None,
         typer.Option(min=0.0, metavar="SECONDS", help="Exit 6 if the step takes longer."),
@@ -136,7 +147,12 @@ def plan(
             loaded.cluster,
             loaded.job,
             profile=loaded.profile,
-            params=SolveParams(gap=gap, seed=seed, time_limit_s=time_limit),
+            params=SolveParams(
+                gap=gap,
+                seed=seed,
+                time_limit_s=time_limit,
+                processes=processes or min(2, os.cpu_count() or 1),
+            ),
             hint=old,
             progress=display.update,
             interrupted=interrupted,

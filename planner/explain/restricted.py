@@ -13,7 +13,7 @@ from planner.costing import CostTables, build_tables
 from planner.errors import InfeasibleError, NoPlanFound
 from planner.options import OptionSet
 from planner.plan import Plan
-from planner.solve import Context, SolveParams, finish, realise, search
+from planner.solve import Context, SolveParams, solve_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +71,8 @@ def solve_restricted(
     problem = replace(context.problem, tables=_tables(context, options), policies=options.policies)
     narrowed = replace(context, options=options, problem=problem)
 
-    def quiet(_: object) -> None:
-        """Nobody watches this search."""
-
     try:
-        found = search(narrowed, params, quiet, interrupted)
-        placement = realise(narrowed, found, params)
-        return finish(narrowed, found, placement, params, quiet, interrupted)
+        return solve_context(narrowed, params, interrupted=interrupted)
     except (InfeasibleError, NoPlanFound):
         return None
 

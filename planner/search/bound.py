@@ -44,6 +44,8 @@ from planner.search.pipelines import Answer, Pricer, Stage
 from planner.search.problem import Problem, Setting, largest_share
 from planner.search.space import Floats
 
+REACH = 1.25
+"""How far beyond the target, and below the shortest takt, first boxes are laid out."""
 FIRST_RATIO = 1.03
 """Takts per box before anything is known."""
 PARTS = 4
@@ -184,6 +186,21 @@ def _join(one: _Boxes, two: _Boxes) -> _Boxes:
     )
 
 
+@dataclass(frozen=True)
+class _Firsts:
+    """Boxes to begin with, from the takt ``alone`` to ``reach``, for all rounds of a relaxation.
+
+    ``cost`` bounds w of every box from below at the option prices of the row of ``prices``.
+    """
+
+    a: Ints
+    b: Ints
+    alone: float
+    reach: float
+    cost: Floats
+    prices: Floats
+
+
 class _Search:
     """The boxes of one micro-batch size and some counts of micro-batches.
 
@@ -219,12 +236,40 @@ class _Search:
         return min(ceiling, float(self.open.least.min(initial=np.inf)))
 
     def start(self, target: float) -> None:
-        """First boxes: takts up to the target in equal ratios, any number of micro-batches."""
-        points = self.points[self.points <= target * (1 + ROUNDING)]
+        """First boxes: takts up to the target in equal ratios, any number of micro-batches.
+
+        Most of them are as hopeless as in the round before: what a box cost at other prices, times
+        the least ratio of the prices, is a bound that needs no pricing.
+        """
+        firsts = self._firsts(target)
+        kept = np.flatnonzero(self.points[firsts.a] <= target * (1 + ROUNDING))
+        a, b = firsts.a[kept], firsts.b[kept]
+        boxes = _Boxes(a, b, np.full_like(a, self.least), self._most(a, target), np.zeros(len(a)))
+        weights, cutoffs = self._natural(boxes, target)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(firsts.prices > 0, self.option_prices / firsts.prices, np.inf)
+            known = firsts.cost * ratio.min(axis=1, initial=1.0)
+        known[np.isinf(firsts.cost)] = np.inf  # no pipeline at all, whatever the prices
+        ask = np.flatnonzero((known[kept] < cutoffs) & (boxes.high >= boxes.low))
+        cost = self._floor(boxes.take(ask), weights[ask], cutoffs[ask])
+        firsts.cost[kept[ask]] = cost
+        firsts.prices[kept[ask]] = self.option_prices
+        left = ask[cost < cutoffs[ask]]
+        self.open = self._priced(boxes.take(left), target, firsts.cost[kept[left]])
+
+    def _firsts(self, target: float) -> _Firsts:
+        """The first boxes, those of an earlier round if they reach from far enough to the target.
+
+        A pipeline that does the whole batch alone is no faster for a shorter takt.
+        """
+        alone = target / (self.most + self.pricer.max_stages)
+        known = self.pricer.firsts.get((self.least, self.most))
+        if isinstance(known, _Firsts) and known.alone <= alone and target <= known.reach:
+            return known
+        reach, alone = target * REACH, alone / REACH
+        points = self.points[self.points <= reach * (1 + ROUNDING)]
         edges = []
         at = 0
-        # a pipeline that does the whole batch alone is no faster for a shorter takt
-        alone = target / (self.most + self.pricer.max_stages)
         while at < len(points):
             top = max(points[at] * FIRST_RATIO, alone)
             end = max(at, int(np.searchsorted(points, top, side="right")) - 1)
@@ -232,8 +277,10 @@ class _Search:
             at = end + 1
         a = np.array([e[0] for e in edges], dtype=np.int64)
         b = np.array([e[1] for e in edges], dtype=np.int64)
-        boxes = _Boxes(a, b, np.full_like(a, self.least), self._most(a, target), np.zeros(len(a)))
-        self.open = self._priced(boxes, target, counts_above=0.0)
+        none = np.zeros((len(a), len(self.option_prices)))
+        firsts = _Firsts(a, b, alone, reach, np.zeros(len(a)), none)
+        self.pricer.firsts[self.least, self.most] = firsts
+        return firsts
 
     def _most(self, a: Ints, target: float) -> Ints:
         """Most micro-batches by the target at these takts: m of them take at least m takts."""
@@ -268,9 +315,9 @@ class _Search:
         b = np.concatenate(edges[1:]) - 1
         kept = np.flatnonzero(b >= a)
         repeated = np.tile(np.arange(len(boxes)), PARTS)[kept]
-        a, b = a[kept], b[kept]
-        low_counts = boxes.low[repeated]
-        return _Boxes(a, b, low_counts, self._most(a, target), boxes.least[repeated])
+        a, b, low, high = a[kept], b[kept], boxes.low[repeated], self._most(a[kept], target)
+        left = np.flatnonzero(high >= low)
+        return _Boxes(a, b, low, high, boxes.least[repeated]).take(left)
 
     def _ask(self, boxes: _Boxes, weights: Floats, cutoffs: Floats, *, trace: bool) -> Answer:
         """Shortest paths of boxes; infinite where they reach their cutoff."""
@@ -285,30 +332,33 @@ class _Search:
         )
 
     def _floor(self, boxes: _Boxes, weights: Floats, cutoffs: Floats) -> Floats:
-        """Lower bounds on the shortest paths of boxes; infinite where they reach their cutoff."""
+        """Lower bounds on the shortest paths of boxes, rough where they reach their cutoff."""
         self.queries += len(boxes)
         takts = self.points[boxes.b]
-        cost = self.pricer.floor(self.option_prices, takts, weights, boxes.low, cutoffs)
-        cost[cost >= cutoffs] = np.inf
-        return cost
+        return self.pricer.floor(self.option_prices, takts, weights, boxes.low, cutoffs)
 
-    def _priced(
-        self, boxes: _Boxes, target: float, *, counts_above: float = COUNTS_ABOVE
-    ) -> _Boxes:
-        """The boxes that may hold a violation below the target, each with its least T."""
-        boxes = boxes.take(np.flatnonzero(boxes.high >= boxes.low))
+    def _priced(self, boxes: _Boxes, target: float, natural: Floats | None = None) -> _Boxes:
+        """The boxes that may hold a violation below the target, each with its least T.
+
+        ``natural``: bounds at the natural weights where they are known; such boxes are new, and
+        all of them are asked for their counts.
+        """
         if len(boxes) == 0:
             return boxes
         ratio = self.points[boxes.b] / self.points[boxes.a]
-        counted = np.flatnonzero(ratio > counts_above)
-        both = _join(boxes, boxes.take(counted))
-        weights, cutoffs = self._natural(boxes, target)
-        cost = self._floor(
-            both,
-            np.concatenate([weights, np.zeros(len(counted))]),
-            np.concatenate([cutoffs, self.rows * boxes.high[counted] - self.pipeline_price]),
-        )
-        kept, raised = self._without(boxes, counted, cost[len(boxes) :], cost[: len(boxes)], target)
+        counted = np.flatnonzero(ratio > (COUNTS_ABOVE if natural is None else 0.0))
+        ask = boxes.take(counted)
+        weights = np.zeros(len(counted))
+        cutoffs = (self.rows * ask.high - self.pipeline_price).astype(np.float64)
+        if natural is None:
+            own = self._natural(boxes, target)
+            ask = _join(boxes, ask)
+            weights = np.concatenate([own[0], weights])
+            cutoffs = np.concatenate([own[1], cutoffs])
+        cost = self._floor(ask, weights, cutoffs)
+        if natural is None:
+            natural, cost = cost[: len(boxes)], cost[len(boxes) :]
+        kept, raised = self._without(boxes, counted, cost, natural, target)
         # fewer counts mean more in flight: where that can matter the same question is asked again
         raised &= kept.low <= 2 * self.pricer.max_stages
         left = kept.take(np.flatnonzero(~raised))

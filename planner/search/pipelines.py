@@ -77,6 +77,8 @@ class Pricer:
         self.max_stages = max_stages
         self._points: Floats | None = None
         self._lengths: tuple[Floats, Ints] | None = None
+        self.firsts: dict[tuple[int, int], object] = {}
+        """What a proof remembers from one round to the next (``bound``)."""
         self._items = Items(space) if space.uniform and space.layers > 2 else None
 
     def breakpoints(self) -> Floats:

@@ -220,6 +220,7 @@ class Tolls:
         self.known: dict[int, Floats] = {}
 
     def __call__(self, cut: int) -> Floats:
+        """The array of one cut."""
         kind = int(self.space.cut_kind[cut])
         if kind not in self.known:
             hop = self.space.hop[:, :, cut, None]

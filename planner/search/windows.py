@@ -193,7 +193,9 @@ class Windows:
             cost[:, :, :length] = np.inf
         else:
             high = ahead.low + len(ahead.going)
-            cost[:, :, ahead.low : high] += ahead.going[:, :, ahead.place[queries]].transpose(2, 1, 0)
+            cost[:, :, ahead.low : high] += ahead.going[:, :, ahead.place[queries]].transpose(
+                2, 1, 0
+            )
             cost[:, :, : ahead.low] = cost[:, :, high:] = np.inf
         cost += self.prices[None, :, None]
         hop = space.hop[before, :, start]

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from math import inf, isclose
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from costmodels.units import PS_PER_S
+from planner.inputs.cluster import load_cluster
+from planner.inputs.job import load_job
+from planner.inputs.model import load_model
+from planner.inputs.overrides import parse_overrides
 from planner.search.finish import least_finish_s
 from planner.search.pipelines import Pricer, Stage
-from planner.search.space import StageSpace, best_hop_ps, build_space
+from planner.search.space import Floats, StageSpace, best_hop_ps, build_space
+from planner.solve import prepare
 from tests.oracle import BruteStage, all_cuts, most_in_flight, stage_ps
 from tests.strategies import (
     AMPLE,
@@ -254,3 +260,56 @@ def _hops(given_: Asked, pipeline: tuple[Stage, ...]) -> list[float]:
         for a, b in pairwise(pipeline)
     ]
     return [inf if ps is None else ps / PS_PER_S for ps in hops]
+
+
+@pytest.mark.parametrize("slope", [1, 2])
+@pytest.mark.parametrize("replicas", [1, 4])
+def test_layers_that_are_alike_are_priced_as_any_others(replicas: int, slope: int) -> None:
+    changes = parse_overrides(["job.seq_len=1024", "job.global_batch=64"])
+    context = prepare(
+        load_model("llama-2-7b", changes),
+        load_cluster("8xA100-SXM-40GB + 8xV100-SXM2-32GB @ 100Gb/s", None, changes),
+        load_job(None, changes),
+    )
+    setting = replace(open_setting(context.problem), replicas=(replicas, replicas))
+    space = build_space(context.problem, setting, 2, optimistic=True)
+    windows, plain = Pricer(space, 64), Pricer(space, 64)
+    plain._items = None  # the pass that makes nothing of equal layers
+    random = np.random.default_rng(replicas)
+    points = windows.breakpoints()
+    takts = np.sort(random.choice(points[points > 0], 60))
+    weights = random.choice([0.0, 0.3, 1.0], 60) * 2 / takts
+    prices = random.uniform(0.2, 1.0, len(space.options))
+    caps = random.integers(1, 30, 60)
+    one = windows.solve(prices, takts, weights, caps, slope=slope)
+    other = plain.solve(prices, takts, weights, caps, slope=slope)
+    assert np.isfinite(one.cost).sum() > 40
+    assert one.cost.tolist() == pytest.approx(other.cost.tolist(), rel=1e-12)
+    for k, pipeline in enumerate(one.pipelines):
+        assert (pipeline is None) == (other.pipelines[k] is None)
+        if pipeline is not None:
+            cost = _cost(space, pipeline, prices, weights[k], int(caps[k]), slope)
+            assert isclose(cost, one.cost[k], rel_tol=1e-12)
+    floors = windows.floor(prices, takts, weights, caps, np.full(60, inf))
+    assert (floors <= one.cost * (1 + 1e-12)).all()
+
+
+def _cost(
+    space: StageSpace,
+    pipeline: tuple[Stage, ...],
+    prices: Floats,
+    weight: float,
+    cap: int,
+    slope: int,
+) -> float:
+    """Price and weighted fill of a pipeline, stage by stage."""
+    size = len(pipeline)
+    cost = weight * float(space.finish[pipeline[0].option, pipeline[0].end])
+    for s, stage in enumerate(pipeline):
+        depth = min(slope * (size - s - 1) + 1, cap)
+        cost += float(prices[stage.option])
+        cost += weight * space.stage_time(stage.option, stage.first, stage.end, depth)
+    for a, b in pairwise(pipeline):
+        assert a.end == b.first
+        cost += 2 * weight * float(space.hop[a.option, b.option, b.first])
+    return cost
