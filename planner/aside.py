@@ -64,10 +64,11 @@ class Aside:
         """What every function gets first."""
         self._waiting: list[Answer[Any]] = []
         self._results: Queue[list[Any] | None] = Queue()
+        self._outgoing: Queue[bytes] = Queue()
         self._process = _start() if processes > 1 else None
-        if self._process is not None:
-            self._send(shared)
-            threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
+        if self._process is not None and self._send(shared):
+            for end in (self._listen, self._speak):
+                threading.Thread(target=end, args=(self._process,), daemon=True).start()
 
     def __enter__(self) -> Self:
         return self
@@ -102,16 +103,20 @@ class Aside:
                 self._waiting.pop(0).take(arrived)
 
     def _send(self, message: object) -> bool:
-        process = self._process
-        if process is None or process.stdin is None:
-            return False
+        """Whether the other process will get it."""
         try:
-            pickle.dump(message, process.stdin)
-            process.stdin.flush()
-        except (OSError, ValueError, TypeError, AttributeError, pickle.PicklingError):
+            self._outgoing.put(pickle.dumps(message))
+        except (TypeError, AttributeError, pickle.PicklingError):
             self._end()
             return False
         return True
+
+    def _speak(self, process: subprocess.Popen[bytes]) -> None:
+        """Messages as they are asked, on a thread of their own: the child takes time to listen."""
+        with contextlib.suppress(OSError, ValueError):  # the pipe was closed: nobody waits
+            while process.stdin is not None:
+                process.stdin.write(self._outgoing.get())
+                process.stdin.flush()
 
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
         """Results as they come, on a thread of their own; None when there will be no more."""
@@ -128,6 +133,7 @@ class Aside:
             return
         process.kill()
         process.wait()
+        self._outgoing.put(b"")  # wakes the thread that speaks, whose pipe is closed now
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 with contextlib.suppress(OSError):  # a pipe whose other end is gone
