@@ -43,13 +43,18 @@ class Items:
             self._most[depth] = (self._depth >= depth).sum(axis=1)
         return self._most[depth]
 
+    def within(self, takts: Floats) -> Ints:
+        """``[policy, option, query]``: most inner layers within the takt."""
+        with np.errstate(divide="ignore"):
+            count = np.floor(takts * SLACK / self.seconds[:, :, None])
+        out: Ints = np.minimum(count, self.layers).astype(np.int64)
+        return out
+
     def lengths(self, depths: Ints, takts: Floats) -> Ints:
         """``[policy, option, query]``: most inner layers within memory and takt."""
-        with np.errstate(divide="ignore"):
-            by_takt = np.floor(takts * SLACK / self.seconds[:, :, None])
         kinds, of = np.unique(depths, return_inverse=True)
         by_memory = np.stack([self.most(int(d)) for d in kinds], axis=-1)[:, :, of]
-        out: Ints = np.minimum(by_memory, np.minimum(by_takt, self.layers)).astype(np.int64)
+        out: Ints = np.minimum(by_memory, self.within(takts))
         return out
 
 
@@ -145,37 +150,46 @@ class Before:
         options, queries = len(self.prices), len(self.takts)
         if keep:
             self.come = np.empty((length, options, queries))
-        depth = np.minimum(1 + self._behind(), self.caps[:, None])
+        by_takt = self.items.within(self.takts)
+        depth = np.minimum(1 + self._behind(by_takt), self.caps[:, None])
         kinds, of = np.unique(depth, return_inverse=True)
         of = of.reshape(depth.shape)
-        shape = (len(self.items.seconds), options, queries)
-        lengths = np.stack([self.items.lengths(np.full(queries, d), self.takts) for d in kinds])
-        size = (int(np.prod(shape)), length, int(lengths.max(initial=1)))
+        by_memory = np.stack([self.items.most(int(d)) for d in kinds])
+        lengths = np.minimum(by_memory[:, :, :, None], by_takt)
+        # slower policies matter only where they make room for more layers than the faster ones
+        policy, option = np.nonzero(_longer(self.items.seconds, lengths).T)[::-1]
+        lengths = lengths[:, policy, option]
+        shape = (len(policy), queries)
+        size = (len(policy) * queries, length, int(lengths.max(initial=1)))
         minima = _Minima(self.items.scratch(_Minima.room(*size)), *size)
+        groups = np.flatnonzero(np.diff(option, prepend=-1))
+        present = option[groups]
         tolls = Tolls(space, self.takts, self.weights)
-        per_layer = self.weights * self.items.seconds[:, :, None]
-        price = self.prices[None, :, None]
+        per_layer = self.weights * self.items.seconds[policy, option, None]
+        price = self.prices[:, None]
         heads = np.stack([space.times(int(d)).head for d in kinds])
         heads = heads[of, :, np.arange(length + 1)[None, :]].transpose(1, 2, 0)  # [end, option, q]
         first = self._toll(heads) + price + self.weights * space.finish.T[:, :, None]
         first[~space.ends.T] = np.inf
         last = self._toll(space.times(1).tail.T[:, :, None]) + price
         closed = not space.starts.all()
+        every = np.arange(queries)
         changes = np.flatnonzero((of[:, 1:] != of[:, :-1]).any(axis=0)) + 1
         changed = set(changes.tolist()) | {1}
         bases = None
         least: Floats = first[length].min(axis=0)
         for i in range(1, length):
             if i in changed:
-                window = np.take_along_axis(lengths, of[None, None, None, :, i], axis=0)[0]
+                window = lengths[of[:, i], :, every].T
                 bases = minima.bases(window.reshape(-1))
             came = first[i]
             if i > 1 and bases is not None:
-                inner = (minima.least(bases).reshape(shape) + per_layer * i).min(axis=0)
-                inner += price[0]
+                inner = minima.least(bases).reshape(shape) + per_layer * i
+                inner = np.minimum.reduceat(inner, groups, axis=0) + price[present]
                 if closed:
-                    inner[~space.ends[:, i]] = np.inf
-                came = np.minimum(came, inner)
+                    inner[~space.ends[present, i]] = np.inf
+                came = came.copy()
+                came[present] = np.minimum(came[present], inner)
             # the hop to the next stage's option
             cost = (came[:, None] + tolls(i)).min(axis=0)
             np.minimum(least, (cost + last[i]).min(axis=0), out=least)
@@ -183,7 +197,7 @@ class Before:
                 self.come[i] = cost
             if closed:
                 cost[~space.starts[:, i]] = np.inf
-            minima.push((cost - per_layer * i).reshape(-1))
+            minima.push((cost[option] - per_layer * i).reshape(-1))
         return least
 
     def _toll(self, seconds: Floats) -> Floats:
@@ -191,13 +205,14 @@ class Before:
         legal = seconds <= self.takts * SLACK
         return np.where(legal, self.weights * np.where(legal, seconds, 0.0), np.inf)
 
-    def _behind(self) -> Ints:
+    def _behind(self, by_takt: Ints) -> Ints:
         """``[query, i]``: least number of stages that the layers from i on need."""
         length = self.space.layers
         left = length - np.arange(length + 1)
         covered = np.zeros(len(self.takts), dtype=np.int64)
         out = np.zeros((len(self.takts), length + 1), dtype=np.int64)
         tail = self.space.times(1).tail
+        kinds, of = np.unique(self.caps, return_inverse=True)
         for stages in range(1, length + 1):
             out += left[None, :] > covered[:, None]
             if (covered >= length).all():
@@ -206,10 +221,24 @@ class Before:
                 fits = (tail[:, :, None] <= self.takts * SLACK).any(axis=0)
                 most = np.where(fits, left[:length, None], 0).max(axis=0)
             else:
-                depths = np.minimum(stages, self.caps)
-                most = self.items.lengths(depths, self.takts).max(axis=(0, 1), initial=0)
+                fitting = [self.items.most(min(stages, int(cap))) for cap in kinds]
+                most = np.minimum(np.stack(fitting, axis=-1)[:, :, of], by_takt).max(axis=(0, 1))
             covered = covered + np.maximum(most, 1)
         return out
+
+
+def _longer(seconds: Floats, lengths: Ints) -> NDArray[np.bool_]:
+    """``[policy, option]``: whether some stage under it is longer than under every faster one.
+
+    ``lengths[kind, policy, option, query]``. One policy of every option is kept in any case.
+    """
+    out = np.ones(seconds.shape, dtype=np.bool_)
+    for p in range(len(seconds)):
+        for q in range(len(seconds)):
+            faster = (seconds[q] < seconds[p]) | ((seconds[q] == seconds[p]) & (q < p))
+            covered = (lengths[:, q] >= lengths[:, p]).all(axis=(0, 2))
+            out[p] &= ~(faster & covered)
+    return out
 
 
 class Tolls:

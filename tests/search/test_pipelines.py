@@ -288,13 +288,13 @@ def test_layers_that_are_alike_are_priced_as_any_others(replicas: int, slope: in
     for k, pipeline in enumerate(one.pipelines):
         assert (pipeline is None) == (other.pipelines[k] is None)
         if pipeline is not None:
-            cost = _cost(space, pipeline, prices, weights[k], int(caps[k]), slope)
+            cost = _priced(space, pipeline, prices, weights[k], int(caps[k]), slope)
             assert isclose(cost, one.cost[k], rel_tol=1e-12)
     floors = windows.floor(prices, takts, weights, caps, np.full(60, inf))
     assert (floors <= one.cost * (1 + 1e-12)).all()
 
 
-def _cost(
+def _priced(
     space: StageSpace,
     pipeline: tuple[Stage, ...],
     prices: Floats,
