@@ -178,14 +178,27 @@ class LayoutPricer:
         exact = 0
         finish = [0] * len(priced)
         synced: dict[tuple[int, int], int] = {}
+        shared: dict[tuple[int, int], int] = {}
         for sync in syncs:
+            if sync.kind == "tied":
+                end = max(ends[p][s] for p, s in sync.members) + sync.time_ps
+                for p, s in sync.members:
+                    ends[p][s] = end
+                    shared[p, s] = shared.get((p, s), 0) + sync.time_ps
+                    finish[p] = max(finish[p], shared[p, s])
+        for sync in syncs:
+            if sync.kind == "tied":
+                continue
             start = max(ends[p][s] for p, s in sync.members)
             for member in sync.members:
                 synced[member] = max(synced.get(member, 0), start + sync.time_ps)
                 # earlier stages run their last backwards while this one synchronises
                 p, s = member
                 lead = sum(stage.backward_ps for stage in priced[p].stages[:s])
-                finish[p] = max(finish[p], sync.time_ps - lead)
+                after = sync.time_ps - lead
+                if member in shared:  # both ends wait for the first stage
+                    after = sync.time_ps + shared[member]
+                finish[p] = max(finish[p], after)
         for p, pipe in enumerate(priced):
             for s in range(len(pipe.stages)):
                 exact = max(exact, synced.get((p, s), ends[p][s]))
@@ -395,7 +408,8 @@ class LayoutPricer:
         weights that two layers share where these lie on different stages.
 
         Every chip has an even share of its host's port, and exchanges over it all the layers
-        that it holds: each group of a stage ends with the last of them.
+        that it holds: each group of a stage ends with the last of them. Shared weights are summed
+        before that.
         """
         state = self.job.state_bytes
         # a ring carries 2(n-1)/n of this: gradients scattered, then parameters gathered (ZeRO-1),
@@ -408,9 +422,9 @@ class LayoutPricer:
             for first, end, kind, members in self._groups(pipelines)
         ]
         loads: dict[tuple[int, int], int] = {}
-        for _, _, _, members, held in groups:
+        for _, _, kind, members, held in groups:
             by_island = {h.island.name: h for h in held}
-            for p, s in members if len(held) > 1 else ():
+            for p, s in members if len(held) > 1 and kind != "tied" else ():
                 own = by_island[pipelines[p].stages[s].island.name]
                 loads[p, s] = loads.get((p, s), 0) + self._exchanged(own)
         out = []
@@ -418,7 +432,10 @@ class LayoutPricer:
             busiest: dict[str, int] = {}
             for p, s in members:
                 name = pipelines[p].stages[s].island.name
-                busiest[name] = max(busiest.get(name, 0), loads.get((p, s), 0))
+                load = loads.get((p, s), 0)
+                if kind == "tied":
+                    load = next(self._exchanged(h) for h in held if h.island.name == name)
+                busiest[name] = max(busiest.get(name, 0), load)
             hosts = []
             latency = 0.0
             for at, h in enumerate(held):
@@ -466,9 +483,10 @@ class LayoutPricer:
         if len(pipelines) > 1:
             out += [(a, b, "gradients", holders(a)) for a, b in pairwise(cuts)]
         for first, second in self.model.tied:
-            one, two = holders(first), holders(second)
-            if one != two:
-                out.append((first, first + 1, "tied", tuple(sorted({*one, *two}))))
+            # every pipeline sums what its two ends hold, then its replicas reduce the sum
+            for one, two in zip(holders(first), holders(second), strict=True):
+                if one != two:
+                    out.append((first, first + 1, "tied", (one, two)))
         return out
 
     def _exchanged(self, held: _Held) -> int:

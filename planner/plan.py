@@ -164,7 +164,8 @@ class SyncMember(_Frozen):
 
 
 class SyncGroup(_Frozen):
-    """Replicas that reduce the gradients of the same layers."""
+    """Replicas that reduce the gradients of the same layers; "tied": the two stages of one pipeline
+    that hold a shared weight, which sum its gradients before their replicas reduce them."""
 
     layers: Interval
     kind: Literal["gradients", "tied"]

@@ -226,16 +226,17 @@ def _groups(drafts: Sequence[_Draft], contended: Mapping[str, None]) -> list[lis
 def _finish(plan: Plan, runs: Sequence[PipelineRun]) -> tuple[FinishSlice, ...]:
     """Synchronisation and update of every stage.
 
-    A group starts when the last backwards of all its members have ended; its planned time counts
-    what the other groups send over the same ports at the same time. The update follows a stage's
-    last group.
+    A group starts when the last backwards of all its members have ended, and shared weights of
+    theirs are summed; its planned time counts what the other groups send over the same ports at
+    the same time. The update follows a stage's last group.
     """
     ready = {
         (p, s): spans[-1][1] for p, run in enumerate(runs) for s, spans in enumerate(run.operations)
     }
     synced = dict(ready)
     pieces = []
-    for index, group in enumerate(plan.sync_groups):
+    order = sorted(enumerate(plan.sync_groups), key=lambda entry: entry[1].kind != "tied")
+    for index, group in order:
         members = list(dict.fromkeys((m.pipeline, m.stage) for m in group.members))
         unknown = [m for m in members if m not in ready]
         if unknown:
@@ -247,6 +248,8 @@ def _finish(plan: Plan, runs: Sequence[PipelineRun]) -> tuple[FinishSlice, ...]:
         first, last = group.layers
         for p, s in members:
             synced[p, s] = max(synced[p, s], end)
+            if group.kind == "tied":
+                ready[p, s] = end
             name = f"{group.kind} of layers {first}-{last - 1}"
             pieces.append(FinishSlice(p, s, "sync", name, start, end))
     update = _picoseconds(plan.estimate.breakdown_s.update)

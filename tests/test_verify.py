@@ -95,7 +95,7 @@ def test_asks_for_the_reduction_of_a_weight_that_two_stages_share() -> None:
     without = [g for g in plan.model_dump(mode="json")["sync_groups"] if g["kind"] != "tied"]
     body = plan.model_dump(mode="json") | {"sync_groups": without}
     messages = [p.message for p in verify(seal(Plan.model_validate(body)))]
-    assert "no group reduces the weight that layers 0 and 13 share" in messages
+    assert "no group sums the weight that layers 0 and 13 share in pipeline 1" in messages
 
 
 def test_accepts_gpipe() -> None:
@@ -138,3 +138,34 @@ def test_knows_nothing_of_search_options_costing_or_pricing() -> None:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module != "planner.verify.layout":
                 assert not any(f"planner.{name}" in (node.module or "") for name in banned)
+
+
+def test_a_shared_weight_is_summed_in_each_pipeline_before_its_replicas_reduce() -> None:
+    across = [
+        PipelineSketch(
+            [
+                StageSketch((f"node0/{k}",), (0, 7)),
+                StageSketch((f"node1/{k}",), (7, 14)),
+            ],
+            rows=1,
+            micro_batches=4,
+            last_rows=1,
+        )
+        for k in range(2)
+    ]
+    plan = priced_plan("2x2xA100-SXM-80GB @ 100Gb/s", across, model="gpt2", bound=1.0)
+    assert verify(plan) == []
+    tied = [g for g in plan.sync_groups if g.kind == "tied"]
+    assert [[(m.pipeline, m.stage) for m in g.members] for g in tied] == [
+        [(0, 0), (0, 1)],
+        [(1, 0), (1, 1)],
+    ]
+    reduced = [g for g in plan.sync_groups if g.kind == "gradients"]
+    last = max(p.exact_time_s for p in plan.pipelines)
+    slowest = max(g.time_s for g in reduced)
+    # the two replicas of a stage share a host: its port is for the shared weight alone
+    step = last + tied[0].time_s + slowest + plan.estimate.breakdown_s.update
+    assert plan.estimate.step_time_s == pytest.approx(step)
+    # bf16 gradients of 50,257 x 768 weights over half of a port of which a part is achieved
+    nominal = 50_257 * 768 * 2 / 6.25e9
+    assert nominal < tied[0].time_s < 3 * nominal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 
 from costmodels.confidence import step_range
@@ -35,20 +36,29 @@ def check_figures(plan: Plan, world: Restored, costs: Costs) -> list[Problem]:
 def _step(plan: Plan, costs: Costs) -> tuple[int, int]:
     """Step time and objective in picoseconds.
 
-    A reduction starts when all its members have run their last backward; the update follows. The
-    objective charges every pipeline its formula time instead, and of each reduction what the
-    last backwards of the stages before do not hide.
+    A reduction starts when all its members have run their last backward and summed the weights
+    that two of their layers share; the update follows. The objective charges every pipeline its
+    formula time instead, and of each reduction what the last backwards of the stages before do
+    not hide.
     """
     update = _picoseconds(plan.estimate.breakdown_s.update)
-    end = max(max(ends) for ends in costs.backward_ends)
+    ends = {(p, s): end for p, own in enumerate(costs.backward_ends) for s, end in enumerate(own)}
+    end = max(ends.values())
     finish = [0] * len(plan.pipelines)
-    for group in plan.sync_groups:
+    shared: Counter[tuple[int, int]] = Counter()
+    for group in sorted(plan.sync_groups, key=lambda g: g.kind != "tied"):
         time = _picoseconds(group.time_s)
-        start = max(costs.backward_ends[m.pipeline][m.stage] for m in group.members)
-        end = max(end, start + time)
-        for member in group.members:
-            lead = costs.leads_ps[member.pipeline][member.stage]
-            finish[member.pipeline] = max(finish[member.pipeline], time - lead)
+        members = [(m.pipeline, m.stage) for m in group.members]
+        done = max(ends[m] for m in members) + time
+        end = max(end, done)
+        for p, s in members:
+            if group.kind == "tied":
+                ends[p, s] = done
+                shared[p, s] += time
+                finish[p] = max(finish[p], shared[p, s])
+            else:  # whoever shares a weight waits for the first stage: nothing hides the rest
+                before = shared[p, s] if (p, s) in shared else -costs.leads_ps[p][s]
+                finish[p] = max(finish[p], time + before)
     formula = max(f + sync for f, sync in zip(costs.formula_ps, finish, strict=True))
     return end + update, max(formula, end) + update
 

@@ -295,7 +295,9 @@ def _members(plan: Plan, group: SyncGroup, world: Restored, where: str) -> Itera
                 if device in world.island_of:
                     cls = world.topology.classes[world.island_of[device].class_index]
                     vendors[cls.chip.vendor] = None
-    if len(vendors) > 1 and world.topology.cross_vendor_collectives == "none":
+    # a shared weight is summed by two messages, which cross vendors as activations do
+    several = len(vendors) > 1 and group.kind != "tied"
+    if several and world.topology.cross_vendor_collectives == "none":
         message = f"spans vendors {', '.join(vendors)}, which the cluster does not allow"
         yield Problem(f"{where}.members", message)
 
@@ -303,19 +305,20 @@ def _members(plan: Plan, group: SyncGroup, world: Restored, where: str) -> Itera
 def _tied(
     plan: Plan, world: Restored, holders: list[Counter[tuple[int, int]]]
 ) -> Iterator[Problem]:
-    """A weight that two layers share is reduced over the holders of both where they differ."""
+    """A weight that two layers share is summed in every pipeline that holds them on two stages."""
+    summed = [
+        {(m.pipeline, m.stage) for m in group.members}
+        for group in plan.sync_groups
+        if group.kind == "tied"
+    ]
     for first, second in world.model.tied:
-        wanted = set(holders[first]) | set(holders[second])
-        if set(holders[first]) == set(holders[second]):
-            continue
-        found = [
-            group
-            for group in plan.sync_groups
-            if group.kind == "tied" and {(m.pipeline, m.stage) for m in group.members} == wanted
-        ]
-        if not found:
-            message = f"no group reduces the weight that layers {first} and {second} share"
-            yield Problem("sync_groups", message)
+        for p in range(len(plan.pipelines)):
+            wanted = {
+                holder for layer in (first, second) for holder in holders[layer] if holder[0] == p
+            }
+            if len(wanted) > 1 and wanted not in summed:
+                message = f"no group sums the weight that layers {first} and {second} share"
+                yield Problem("sync_groups", f"{message} in pipeline {p}")
 
 
 def _holders(plan: Plan, layers: int) -> list[Counter[tuple[int, int]]]:

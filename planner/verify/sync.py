@@ -42,14 +42,17 @@ def _groups(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
     # a stage exchanges all its layers over its chips' even share of their host's port
     loads: Counter[tuple[int, int]] = Counter()
     for group, held in zip(plan.sync_groups, shares):
-        for member in group.members if len(held) > 1 else ():
+        for member in group.members if len(held) > 1 and group.kind != "tied" else ():
             share = next(h for h in held if h.island == _island(plan, member, world))
             whole = -(-share.whole * on_host[share.island.host] // share.chips)
             loads[member.pipeline, member.stage] += whole
     for group, held in zip(plan.sync_groups, shares):
         for member in group.members:
             share = next(h for h in held if h.island == _island(plan, member, world))
-            share.busiest = max(share.busiest, loads[member.pipeline, member.stage])
+            load = loads[member.pipeline, member.stage]
+            if group.kind == "tied":  # summed before the replicas reduce: nothing else is sent
+                load = -(-share.whole * on_host[share.island.host] // share.chips)
+            share.busiest = max(share.busiest, load)
     for k, (group, held) in enumerate(zip(plan.sync_groups, shares)):
         where = f"sync_groups[{k}].time_s"
         time = _ring_s(held, world)
