@@ -310,9 +310,9 @@ def _sync_s(run: Run, stage: StageCost, c: Constants) -> float:
     each = -(-(state.gradient + state.parameter) // 2) if run.zero else state.gradient
     if run.zero >= 3:
         # Only replicas of the shards are left to be summed.
-        each = -(-state.gradient // max(1, run.shard))
-        copies = run.replicas // max(1, run.shard)
-        total = _reduce_s(run, dense * each, copies, run.tp * run.shard)
+        shards = max(1, run.shard)
+        own = -(-dense * state.gradient // shards)
+        total = _reduce_s(run, own, run.replicas // shards, run.tp * shards)
     else:
         total = _reduce_s(run, dense * each, run.replicas, run.tp)
         ranks, stride = _expert_group(run, run.replicas)
