@@ -33,6 +33,8 @@ SEARCHED = 3
 """Regions searched for plans before the proof begins."""
 PROBES = (1.0, 0.6, 1.6)
 """Numbers of pipelines, relative to the relaxation's, at which a first plan is looked for."""
+FOLLOWED = 4
+"""Further numbers of pipelines, each half or double the last, tried while plans improve."""
 EVEN_WITHIN = 0.25
 """How far from the wanted number of pipelines one that divides the batch is preferred."""
 FEW = 8
@@ -181,20 +183,36 @@ class Engine:
         return self.best
 
     def _probe(self, node: _Node, factors: Sequence[float]) -> None:
-        """First plans near the optimum of a region's relaxation, before its replicas are split."""
+        """First plans near the optimum of a region's relaxation, before its replicas are split.
+
+        The relaxation sees little of what synchronisation costs: where the fewest (or the most)
+        pipelines of those tried give the best plan, fewer (more) of them are tried as well.
+        """
         node.searched = True
-        relaxation = self._relaxation(node)
-        low, high = node.region.replicas
-        for factor in factors:
-            wanted = min(max(relaxation.pipelines * factor, low), high)
-            count = _even(self.problem.global_batch, wanted, (low, high))
-            single = _Node(replace(node.region, replicas=(count, count)), 0, node)
-            if single.region in self._searched:
-                continue
-            self._look(single)
-            if self.limit_ps is not None and single.outlook_ps >= self.limit_ps:
-                continue
-            self._plan(single)
+        wanted = self._relaxation(node).pipelines
+        tried: set[int] = set()
+        best = 0
+        ahead = [wanted * factor for factor in factors]
+        while ahead and len(tried) < len(factors) + FOLLOWED:
+            low, high = node.region.replicas
+            near = min(max(ahead.pop(0), low), high)
+            count = _even(self.problem.global_batch, near, (low, high))
+            if count not in tried:
+                tried.add(count)
+                best = count if self._try(node, count) else best
+            if not ahead and len(factors) > 1 and best in (min(tried), max(tried)):
+                on = best * (0.5 if best == min(tried) else 2.0)
+                ahead = [on] if low <= on <= high else []
+
+    def _try(self, node: _Node, count: int) -> bool:
+        """Look for plans of so many pipelines; whether a better one was found."""
+        single = _Node(replace(node.region, replicas=(count, count)), 0, node)
+        if single.region in self._searched:
+            return False
+        self._look(single)
+        if self.limit_ps is not None and single.outlook_ps >= self.limit_ps:
+            return False
+        return self._plan(single)
 
     def _promising(self) -> _Node | None:
         """The unsearched region with the best outlook, if it may still hold a better plan."""
