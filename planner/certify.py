@@ -109,7 +109,7 @@ def idle_reasons(
     for p in priced.pipelines:
         for s in p.stages:
             c = s.stage.island.class_index
-            used[c] = used.get(c, 0) + s.stage.tp
+            used[c] = used.get(c, 0) + s.stage.chips
     step = priced.exact_ps / PS_PER_S
     out = {}
     for cls in context.topology.classes:

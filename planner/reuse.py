@@ -8,6 +8,7 @@ from planner.graphs.topology import Island, Topology
 from planner.inputs.job import ResolvedJob
 from planner.layout import LayoutPipeline, LayoutStage
 from planner.plan import Pipeline, Plan
+from planner.plan_mesh import stage_mesh
 
 
 def layouts_of(
@@ -60,6 +61,7 @@ def _layout(
                 devices=replica.devices,
                 first=stage.layers[0],
                 end=stage.layers[1],
+                mesh=stage_mesh(replica.mesh),
                 policies=tuple(policies),
                 in_flight=stage.in_flight,
             )

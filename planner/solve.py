@@ -306,7 +306,7 @@ def realised(context: Context, solution: Solution) -> Realised | None:
     priced = place_solution(context, solution).priced
     if not (priced.fits and assemble.allowed(priced, context.job)):
         return None
-    if solution.keep_all and sum(s.stage.tp for p in priced.pipelines for s in p.stages) < sum(
+    if solution.keep_all and sum(s.stage.chips for p in priced.pipelines for s in p.stages) < sum(
         c.chips for c in context.topology.classes
     ):
         return None

@@ -19,6 +19,7 @@ from costmodels.schedules import period, takt
 from costmodels.units import PS_PER_S
 from planner.costing import OptionTable
 from planner.graphs.topology import Topology
+from planner.mesh import StageMesh
 from planner.search.columns import Column
 from planner.search.finish import expected_finish_s
 from planner.search.problem import Problem, Setting
@@ -176,8 +177,8 @@ def stage_ps(problem: Problem, stage: BruteStage) -> int:
 def _usage(problem: Problem, stages: Sequence[BruteStage]) -> tuple[int, ...]:
     options = [problem.tables.tables[s.option].option for s in stages]
     return tuple(
-        sum(o.tp for o in options if o.class_index == c and o.tp >= tp)
-        for c, tp, _ in problem.packing_rows
+        sum(o.chips for o in options if o.class_index == c and o.chips >= n)
+        for c, n, _ in problem.packing_rows
     )
 
 
@@ -270,18 +271,18 @@ def finish_ps_of(problem: Problem, column: Column, replicas: int) -> int:
     """The same for a column of the search, with the actual number of replicas."""
     latest = 0
     for s, stage in enumerate(column.stages):
-        at = table_index(problem, stage.class_index, stage.tp, column.rows)
+        at = table_index(problem, stage.class_index, stage.mesh, column.rows)
         table = problem.tables.tables[at]
         seconds = expected_finish_s(problem, table, stage.first, stage.end, replicas)
         latest = max(latest, round(seconds * PS_PER_S) - sum(column.backward_ps[:s]))
     return latest
 
 
-def table_index(problem: Problem, class_index: int, tp: int, rows: int) -> int:
+def table_index(problem: Problem, class_index: int, mesh: StageMesh, rows: int) -> int:
     """Which table prices a stage."""
-    wanted = (class_index, tp, rows)
+    wanted = (class_index, mesh, rows)
     for k, table in enumerate(problem.tables.tables):
-        if (table.option.class_index, table.option.tp, table.option.rows) == wanted:
+        if (table.option.class_index, table.option.mesh, table.option.rows) == wanted:
             return k
     raise LookupError(f"no option {wanted}")
 

@@ -22,6 +22,7 @@ from costmodels.price import LayerPrice
 from costmodels.units import PS_PER_S
 from planner.costing import CostTables, LayerCost, OptionTable, option_table
 from planner.graphs.topology import Island, IslandClass, Route, Topology
+from planner.mesh import StageMesh
 from planner.options import StageOption
 from planner.search.problem import Problem, Setting
 
@@ -199,7 +200,7 @@ def build_problem(
     for size in rows:
         for cls in cluster.classes:
             for tp in degrees[cls.index]:
-                option = StageOption(len(tables), cls.index, tp, size)
+                option = StageOption(len(tables), cls.index, StageMesh(tp), size)
                 costs = tuple(
                     layer_cost(layer, slowness[cls.index], tp, size, tp_ticks) for layer in layers
                 )

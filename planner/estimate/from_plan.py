@@ -18,8 +18,10 @@ from planner.graphs.topology import Island, Topology
 from planner.inputs.document import DataPath, Document
 from planner.inputs.job import ResolvedJob
 from planner.inputs.reading import read_document, render_path
+from planner.mesh import StageMesh
 from planner.options import tensor_parallel_problem
 from planner.plan import Pipeline, Plan, Stage
+from planner.plan_mesh import stage_mesh
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +162,14 @@ class _Reader:
             message = f"covers {len(policies)} layers of {end - first}"
             self.problems.append(_Found((*at, "recompute"), message, "name every layer once"))
         devices: tuple[str, ...] = ()
+        mesh: StageMesh | None = None
         if len(stage.replicas) != 1:
             message = f"{len(stage.replicas)} replicas share the stage: not priced by this version"
             remedy = "give every replica a pipeline of its own"
             self.problems.append(_Found((*at, "replicas"), message, remedy))
         else:
-            devices = stage.replicas[0].devices
+            devices, mesh = stage.replicas[0].devices, stage_mesh(stage.replicas[0].mesh)
+            mesh = None if mesh.plain else mesh
             self._check_devices(stage, (*at, "replicas", 0))
         return StageSketch(
             render_path((*at, "replicas", 0, "devices")),
@@ -174,6 +178,7 @@ class _Reader:
             tuple(policies),
             devices,
             stage.in_flight,
+            mesh,
         )
 
     def _check_devices(self, stage: Stage, at: DataPath) -> None:

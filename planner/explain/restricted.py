@@ -79,9 +79,11 @@ def solve_restricted(
 
 def _tables(context: Context, options: OptionSet) -> CostTables:
     """Tables of the options. Single chips, which the search counts in, stay but hold no layer."""
-    kept = {(o.class_index, o.tp, o.rows) for o in options.options}
+    kept = {(o.class_index, o.mesh, o.rows) for o in options.options}
     counted = [
-        o for o in context.options.options if o.tp == 1 or (o.class_index, o.tp, o.rows) in kept
+        o
+        for o in context.options.options
+        if o.chips == 1 or (o.class_index, o.mesh, o.rows) in kept
     ]
     numbered = tuple(replace(o, index=n) for n, o in enumerate(counted))
     tables = build_tables(
@@ -89,7 +91,7 @@ def _tables(context: Context, options: OptionSet) -> CostTables:
     )
     blocked = tuple(
         t
-        if (t.option.class_index, t.option.tp, t.option.rows) in kept
+        if (t.option.class_index, t.option.mesh, t.option.rows) in kept
         else replace(t, parameters=t.parameters * TOO_LARGE)
         for t in tables.tables
     )
