@@ -5,7 +5,8 @@ What is enumerated is declared in the certificate. Three restrictions keep it sm
 - Degrees are powers of two, so that groups pack into islands without a knapsack.
 - Data parallelism inside a stage appears with expert parallelism or ZeRO-3 alone. Elsewhere
   separate pipelines hold the same copies on the same chips and may even differ.
-- ``expert_tp`` follows from the other degrees (:class:`planner.mesh.StageMesh`).
+- ``expert_tp`` follows from the other degrees (:class:`planner.mesh.StageMesh`), and ``ep`` is one
+  that leaves the fewest copies of an expert in the stage.
 """
 
 from __future__ import annotations
@@ -19,22 +20,28 @@ from planner.inputs.job import ResolvedJob
 from planner.mesh import StageMesh
 
 
-def meshes(job: ResolvedJob, sizes: Sequence[int]) -> list[StageMesh]:
+def meshes(model: ModelGraph, job: ResolvedJob, sizes: Sequence[int]) -> list[StageMesh]:
     """Every mesh that the techniques of the job ask for, on numbers of chips from ``sizes``.
 
-    Tensor parallelism alone comes first, then the others by chips.
+    Tensor parallelism alone comes first, then the others by chips. Of the ways to spread experts
+    over the same devices, those that leave the fewest copies of an expert in the stage.
     """
     tensor = [n for n in sizes if n == 1 or job.tensor_parallel]
     context = [n for n in sizes if n == 1 or job.context_parallel]
-    expert = [n for n in sizes if n == 1 or job.expert_parallel]
+    numbers = expert_numbers([layer.shape for layer in model.layers])
+    even = [n for n in sizes if numbers and not any(e % n for e in numbers)]
+    expert = [n for n in even if n > 1 and job.expert_parallel]
     found = [StageMesh(tp) for tp in tensor]
     for chips in sizes:
         for tp, cp in product(tensor, context):
-            if chips % (tp * cp) == 0:
-                dp = chips // (tp * cp)
-                ways = product([False, True] if job.zero3 else [False], expert)
-                made = (StageMesh(tp, cp, dp, ep, zero3) for zero3, ep in ways if ep <= chips)
-                found += filter(_wanted, made)
+            dp = chips // (tp * cp)
+            if dp * tp * cp == chips:
+                for zero3 in [False, True] if job.zero3 else [False]:
+                    apart = [StageMesh(tp, cp, dp, ep, zero3) for ep in expert if ep <= chips]
+                    fewest = min((m.expert_copies for m in apart), default=0)
+                    made = [StageMesh(tp, cp, dp, 1, zero3)]
+                    made += [m for m in apart if m.expert_copies == fewest]
+                    found += filter(_wanted, made)
     return found
 
 

@@ -101,7 +101,7 @@ def legal_options(model: ModelGraph, topology: Topology, job: ResolvedJob) -> Op
     rejected: list[Rejected] = []
     for rows in job.micro_batch_rows:
         for cls in topology.classes:
-            for mesh in meshes(job, tensor_parallel_degrees(cls.size)):
+            for mesh in meshes(model, job, tensor_parallel_degrees(cls.size)):
                 against = _against(model, cls, mesh, rows, job)
                 if against is None:
                     options.append(StageOption(len(options), cls.index, mesh, rows))

@@ -190,13 +190,21 @@ def peak_bytes(problem: Problem, stage: BruteStage, in_flight: int, replicas: in
     layers = [cost.price for cost in table.costs[stage.first : stage.end]]
     crossing = [*(int(b) for b in tables.boundary_bytes[table.option.rows]), 0]
     buffers = 2 * (crossing[stage.first] + crossing[stage.end])
-    if tables.sequence_parallel:
-        buffers //= table.option.tp
-    shards = replicas if tables.zero_level else 1
+    mesh = table.option.mesh
+    buffers //= (mesh.tp if tables.sequence_parallel else 1) * mesh.cp * mesh.dp
+    copies = (mesh.cp * mesh.dp, mesh.chips // (mesh.ep * mesh.expert_tp))
     total = over.context_bytes + over.buffer_bytes + over.fragmentation_bytes + buffers
+    if mesh.zero3:
+        largest = max(layer.parameters for layer in layers)
+        total += largest * (2 * tables.state.parameter + tables.state.gradient)
     for layer in layers:
-        total += layer.parameters * (tables.state.parameter + tables.state.gradient)
-        total += -(-layer.parameters * tables.state.optimizer // shards)
+        parts = (layer.parameters - layer.expert_parameters, layer.expert_parameters)
+        for own, held in zip(parts, copies):
+            inside = held if mesh.zero3 else 1
+            total += -(-own * tables.state.parameter // inside)
+            total += -(-own * tables.state.gradient // inside)
+            over_all = replicas * held if tables.zero_level else inside
+            total += -(-own * tables.state.optimizer // over_all)
         total += in_flight * layer.activation_bytes[stage.policy]
         total += layer.logits_bytes
     return total + max(layer.working_bytes[stage.policy] for layer in layers)

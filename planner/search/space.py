@@ -85,6 +85,14 @@ class StageSpace:
         kinds: Ints = np.unique(self.hop, axis=2, return_inverse=True)[1].ravel()
         return kinds
 
+    @cached_property
+    def hop_kind(self) -> Ints:
+        """Options with equal hops to and from all others have equal numbers: class and chips."""
+        count = len(self.options)
+        both = np.concatenate([self.hop, self.hop.transpose(1, 0, 2)], axis=1).reshape(count, -1)
+        kinds: Ints = np.unique(both, axis=0, return_inverse=True)[1].ravel()
+        return kinds
+
     @property
     def layers(self) -> int:
         """Number of layers."""
