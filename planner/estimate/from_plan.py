@@ -19,6 +19,7 @@ from planner.inputs.document import DataPath, Document
 from planner.inputs.job import ResolvedJob
 from planner.inputs.reading import read_document, render_path
 from planner.mesh import StageMesh
+from planner.meshes import mesh_problem
 from planner.options import tensor_parallel_problem
 from planner.plan import Pipeline, Plan, Stage
 from planner.plan_mesh import stage_mesh
@@ -204,7 +205,17 @@ class _Reader:
             remedy = "give the plan's own cluster, or change the chip"
             found = _Found((*at, "chip"), message + Catalog.alias(chip.id), remedy)
             self.problems.append(found)
-        tp = len(replica.devices)
-        why = tensor_parallel_problem(self.model, tp, self.job.seq_len, self.job.sequence_parallel)
+        mesh = stage_mesh(replica.mesh)
+        if mesh.plain:
+            mesh = StageMesh(len(replica.devices))  # a hand may have changed the devices alone
+        elif mesh.chips != len(replica.devices):
+            message = f"names {len(replica.devices)} devices for {mesh.describe()}"
+            self.problems.append(_Found(path, message, f"name {mesh.chips} devices"))
+            return
+        job, tp = self.job, mesh.tp
+        why = tensor_parallel_problem(self.model, tp, job.seq_len, job.sequence_parallel)
         if why is not None:
             self.problems.append(_Found(path, f"tp {tp} is not possible: {why}"))
+        _, why = mesh_problem(self.model, mesh, replica.rows, job)
+        if why is not None:
+            self.problems.append(_Found((*at, "mesh"), f"{mesh.describe()} is not possible: {why}"))

@@ -26,11 +26,13 @@ class Restriction:
     tp: int | None = None
     tp_on: str | None = None
     recompute: str | None = None
+    cp: int | None = None
+    ep: int | None = None
 
     @property
     def empty(self) -> bool:
         """Whether nothing is restricted."""
-        return self.tp is None and self.recompute is None
+        return (self.tp, self.recompute, self.cp, self.ep) == (None,) * 4
 
 
 TOO_LARGE = 10_000
@@ -43,9 +45,13 @@ def restricted_options(context: Context, restriction: Restriction) -> OptionSet:
     kept = [
         o
         for o in context.options.options
-        if restriction.tp is None
-        or o.tp == restriction.tp
-        or restriction.tp_on not in (None, classes[o.class_index].chip.id)
+        if (
+            restriction.tp is None
+            or o.tp == restriction.tp
+            or restriction.tp_on not in (None, classes[o.class_index].chip.id)
+        )
+        and restriction.cp in (None, o.mesh.cp)
+        and restriction.ep in (None, o.mesh.ep)
     ]
     policies = context.options.policies
     if restriction.recompute is not None:
