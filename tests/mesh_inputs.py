@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,20 +60,49 @@ def _job(sets: str) -> JobInput:
     return load_job(None, parse_overrides([f"job.{part}" for part in sets.split()]))
 
 
+NARROW = "techniques.tensor_parallel=false"
+CASES: dict[str, tuple[str, str, dict[str, int]]] = {
+    "moe_plan": (PAIR, f"global_batch=16 micro_batch_rows=[4] {NARROW}", {}),
+    "long_plan": (
+        PAIR,
+        f"global_batch=2 seq_len=65536 micro_batch_rows=[1] {NARROW}",
+        {"experts": 0},
+    ),
+    "sharded_plan": (
+        "1x4xRTX4090-24GB",
+        "global_batch=8 micro_batch_rows=[4] max_pipeline_stages=1 techniques.zero3=true " + NARROW,
+        {"layers": 6, "experts": 0, "width": 65536},
+    ),
+}
+
+
 def moe_plan() -> Plan:
     """A stage with experts over four chips."""
-    sets = "global_batch=16 micro_batch_rows=[4] techniques.tensor_parallel=false"
-    return small_plan(PAIR, sets)
+    return _planned("moe_plan")
 
 
 def long_plan() -> Plan:
     """Sequences shared by chips."""
-    sets = "global_batch=2 seq_len=65536 micro_batch_rows=[1] techniques.tensor_parallel=false"
-    return small_plan(PAIR, sets, experts=0)
+    return _planned("long_plan")
 
 
 def sharded_plan() -> Plan:
     """Weights divided among the chips of a stage, which is the only way that they fit."""
-    sets = "global_batch=8 micro_batch_rows=[4] max_pipeline_stages=1 techniques.zero3=true "
-    sets += "techniques.tensor_parallel=false techniques.idle_chips=true"
-    return small_plan("1x4xRTX4090-24GB", sets, layers=6, experts=0, width=65536)
+    return _planned("sharded_plan")
+
+
+def _planned(name: str) -> Plan:
+    cluster, sets, model = CASES[name]
+    return small_plan(cluster, sets, **model)
+
+
+def context_of(plan: Callable[[], Plan], more: str = "") -> Context:
+    """The inputs of one of the plans above, with further assignments."""
+    cluster, sets, model = CASES[plan.__name__]
+    return small_context(cluster, f"{sets} {more}", **model)
+
+
+def planned_with(plan: Callable[[], Plan], more: str) -> Plan:
+    """The plan under further assignments."""
+    cluster, sets, model = CASES[plan.__name__]
+    return small_plan(cluster, f"{sets} {more}", **model)
