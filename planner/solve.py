@@ -177,6 +177,7 @@ def search(
     shaped = aside.ask(rectangular)
     parts = [] if limits.use_all else fleet_parts(context)
     asked = [aside.ask(alone, part, limits) for part in parts if params.baselines]
+    simple = aside.ask(first_plain, limits, now=has_meshes(context))
     engine = engine_for(context, limits, progress, interrupted)
     known = plans_known(context, [hint_placement(context, hint)] if hint is not None else [])
     for placement in known:
@@ -202,6 +203,8 @@ def search(
             found[classes] = best
         if best.solution is not None:
             engine.offer(best.solution)
+    if has_meshes(context) and (plain := simple.get()) is not None:
+        engine.offer(plain)
     return Found(engine.prove(), found, shapes, known, every_chip)
 
 
@@ -265,6 +268,26 @@ def first_plan(
 ) -> Solution | None:
     """The best solution of a first look under other limits."""
     return engine_for(context, limits, lambda _: None, interrupted).find()
+
+
+def has_meshes(context: Context) -> bool:
+    """Whether some stage may be more than a tensor-parallel group."""
+    return any(not o.mesh.plain for o in context.options.options)
+
+
+def first_plain(
+    context: Context, interrupted: Callable[[], bool], limits: SearchLimits
+) -> Solution | None:
+    """A first look at stages that are tensor-parallel groups alone.
+
+    A wider space is harder to round in: a technique that is allowed must not cost a plan that
+    would have been found without it.
+    """
+    tables = context.problem.tables
+    kept = tuple(t for t in tables.tables if t.option.mesh.plain)
+    problem = replace(context.problem, tables=replace(tables, tables=kept))
+    narrow = replace(context, problem=problem)
+    return engine_for(narrow, limits, lambda _: None, interrupted).find()
 
 
 def engine_for(
