@@ -148,7 +148,8 @@ def with_zero(level: int) -> Callable[[Sketch], Sketch | Impossible]:
     def edit(sketch: Sketch) -> Sketch | Impossible:
         if sketch.zero_level == level:
             return Impossible(f"ZeRO level {level} is the plan's")
-        if len(sketch.pipelines) < 2:
+        copies = max(s.degrees.copies for p in sketch.pipelines for s in p.stages)
+        if len(sketch.pipelines) < 2 and copies == 1:
             return Impossible("one pipeline has nobody to share the optimizer with")
         return replace(sketch, zero_level=level)
 
