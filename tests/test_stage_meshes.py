@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import planner
 from costmodels.units import PS_PER_S
 from planner.diff import diff
-from planner.errors import InputError
+from planner.errors import ExportError, InputError
 from planner.estimate import PlanLayout, estimate_sketch, sketch_of
 from planner.exporters import export_plan, problems_of
 from planner.layout import LayoutPipeline, LayoutPricer, LayoutStage
@@ -20,6 +20,7 @@ from planner.mesh import StageMesh
 from planner.options import StageOption
 from planner.plan import Plan
 from planner.reuse import layouts_of
+from planner.runtime.support import check_supported
 from planner.search.compact import solve_compact
 from planner.search.finish import least_finish_s
 from planner.search.regions import roots
@@ -214,6 +215,12 @@ def test_stock_runtimes_refuse_what_they_cannot_run_by_name() -> None:
     assert {"expert parallelism", "data parallelism inside a stage"} <= said
     assert "context parallelism" in {p.where for p in problems_of(long_plan(), "torch")}
     assert "ZeRO level 3 inside a stage" in {p.where for p in problems_of(sharded_plan(), "torch")}
+
+
+@each
+def test_the_runtime_refuses_what_it_cannot_run_by_name(plan: Callable[[], Plan]) -> None:
+    with pytest.raises(ExportError, match=r"context|expert|ZeRO level 3"):
+        check_supported(plan())
 
 
 def test_megatron_takes_context_parallelism() -> None:

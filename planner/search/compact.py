@@ -36,7 +36,8 @@ less is always better.
      (7) τ ≥ g[s];  τ ≥ h[s];  [D[s] − D[j] + 1 ≤ n] ⇒ n·τ ≥ A[s,j]
          with A[s,j] = Σ_{s..j} g + 2·Σ_{s..j−1} h, for all s < j, n     `_add_depths`
      (8) [o[s,k] or z[s,k,r]] ⇒ state + kept[s] + max_v working·x
-         + logits + ⌊boundaries⌋ + overhead ≤ usable, where
+         + max_v gathered·x + logits + ⌊boundaries⌋ + overhead ≤ usable,
+         gathered is of ZeRO-3 alone, and
          [D[s] ≥ n and m ≥ n] ⇒ kept[s] ≥ n·Σ_v activation·x             `_add_memory`
      (9) [z[s,k,r]] ⇒ f ≥ finish[k,i,j,r]·(y[j−1,s] − y[i,s−1])
          − Σ_{s′<s} b[s′]: in full where stage s holds the layers
