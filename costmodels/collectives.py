@@ -122,6 +122,7 @@ class SyncHost:
     ``exchanged_bytes``: distinct gradient bytes that this host exchanges with others at the same
     time over its port, all chips and all groups together. ``port_bytes_per_s``: achievable, one
     way; None for a host without a network, which is legal only in a group of one host.
+    ``extra_s``: what its chips reduce inside the host beside this group, before they are done.
     """
 
     replicas: int
@@ -129,6 +130,7 @@ class SyncHost:
     fabric: Fabric
     exchanged_bytes: int
     port_bytes_per_s: float | None
+    extra_s: float = 0.0
 
 
 def gradient_sync_s(
@@ -151,7 +153,7 @@ def gradient_sync_s(
         raise ValueError("a group over several hosts needs a network port on each of them")
     slowest = 0.0
     for host in hosts:
-        inside = all_reduce_s(host.shard_bytes, host.replicas, host.fabric)
+        inside = all_reduce_s(host.shard_bytes, host.replicas, host.fabric) + host.extra_s
         if n > 1 and host.port_bytes_per_s is not None:
             inside += 2 * (n - 1) / n * host.exchanged_bytes / host.port_bytes_per_s
         slowest = max(slowest, inside)

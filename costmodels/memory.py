@@ -89,14 +89,16 @@ class MemoryItems:
     peak: int
 
 
-def boundary_buffer_bytes(incoming: int, outgoing: int, *, tp: int, sequence_parallel: bool) -> int:
+def boundary_buffer_bytes(
+    incoming: int, outgoing: int, *, tp: int, sequence_parallel: bool, copies: int = 1
+) -> int:
     """Bytes of the double-buffered boundary tensors of one micro-batch on one device.
 
     ``incoming`` and ``outgoing`` are the whole tensors that cross the stage's two cuts. With
     sequence parallelism each of the ``tp`` devices holds its slice, without it all of them.
+    ``copies`` of the stage's weights (context or data parallel) hold a part each.
     """
-    both = 2 * (incoming + outgoing)
-    return both // tp if sequence_parallel else both
+    return 2 * (incoming + outgoing) // ((tp if sequence_parallel else 1) * copies)
 
 
 def stage_memory(
@@ -111,6 +113,7 @@ def stage_memory(
     replicas: int | Sequence[int],
     boundary_bytes: int,
     expert_replicas: int | None = None,
+    inner: tuple[int, int] = (1, 1),
 ) -> MemoryItems:
     """Peak memory of one device that runs ``layers``.
 
@@ -121,6 +124,8 @@ def stage_memory(
     gradients too, level 3 (FSDP) the weights as well; the layer at work, and the next one, are
     then gathered, and a layer's gradient exists whole before it is scattered.
     ``expert_replicas`` counts for parameters that lie on ``ep`` devices; by default as the others.
+    ``inner`` devices of the stage itself (for experts: the second number) divide weights and
+    gradients whatever the level, as level 3 does.
     ``boundary_bytes`` comes from :func:`boundary_buffer_bytes` and is added as it is. Frozen
     weights have no gradient and no optimizer state.
     """
@@ -129,29 +134,32 @@ def stage_memory(
         part
         for layer, r in zip(layers, holders, strict=True)
         for part in (
-            (layer.parameters - layer.expert_parameters, r),
-            (layer.expert_parameters, expert_replicas or r),
+            (layer.parameters - layer.expert_parameters, r, inner[0]),
+            (layer.expert_parameters, expert_replicas or r, inner[1]),
         )
     ]
 
     trained = [
         part
         for layer, r, both in zip(layers, holders, zip(parts[::2], parts[1::2], strict=True))
-        for part in (both if layer.trained is None else ((layer.trained, r),))
+        for part in (both if layer.trained is None else ((layer.trained, r, inner[0]),))
     ]
 
-    def held(parts: Sequence[tuple[int, int]], bytes_: int, level: int) -> int:
+    def held(parts: Sequence[tuple[int, int, int]], bytes_: int, level: int) -> int:
         """Bytes of one kind of state; rounded up per part as every device holds whole elements."""
-        return sum(-(-n * bytes_ // (r if zero_level >= level else 1)) for n, r in parts)
+        return sum(-(-n * bytes_ // (r if zero_level >= level else own)) for n, r, own in parts)
 
     kept = sum(layer.activation_bytes[p] for layer, p in zip(layers, policy_of, strict=True))
     working = max(
         (layer.working_bytes[p] for layer, p in zip(layers, policy_of, strict=True)), default=0
     )
     whole = max((layer.parameters for layer in layers), default=0)
-    gathered = 2 * whole * state.parameter if zero_level >= 3 and max(holders, default=1) > 1 else 0
+    sharded = max(holders, default=1) > 1
+    gathers = (zero_level >= 3 and sharded) or max(inner) > 1
+    scatters = (zero_level >= 2 and sharded) or max(inner) > 1
+    gathered = 2 * whole * state.parameter if gathers else 0
     learning = max((layer.trained_parameters for layer in layers), default=0)
-    scattered = learning * state.gradient if zero_level >= 2 and max(holders, default=1) > 1 else 0
+    scattered = learning * state.gradient if scatters else 0
     items = (
         held(parts, state.parameter, 3),
         held(trained, state.gradient, 2),

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from math import log
 
 from costmodels.catalog import Chip
-from costmodels.collectives import Links, SyncHost, gradient_sync_s, group_s
+from costmodels.collectives import Links, SyncHost, gradient_sync_s
 from costmodels.compute import optimizer_update_s
 from costmodels.constants import Constants, shipped_constants
 from costmodels.memory import StateBytes
 from costmodels.price import LayerConfig, LayerPrice, price_with
 from costmodels.schedules import ScheduleName, exact_time
 from costmodels.shapes import LayerShape
+from costmodels.sharding import ShardGroup, exposed_gathers_s
 from costmodels.units import PS_PER_S, bytes_of
 
 PriceLayer = Callable[[LayerShape, LayerConfig], LayerPrice]
@@ -216,35 +217,23 @@ def _layer(run: Run, p: LayerPrice, c: Constants) -> _Layer:
 
 
 def _gather_s(run: Run, layer: LayerPrice, c: Constants) -> tuple[float, float]:
-    """Exposed seconds of gathering a layer's weights and scattering its gradients, per pass.
-
-    ZeRO-3 and FSDP gather the weights before the forward and again before the backward pass, and
-    scatter the gradients of every micro-batch; both run beside the computation of other layers.
-    ZeRO-2 only scatters.
-    """
+    """Exposed seconds of gathering a layer's weights and scattering its gradients, per pass."""
     if run.zero < 2 or run.shard <= 1 or layer.parameters == 0:
         return 0.0, 0.0
-    weight = bytes_of(run.precision)
     dense = layer.parameters - layer.expert_parameters
-    gather = scatter = 0.0
-    for parameters, ranks, stride in (
-        (dense, run.shard, run.tp),
-        (layer.expert_parameters, *_expert_group(run, run.shard)),
-    ):
-        if parameters and ranks > 1:
-            gather += group_s("all_gather", parameters * weight, ranks, run.links, stride)
-            scatter += group_s(
-                "reduce_scatter", parameters * run.state.gradient, ranks, run.links, stride
-            )
-    backward_s = layer.backward_input_s + layer.backward_weight_s + layer.recompute_s[run.policy]
-    if run.zero == 2:
-        return 0.0, _beside(scatter, backward_s, c)
-    return _beside(gather, layer.forward_s, c), _beside(gather + scatter, backward_s, c)
-
-
-def _beside(communication: float, computation: float, c: Constants) -> float:
-    """Seconds that communication adds to the computation beside which it runs."""
-    return max(c.shard_exposed * communication, communication - c.shard_overlap * computation)
+    return exposed_gathers_s(
+        layer,
+        (
+            ShardGroup(dense, run.shard, run.tp),
+            ShardGroup(layer.expert_parameters, *_expert_group(run, run.shard)),
+        ),
+        run.links,
+        weight_bytes=bytes_of(run.precision),
+        gradient_bytes=run.state.gradient,
+        policy=run.policy,
+        gradients_alone=run.zero == 2,
+        constants=c,
+    )
 
 
 def _expert_group(run: Run, replicas: int) -> tuple[int, int]:

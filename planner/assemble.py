@@ -14,7 +14,6 @@ from planner.layout import PricedLayout, PricedPipeline, PricedStage
 from planner.plan import (
     Breakdown,
     Estimate,
-    Mesh,
     Pipeline,
     PlanClass,
     Recompute,
@@ -28,6 +27,7 @@ from planner.plan import (
     UnusedDevices,
     Zero,
 )
+from planner.plan_mesh import plan_mesh
 
 POLICY_NAMES: tuple[Recompute, ...] = ("none", "selective", "full")
 """``costmodels.price.POLICIES`` in the words of the plan."""
@@ -74,7 +74,7 @@ def _stage(
         backward_weight=to_seconds(sum(c.backward_weight_ps for c, _ in costs)),
         recompute=to_seconds(sum(c.recompute_ps[p] for c, p in costs)),
         tp_comm_forward=to_seconds(sum(c.tp_forward_ps for c, _ in costs)),
-        tp_comm_backward=to_seconds(sum(c.tp_backward_ps for c, _ in costs)),
+        tp_comm_backward=to_seconds(sum(c.comm_backward_ps(p) for c, p in costs)),
         transfer_forward=to_seconds(priced.transfer_ps),
         transfer_backward=to_seconds(priced.transfer_ps),
         forward_total=to_seconds(priced.forward_ps),
@@ -93,7 +93,7 @@ def _stage(
         peak=m.peak,
         usable=priced.usable_bytes,
     )
-    sharded = zero_level >= 1 and replicas > 1
+    sharded = zero_level >= 1 and replicas * stage.mesh.copies > 1
     return Stage(
         layers=(stage.first, stage.end),
         in_flight=priced.in_flight,
@@ -103,7 +103,7 @@ def _stage(
             Replica(
                 rows=rows,
                 chip=cls.chip.id,
-                mesh=Mesh(tensor_parallel=stage.tp),
+                mesh=plan_mesh(stage.mesh),
                 devices=stage.devices,
                 time_s=time,
                 memory_bytes=memory,
@@ -154,15 +154,15 @@ def classify(priced: PricedLayout) -> PlanClass:
     loads = set()
     for p in priced.pipelines:
         pipe = p.pipeline
-        shapes.add(tuple((s.tp, s.first, s.end, s.island.class_index) for s in pipe.stages))
+        shapes.add(tuple((s.mesh, s.first, s.end, s.island.class_index) for s in pipe.stages))
         loads.add((pipe.rows, pipe.micro_batches, pipe.last_rows))
-    layouts = {tuple((tp, a, b) for tp, a, b, _ in shape) for shape in shapes}
+    layouts = {tuple((mesh, a, b) for mesh, a, b, _ in shape) for shape in shapes}
     mixed = len(shapes) > len(layouts)
     full = all(p.pipeline.last_rows == p.pipeline.rows for p in priced.pipelines)
     if len(layouts) > 1 or len(loads) > 1 or mixed or not full:
         return "asymmetric"
     (layout,) = layouts
-    return "rectangular" if len({tp for tp, _, _ in layout}) == 1 else "staged"
+    return "rectangular" if len({mesh for mesh, _, _ in layout}) == 1 else "staged"
 
 
 CLASSES: tuple[PlanClass, ...] = ("rectangular", "staged", "asymmetric")
@@ -220,7 +220,7 @@ def estimate(
     step = to_seconds(priced.exact_ps)
     tokens = (global_batch or job.global_batch) * job.seq_len
     peak = sum(
-        topology.classes[s.stage.island.class_index].chip.peak(job.precision) * s.stage.tp
+        topology.classes[s.stage.island.class_index].chip.peak(job.precision) * s.stage.chips
         for p in priced.pipelines
         for s in p.stages
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from costmodels.price import POLICIES
 from planner.graphs.topology import Island, Topology
 from planner.layout import LayoutPipeline, LayoutPricer, LayoutStage, PricedLayout
+from planner.mesh import StageMesh
 from planner.options import OptionSet, tensor_parallel_degrees
 
 MAX_PRICED_DEVICES = 4096
@@ -86,6 +87,7 @@ def rectangular_layout(
                         devices=groups[s * dp + d][1],
                         first=first,
                         end=end,
+                        mesh=StageMesh(len(groups[s * dp + d][1])),
                         policies=(policy,) * (end - first),
                     )
                     for s, (first, end) in enumerate(intervals)
@@ -138,7 +140,7 @@ def equal_splits(
     layers = len(pricer.model.layers)
     chips = sum(topology.classes[c].chips for c in classes)
     batch = pricer.job.global_batch
-    legal = {(o.class_index, o.tp, o.rows) for o in options.options}
+    legal = {(o.class_index, o.tp, o.rows) for o in options.options if o.mesh.plain}
     every_rows = sorted({o.rows for o in options.options})
     found: list[EqualSplit] = []
     limit_ps: int | None = None
@@ -179,11 +181,11 @@ def equal_splits(
 
 def _row_ps(pricer: LayoutPricer, options: OptionSet, class_index: int) -> float:
     """Chip time of one row through the whole model, at the smallest legal degree and rows."""
-    own = [(o.tp, o.rows) for o in options.options if o.class_index == class_index]
+    own = [(o.tp, o.rows) for o in options.options if o.class_index == class_index and o.mesh.plain]
     if not own:
         return math.inf
     tp, rows = min(own)
-    costs = pricer.costs(class_index, tp, rows)
+    costs = pricer.costs(class_index, StageMesh(tp), rows)
     return tp / rows * sum(c.forward_total_ps + c.backward_total_ps(0) for c in costs)
 
 

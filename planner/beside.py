@@ -118,7 +118,7 @@ def baselines(
 
 def chips_used(placement: Placement) -> int:
     """Devices that hold a stage."""
-    return sum(s.stage.tp for p in placement.priced.pipelines for s in p.stages)
+    return sum(s.stage.chips for p in placement.priced.pipelines for s in p.stages)
 
 
 def _missing(name: str, reason: str) -> Baseline:
@@ -213,7 +213,7 @@ def _other_batches(
 ) -> list[Alternative]:
     """The same equal pipelines at the nearest batches that they divide, within the tolerance."""
     job = context.job
-    shape = {tuple((s.tp, s.first, s.end) for s in p.stages) for p in layouts}
+    shape = {tuple((s.mesh, s.first, s.end) for s in p.stages) for p in layouts}
     rows = {p.rows for p in layouts}
     if len(shape) > 1 or len(rows) > 1:
         return []

@@ -8,12 +8,15 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
 from costmodels.constants import shipped_constants
+from costmodels.layers import EXPERT_IMBALANCE
 from costmodels.memory import device_overhead
 from costmodels.price import POLICIES
 from costmodels.units import GIB, PS_PER_S
 from planner import assemble
+from planner.inputs.job import ResolvedJob
 from planner.inputs.training import notes_on_training
 from planner.layout import PricedLayout
+from planner.options import OptionSet
 from planner.plan import Certificate, SearchSpace, SolverInfo
 from planner.search.engine import SearchOutcome
 
@@ -77,6 +80,7 @@ def declared_space(context: Context) -> SearchSpace:
         if assemble.most_general(job) == "asymmetric"
         else "identical pipelines",
         f"tensor parallel {{{', '.join(map(str, degrees))}}} inside an island",
+        *_inside_a_stage(options),
         f"{{{', '.join(map(str, rows))}}} rows per micro-batch, one value per pipeline",
         f"recomputation {{{', '.join(POLICIES[p] for p in options.policies)}}}",
         f"ZeRO level {options.zero_level} over all replicas",
@@ -94,11 +98,43 @@ def declared_space(context: Context) -> SearchSpace:
         dropped.append(
             "ZeRO level 0: dominated by level 1 (same traffic, no more memory or update time)"
         )
+    dropped += _untried(job)
     dropped += [
-        "context and expert parallelism, ZeRO 2 and 3, offload, interleaved and zero-bubble "
-        "schedules, unequal rows inside a stage: not in this version's space",
+        "ZeRO 2, ZeRO 3 and expert parallelism beyond a stage, offload, interleaved and "
+        "zero-bubble schedules, unequal rows inside a stage: not in this version's space",
     ]
     return SearchSpace(allowed=tuple(allowed), dropped=tuple(dropped))
+
+
+def _inside_a_stage(options: OptionSet) -> list[str]:
+    """Meshes of more than tensor parallelism, all of them inside one island."""
+    meshes = [o.mesh for o in options.options]
+    contexts, experts = sorted({m.cp for m in meshes}), sorted({m.ep for m in meshes})
+    said = []
+    if contexts != [1]:
+        said.append(f"context parallel {{{', '.join(map(str, contexts))}}} inside a stage")
+    if experts != [1]:
+        copies = "with the fewest copies of an expert in the stage"
+        said.append(f"expert parallel {{{', '.join(map(str, experts))}}} inside a stage, {copies}")
+    if any(m.zero3 for m in meshes):
+        said.append("ZeRO 3 over the copies inside a stage")
+    if any(m.dp > 1 for m in meshes):
+        said.append("data parallel inside a stage where experts or ZeRO 3 ask for it")
+    return said
+
+
+def _untried(job: ResolvedJob) -> list[str]:
+    """Techniques inside a stage that this search left out, and how to have them tried."""
+    tried = {
+        "context_parallel": job.context_parallel,
+        "expert_parallel": job.expert_parallel,
+        "zero3": job.zero3,
+    }
+    names = [name for name, yes in tried.items() if not yes]
+    if not names:
+        return []
+    fields = ", ".join(f"job.techniques.{name}" for name in names)
+    return [f"{', '.join(names)} inside a stage: not tried ({fields}=true tries them)"]
 
 
 def idle_reasons(
@@ -109,7 +145,7 @@ def idle_reasons(
     for p in priced.pipelines:
         for s in p.stages:
             c = s.stage.island.class_index
-            used[c] = used.get(c, 0) + s.stage.tp
+            used[c] = used.get(c, 0) + s.stage.chips
     step = priced.exact_ps / PS_PER_S
     out = {}
     for cls in context.topology.classes:
@@ -161,6 +197,22 @@ def assumptions(context: Context) -> tuple[str, ...]:
         f"tensor-parallel communication: {exposed:.0%} of it exposed; its groups stay inside an "
         "island"
     )
+    meshes = [o.mesh for o in context.options.options]
+    if any(m.ep > 1 for m in meshes):
+        out.append(
+            f"experts: the busiest gets {EXPERT_IMBALANCE:g} times the mean number of tokens "
+            "(imbalance factor, assumed for routers with a balancing loss)"
+        )
+    if any(m.cp > 1 for m in meshes):
+        out.append(
+            "context parallelism: every device takes one piece from the front of a sequence and "
+            "one from the back, so that a causal mask leaves all of them the same work"
+        )
+    if any(m.zero3 for m in meshes):
+        out.append(
+            f"ZeRO 3: {shipped_constants().shard_exposed:.0%} of gathers and scatters exposed, "
+            "and what the computation beside them does not cover"
+        )
     out.append(
         "activations cross stages in slices over the ports of all chips of a tensor-parallel "
         "group, with a fair share of their host's ports"

@@ -15,15 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodels.catalog import Chip, Fabric
+from costmodels.collectives import Links
+from costmodels.compute import optimizer_update_s
+from costmodels.constants import shipped_constants
 from costmodels.memory import DeviceOverhead, StateBytes, device_overhead
 from costmodels.price import POLICIES, LayerConfig, LayerPrice, price_layer
 from costmodels.shapes import LayerShape
+from costmodels.sharding import ShardGroup, exposed_gathers_s
 from costmodels.training import FULL, Training
 from costmodels.units import PS_PER_S
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Island, IslandClass, Route, Topology
 from planner.inputs.job import ResolvedJob
 from planner.inputs.training import layer_training
+from planner.mesh import Part, StageMesh
 from planner.options import OptionSet, StageOption
 
 Ints = NDArray[np.int64]
@@ -36,7 +41,11 @@ def picoseconds(seconds: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class LayerCost:
-    """One layer under one option: picoseconds per micro-batch and bytes per device."""
+    """One layer under one option: picoseconds per micro-batch and bytes per device.
+
+    ``tp_*_ps`` is communication inside the stage: tensor, context and expert parallel, and the
+    gathers of ZeRO-3, whose part in the backward pass, by policy, is ``scatter_ps``.
+    """
 
     price: LayerPrice
     forward_ps: int
@@ -45,26 +54,31 @@ class LayerCost:
     recompute_ps: tuple[int, ...]
     tp_forward_ps: int
     tp_backward_ps: int
+    scatter_ps: tuple[int, ...] = (0,) * len(POLICIES)
 
     @property
     def forward_total_ps(self) -> int:
-        """Forward with its tensor-parallel communication."""
+        """Forward with its communication."""
         return self.forward_ps + self.tp_forward_ps
 
     def backward_total_ps(self, policy: int) -> int:
-        """Backward with recomputation and tensor-parallel communication."""
+        """Backward with recomputation and communication."""
         return (
             self.backward_input_ps
             + self.backward_weight_ps
             + self.recompute_ps[policy]
-            + self.tp_backward_ps
+            + self.comm_backward_ps(policy)
         )
+
+    def comm_backward_ps(self, policy: int) -> int:
+        """Communication of the backward pass."""
+        return self.tp_backward_ps + self.scatter_ps[policy]
 
 
 def layer_cost(
     shape: LayerShape,
     cls: IslandClass,
-    tp: int,
+    mesh: StageMesh,
     rows: int,
     job: ResolvedJob,
     scale: float = 1.0,
@@ -72,7 +86,7 @@ def layer_cost(
     layer: int | None = None,
     training: Training = FULL,
 ) -> LayerCost:
-    """Price one layer on ``tp`` chips of a class; ``scale`` maps formulas to a measured rate.
+    """Price one layer on a mesh of a class's chips; ``scale`` maps formulas to a measured rate.
 
     On a class with a profile, ``layer`` (its index in the model) finds what was measured.
     ``training`` says what of the layer has gradients.
@@ -82,27 +96,58 @@ def layer_cost(
         cls.chip,
         cls.fabric,
         LayerConfig(
-            rows=rows,
+            rows=rows // mesh.dp,
             seq_len=job.seq_len,
-            tp=tp,
+            tp=mesh.tp,
             precision=job.precision,
-            sequence_parallel=job.sequence_parallel and tp > 1,
+            sequence_parallel=job.sequence_parallel and mesh.tp > 1,
             flash=cls.chip.flash_attention,
             training=training,
+            cp=mesh.cp,
+            ep=mesh.ep,
+            expert_tp=mesh.expert_tp if mesh.ep > 1 else None,
         ),
         cls.derate,
     )
     if cls.profile is not None and layer is not None:
-        price = cls.profile.price(layer, tp, rows, price, cls.derate)
+        price = cls.profile.price(layer, mesh.tp, rows, price, cls.derate)
+    gathers = _gathers_s(price, mesh, cls.fabric, job)
     return LayerCost(
         price=price,
         forward_ps=picoseconds(price.forward_s * scale),
         backward_input_ps=picoseconds(price.backward_input_s * scale),
         backward_weight_ps=picoseconds(price.backward_weight_s * scale),
         recompute_ps=tuple(picoseconds(r * scale) for r in price.recompute_s),
-        tp_forward_ps=picoseconds(price.tp_comm_forward_s),
+        tp_forward_ps=picoseconds(price.tp_comm_forward_s) + picoseconds(gathers[0][0]),
         tp_backward_ps=picoseconds(price.tp_comm_backward_s),
+        scatter_ps=tuple(picoseconds(back) for _, back in gathers),
     )
+
+
+def _gathers_s(
+    price: LayerPrice, mesh: StageMesh, fabric: Fabric, job: ResolvedJob
+) -> list[tuple[float, float]]:
+    """Exposed seconds of ZeRO-3 inside the stage, forward and backward, by policy."""
+    if not mesh.zero3:
+        return [(0.0, 0.0)] * len(POLICIES)
+    dense = price.parameters - price.expert_parameters
+    groups = (
+        ShardGroup(dense, mesh.copies, mesh.tp),
+        ShardGroup(price.expert_parameters, mesh.expert_copies, mesh.ep * mesh.expert_tp),
+    )
+    return [
+        exposed_gathers_s(
+            price,
+            groups,
+            Links(fabric),
+            weight_bytes=job.element_bytes,
+            gradient_bytes=job.state_bytes.gradient,
+            policy=policy,
+            gradients_alone=False,
+            constants=shipped_constants(),
+        )
+        for policy in range(len(POLICIES))
+    ]
 
 
 @lru_cache(maxsize=65536)
@@ -122,7 +167,7 @@ def measured_scale(model: ModelGraph, cls: IslandClass, job: ResolvedJob, rows: 
         return 1.0
     formula = 0.0
     for layer, training in zip(model.layers, layer_training(model, job)):
-        cost = layer_cost(layer.shape, cls, 1, rows, job, training=training).price
+        cost = layer_cost(layer.shape, cls, StageMesh(), rows, job, training=training).price
         formula += cost.forward_s + cost.backward_input_s + cost.backward_weight_s
     return rows / cls.measured_rows_per_s / formula
 
@@ -131,8 +176,9 @@ def measured_scale(model: ModelGraph, cls: IslandClass, job: ResolvedJob, rows: 
 class OptionTable:
     """All layers under one option: arrays of length L; policy arrays are (policies, L).
 
-    ``parameters`` are those with gradients; frozen weights lie beside the logits in
-    ``logits_bytes``, the bytes that a layer holds whatever the plan.
+    ``parameters`` are those with gradients, ``experts`` those of them that lie on ``ep`` devices;
+    frozen weights lie beside the logits in ``logits_bytes``, the bytes that a layer holds whatever
+    the plan.
     """
 
     option: StageOption
@@ -140,9 +186,18 @@ class OptionTable:
     forward_ps: Ints
     backward_ps: Ints
     parameters: Ints
+    experts: Ints
     activation_bytes: Ints
     working_bytes: Ints
     logits_bytes: Ints
+
+    @property
+    def parts(self) -> tuple[tuple[Ints, Part], ...]:
+        """Parameters per layer and device, by how the stage holds them: all others', experts'."""
+        mesh = self.option.mesh
+        if not self.experts.any():
+            return ((self.parameters, mesh.dense),)
+        return ((self.parameters - self.experts, mesh.dense), (self.experts, mesh.expert))
 
 
 @dataclass(frozen=True)
@@ -169,19 +224,17 @@ def build_tables(
     model: ModelGraph, topology: Topology, job: ResolvedJob, options: OptionSet
 ) -> CostTables:
     """Price every option on every layer."""
-    scales = {
-        (cls.index, rows): measured_scale(model, cls, job, rows)
-        for cls in topology.classes
-        for rows in job.micro_batch_rows
-    }
+    scales: dict[tuple[int, int], float] = {}
     tables = []
     for option in options.options:
         cls = topology.classes[option.class_index]
-        scale = scales[cls.index, option.rows]
+        key = (cls.index, option.rows // option.mesh.dp)
+        if key not in scales:
+            scales[key] = measured_scale(model, cls, job, key[1])
         tables.append(
             option_table(
                 option,
-                model_costs(model, cls, option.tp, option.rows, job, scale),
+                model_costs(model, cls, option.mesh, option.rows, job, scales[key]),
                 job.state_bytes.parameter,
             )
         )
@@ -204,7 +257,12 @@ def build_tables(
 
 
 def model_costs(
-    model: ModelGraph, cls: IslandClass, tp: int, rows: int, job: ResolvedJob, scale: float
+    model: ModelGraph,
+    cls: IslandClass,
+    mesh: StageMesh,
+    rows: int,
+    job: ResolvedJob,
+    scale: float,
 ) -> tuple[LayerCost, ...]:
     """Every layer of the model, equal ones priced once. LookupError where a profile has a gap."""
     cache: dict[tuple[LayerShape, Training, int | None], LayerCost] = {}
@@ -213,7 +271,7 @@ def model_costs(
         key = (layer.shape, training, None if cls.profile is None else index)
         if key not in cache:
             cache[key] = layer_cost(
-                layer.shape, cls, tp, rows, job, scale, layer=index, training=training
+                layer.shape, cls, mesh, rows, job, scale, layer=index, training=training
             )
         out.append(cache[key])
     return tuple(out)
@@ -237,6 +295,7 @@ def option_table(
         forward_ps=row([c.forward_total_ps for c in costs]),
         backward_ps=np.stack([row([c.backward_total_ps(p) for c in costs]) for p in policies]),
         parameters=row([c.price.trained_parameters for c in costs]),
+        experts=row([trained_experts(c.price) for c in costs]),
         activation_bytes=np.stack(
             [row([c.price.activation_bytes[p] for c in costs]) for p in policies]
         ),
@@ -245,11 +304,11 @@ def option_table(
     )
 
 
-def fabric_hop_ps(bytes_: int, fabric: Fabric, tp_from: int, tp_to: int) -> int:
+def fabric_hop_ps(bytes_: int, fabric: Fabric, chips_from: int, chips_to: int) -> int:
     """A micro-batch between two stages of one island: slices over parallel pairs of chips."""
     if bytes_ == 0:
         return 0
-    lanes = min(tp_from, tp_to)
+    lanes = min(chips_from, chips_to)
     rate = fabric.pair_bandwidth * fabric.efficiency * lanes
     return picoseconds(bytes_ / rate + fabric.latency_s)
 
@@ -261,15 +320,15 @@ def route_hop_ps(bytes_: int, route: Route, share: float) -> int:
     return picoseconds(route.seconds(bytes_, share))
 
 
-def fair_share(cls_from: IslandClass, tp_from: int, cls_to: IslandClass, tp_to: int) -> float:
+def fair_share(cls_from: IslandClass, chips_from: int, cls_to: IslandClass, chips_to: int) -> float:
     """Part of a host port that a stage may count on when all chips of its island use it."""
-    return min(tp_from / cls_from.size, tp_to / cls_to.size)
+    return min(chips_from / cls_from.size, chips_to / cls_to.size)
 
 
 def pipeline_hops_ps(
     topology: Topology, places: Sequence[tuple[Island, int]], bytes_: Sequence[int]
 ) -> list[int | None]:
-    """The real hops of a pipeline whose stages lie on ``(island, tp)``; None without a route.
+    """The real hops of a pipeline whose stages lie on ``(island, chips)``; None without a route.
 
     A stage in the middle sends activations to one neighbour and gradients to the other; where
     both leave by the same port, each gets half of the stage's fair share, unless transfers block:
@@ -283,10 +342,10 @@ def pipeline_hops_ps(
         None if a.name == b.name else topology.route(b, a) for (a, _), (b, _) in pairwise(places)
     ]
     out: list[int | None] = []
-    for s, ((a, tp_a), (b, tp_b)) in enumerate(pairwise(places)):
+    for s, ((a, chips_a), (b, chips_b)) in enumerate(pairwise(places)):
         source, target = topology.classes[a.class_index], topology.classes[b.class_index]
         if a.name == b.name:
-            out.append(fabric_hop_ps(bytes_[s], source.fabric, tp_a, tp_b))
+            out.append(fabric_hop_ps(bytes_[s], source.fabric, chips_a, chips_b))
             continue
         route = routes[s]
         if route is None:
@@ -295,8 +354,8 @@ def pipeline_hops_ps(
         out_twice = at_once and s > 0 and shares_port(route, back[s - 1])
         in_twice = at_once and s + 1 < len(routes) and shares_port(back[s], routes[s + 1])
         share = min(
-            tp_a / source.size / (2 if out_twice else 1),
-            tp_b / target.size / (2 if in_twice else 1),
+            chips_a / source.size / (2 if out_twice else 1),
+            chips_b / target.size / (2 if in_twice else 1),
         )
         out.append(route_hop_ps(bytes_[s], route, share))
     return out
@@ -317,6 +376,68 @@ def shares_port(one: Route | None, other: Route | None) -> bool:
     return one is not None and other is not None and bool(set(one.resources) & set(other.resources))
 
 
-def sharded_optimizer_bytes(parameters: Ints, optimizer: int, replicas: int) -> Ints:
-    """Optimizer bytes per layer when ``replicas`` share them evenly (ceiling)."""
-    return -((-parameters * optimizer) // replicas)
+def trained_experts(price: LayerPrice) -> int:
+    """Parameters of one device with gradients that lie on ``ep`` devices."""
+    return price.expert_parameters if price.trained is None else 0
+
+
+def split_parameters(prices: Sequence[LayerPrice], mesh: StageMesh) -> list[tuple[int, Part]]:
+    """Parameters with gradients of some layers on one device, by how the stage holds them."""
+    experts = sum(trained_experts(price) for price in prices)
+    others = sum(price.trained_parameters for price in prices) - experts
+    found = [(others, mesh.dense)]
+    return [*found, (experts, mesh.expert)] if experts else found
+
+
+def sharded_bytes(values: Ints, devices: int) -> Ints:
+    """Bytes per layer that each of ``devices`` holds when they share them evenly (ceiling)."""
+    return -(-values // devices)
+
+
+def optimizer_shards(part: Part, pipelines: int, zero_level: int) -> int:
+    """Devices that share the optimizer's state of a part.
+
+    ZeRO-1 divides it among the pipelines, and each one's share among the stage's own copies.
+    """
+    return pipelines * part.copies if zero_level else part.shards
+
+
+def fixed_bytes(tables: CostTables, table: OptionTable, pipelines: int) -> Ints:
+    """Bytes that every layer holds on one device whatever is in flight."""
+    state = tables.state
+    total = table.logits_bytes
+    for parameters, part in table.parts:
+        over = optimizer_shards(part, pipelines, tables.zero_level)
+        total = (
+            total
+            + sharded_bytes(parameters * state.parameter, part.shards)
+            + sharded_bytes(parameters * state.gradient, part.shards)
+            + sharded_bytes(parameters * state.optimizer, over)
+        )
+    return total
+
+
+def gathered_bytes(tables: CostTables, table: OptionTable) -> Ints:
+    """Bytes of a layer at work under ZeRO-3: its weights, the next one's, and its gradients."""
+    if not table.option.mesh.zero3:
+        return np.zeros_like(table.parameters)
+    state = tables.state
+    return table.parameters * (2 * state.parameter + state.gradient)
+
+
+def update_s(
+    parts: Sequence[tuple[float, Part]],
+    pipelines: int,
+    zero_level: int,
+    state: StateBytes,
+    chip: Chip,
+    derate: float = 1.0,
+) -> float:
+    """Seconds of the optimizer's update on one device: parameters of each part of its layers."""
+    seconds = 0.0
+    for parameters, part in parts:
+        over = optimizer_shards(part, pipelines, zero_level) // part.shards
+        own = -(-parameters // part.shards)
+        # fractions of a parameter do not occur: sums of integers may come as floats
+        seconds += optimizer_update_s(int(own), state, chip, over, derate=derate)
+    return seconds

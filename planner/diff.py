@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from planner.callable_module import make_callable
-from planner.plan import Plan
+from planner.plan import Plan, Replica
 from planner.terms import MEMORY_ITEMS, Shape, Terms, bottleneck, shape, used_chips
 
 MOST_FIELDS = 40
@@ -191,9 +191,14 @@ def _memory(before: Plan, after: Plan) -> tuple[ChipMemory, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """How the copies of a layer lie: sorted device groups, one per copy, tp rank by rank."""
+    """How the copies of a layer lie: sorted device groups, one per copy, tp rank by rank.
+
+    Weights that the devices of a stage divide (ZeRO-3) are one copy. ``spread``: over how many
+    devices experts lie, and whether weights are divided.
+    """
 
     groups: tuple[tuple[str, ...], ...]
+    spread: tuple[tuple[int, bool], ...] = ((1, False),)
 
     @property
     def degrees(self) -> tuple[int, ...]:
@@ -207,11 +212,22 @@ class _Held:
 def _holders(plan: Plan) -> list[_Held]:
     """For every layer, who holds it."""
     groups: list[list[tuple[str, ...]]] = [[] for _ in plan.layer_order]
+    spread: list[set[tuple[int, bool]]] = [set() for _ in plan.layer_order]
     for pipe in plan.pipelines:
         for stage in pipe.stages:
+            copies = [copy for r in stage.replicas for copy in _copies(r)]
+            kinds = {(r.mesh.expert_parallel, r.mesh.zero3) for r in stage.replicas}
             for layer in range(*stage.layers):
-                groups[layer] += [r.devices for r in stage.replicas]
-    return [_Held(tuple(sorted(own))) for own in groups]
+                groups[layer] += copies
+                spread[layer] |= kinds
+    return [_Held(tuple(sorted(g)), tuple(sorted(s))) for g, s in zip(groups, spread)]
+
+
+def _copies(replica: Replica) -> list[tuple[str, ...]]:
+    """The devices of every copy of the weights inside a replica."""
+    mesh, devices = replica.mesh, replica.devices
+    size = len(devices) if mesh.zero3 else max(1, mesh.tensor_parallel)
+    return [devices[at : at + size] for at in range(0, len(devices), size)]
 
 
 def _moves(before: Plan, after: Plan) -> Iterator[LayerMove]:
@@ -283,6 +299,14 @@ def _weights(before: Plan, after: Plan) -> Iterator[str]:
     ]
     if changed:
         yield f"tensor parallelism changes for {len(changed)} of {len(before.layer_order)} layers"
+    spread = [
+        n
+        for n, (one, other) in enumerate(zip(_holders(before), _holders(after), strict=True))
+        if one.spread != other.spread and n not in changed
+    ]
+    if spread:
+        what = "experts or divided weights lie on other devices for"
+        yield f"{what} {len(spread)} of {len(before.layer_order)} layers"
 
 
 def _cuts(plan: Plan) -> frozenset[int]:
@@ -301,7 +325,13 @@ def _layout(plan: Plan) -> object:
             p.last_micro_batch_rows,
             p.schedule,
             [
-                (s.layers, s.in_flight, s.recompute, s.zero, [r.devices for r in s.replicas])
+                (
+                    s.layers,
+                    s.in_flight,
+                    s.recompute,
+                    s.zero,
+                    [(r.devices, r.mesh) for r in s.replicas],
+                )
                 for s in p.stages
             ],
         )

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from costmodels.collectives import SyncHost, gradient_sync_s
-from costmodels.compute import optimizer_update_s
+from costmodels.catalog import Fabric
+from costmodels.collectives import SyncHost, all_reduce_s, gradient_sync_s
 from costmodels.memory import MemoryItems, boundary_buffer_bytes, device_overhead, stage_memory
 from costmodels.price import POLICIES
 from costmodels.schedules import (
@@ -30,16 +30,19 @@ from planner.costing import (
     model_costs,
     picoseconds,
     pipeline_hops_ps,
+    split_parameters,
+    update_s,
 )
 from planner.errors import InputError, Problem
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Island, Topology
 from planner.inputs.job import ResolvedJob
+from planner.mesh import Part, StageMesh
 
 
 @dataclass(frozen=True, slots=True)
 class LayoutStage:
-    """Layers ``[first, end)`` on named devices of one island.
+    """Layers ``[first, end)`` on named devices of one island, in the order of their mesh.
 
     ``policies`` names the recomputation of each layer (index in ``POLICIES``); ``in_flight`` is
     None where the depth rule decides within memory.
@@ -49,12 +52,18 @@ class LayoutStage:
     devices: tuple[str, ...]
     first: int
     end: int
+    mesh: StageMesh
     policies: tuple[int, ...]
     in_flight: int | None = None
 
     @property
     def tp(self) -> int:
         """Tensor-parallel degree."""
+        return self.mesh.tp
+
+    @property
+    def chips(self) -> int:
+        """Chips of the stage."""
         return len(self.devices)
 
 
@@ -112,14 +121,30 @@ class SyncPrice:
 @dataclass(frozen=True, slots=True)
 class _Held:
     """Copies of some layers on one island: how many, on how many chips, bytes of the largest
-    shard and of all shards, and the tensor-parallel ranks of the widest copy."""
+    shard and of all shards, and the ranks of the widest copy.
+
+    Experts that lie on devices of their own are counted apart: ``expert_*``.
+    """
 
     island: Island
-    replicas: int
-    chips: int
-    shard: int
-    full: int
-    lanes: int
+    replicas: int = 0
+    chips: int = 0
+    shard: int = 0
+    full: int = 0
+    lanes: int = 0
+    expert_replicas: int = 0
+    expert_shard: int = 0
+    expert_full: int = 0
+
+    def inside_s(self, fabric: Fabric) -> float:
+        """Seconds to sum these layers over the copies of the island."""
+        return all_reduce_s(self.shard, self.replicas, fabric) + self.experts_s(fabric)
+
+    def experts_s(self, fabric: Fabric) -> float:
+        """Seconds of it that go to experts."""
+        if not self.expert_shard:
+            return 0.0
+        return all_reduce_s(self.expert_shard, self.expert_replicas, fabric)
 
 
 @dataclass(frozen=True)
@@ -148,18 +173,18 @@ class LayoutPricer:
         self.model = model
         self.topology = topology
         self.job = job
-        self._layers: dict[tuple[int, int, int], tuple[LayerCost, ...]] = {}
+        self._layers: dict[tuple[int, StageMesh, int], tuple[LayerCost, ...]] = {}
         self._pipelines: dict[object, PricedPipeline] = {}
         self._host_chips = topology.host_chips
 
-    def costs(self, class_index: int, tp: int, rows: int) -> tuple[LayerCost, ...]:
+    def costs(self, class_index: int, mesh: StageMesh, rows: int) -> tuple[LayerCost, ...]:
         """Costs of all layers under one way to run them."""
-        key = (class_index, tp, rows)
+        key = (class_index, mesh, rows)
         if key not in self._layers:
             cls = self.topology.classes[class_index]
-            scale = measured_scale(self.model, cls, self.job, rows)
+            scale = measured_scale(self.model, cls, self.job, rows // mesh.dp)
             try:
-                self._layers[key] = model_costs(self.model, cls, tp, rows, self.job, scale)
+                self._layers[key] = model_costs(self.model, cls, mesh, rows, self.job, scale)
             except LookupError as gap:
                 remedy = "measure this way too, or choose one that was measured"
                 raise InputError([Problem("profile", str(gap.args[0]), remedy)]) from None
@@ -240,7 +265,7 @@ class LayoutPricer:
             replicas,
             hops,
             tuple(
-                (s.island.class_index, s.tp, s.first, s.end, s.policies, s.in_flight)
+                (s.island.class_index, s.mesh, s.first, s.end, s.policies, s.in_flight)
                 for s in pipe.stages
             ),
         )
@@ -265,7 +290,8 @@ class LayoutPricer:
     ) -> PricedPipeline:
         """Times and memory of a pipeline; the same for all whose classes and hops are equal."""
         costs = [
-            self.costs(s.island.class_index, s.tp, pipe.rows)[s.first : s.end] for s in pipe.stages
+            self.costs(s.island.class_index, s.mesh, pipe.rows)[s.first : s.end]
+            for s in pipe.stages
         ]
         forward = [sum(c.forward_total_ps for c in own) for own in costs]
         backward = [
@@ -306,7 +332,7 @@ class LayoutPricer:
         return self.model.boundary_bytes(cut, rows, self.job.seq_len, self.job.element_bytes)
 
     def _hops(self, index: int, pipe: LayoutPipeline, problems: list[str]) -> tuple[int, ...]:
-        places = [(s.island, s.tp) for s in pipe.stages]
+        places = [(s.island, s.chips) for s in pipe.stages]
         sizes = [self._boundary(pipe.rows, s.first) for s in pipe.stages[1:]]
         hops = []
         for s, hop in enumerate(pipeline_hops_ps(self.topology, places, sizes)):
@@ -325,7 +351,7 @@ class LayoutPricer:
         zero_level: int,
         replicas: int,
     ) -> MemoryItems:
-        stage = pipe.stages[s]
+        stage, mesh = pipe.stages[s], pipe.stages[s].mesh
         cls = self.topology.classes[stage.island.class_index]
         return stage_memory(
             [c.price for c in costs],
@@ -335,12 +361,15 @@ class LayoutPricer:
             in_flight=depth,
             micro_batches=pipe.micro_batches,
             zero_level=zero_level,
-            replicas=replicas,
+            replicas=replicas * mesh.dense.copies,
+            expert_replicas=replicas * mesh.expert.copies,
+            inner=(mesh.dense.shards, mesh.expert.shards),
             boundary_bytes=boundary_buffer_bytes(
                 self._boundary(pipe.rows, stage.first),
                 self._boundary(pipe.rows, stage.end),
                 tp=stage.tp,
                 sequence_parallel=self.job.sequence_parallel,
+                copies=mesh.copies,
             ),
         )
 
@@ -382,24 +411,30 @@ class LayoutPricer:
     # -- after the last backward --------------------------------------------------------------
 
     def _update_ps(self, pipelines: Sequence[LayoutPipeline], zero_level: int) -> int:
-        shards = len(pipelines) if zero_level else 1
         worst = 0.0
         seen = set()
         for pipe in pipelines:
             for stage in pipe.stages:
-                key = (stage.island.class_index, stage.tp, stage.first, stage.end)
+                key = (stage.island.class_index, stage.mesh, stage.first, stage.end)
                 if key in seen:
                     continue
                 seen.add(key)
-                costs = self.costs(stage.island.class_index, stage.tp, pipe.rows)
-                own = costs[stage.first : stage.end]
-                parameters = sum(c.price.trained_parameters for c in own)
                 cls = self.topology.classes[stage.island.class_index]
-                update = optimizer_update_s(
-                    parameters, self.job.state_bytes, cls.chip, shards, derate=cls.derate
+                update = update_s(
+                    self._parts(stage, pipe.rows, stage.first, stage.end),
+                    len(pipelines),
+                    zero_level,
+                    self.job.state_bytes,
+                    cls.chip,
+                    cls.derate,
                 )
                 worst = max(worst, update * cls.update_scale)
         return picoseconds(worst)
+
+    def _parts(self, stage: LayoutStage, rows: int, first: int, end: int) -> list[tuple[int, Part]]:
+        """Parameters with gradients of some layers on one device of a stage."""
+        costs = self.costs(stage.island.class_index, stage.mesh, rows)[first:end]
+        return split_parameters([c.price for c in costs], stage.mesh)
 
     def _syncs(
         self, pipelines: Sequence[LayoutPipeline], zero_level: int, problems: list[str]
@@ -408,8 +443,8 @@ class LayoutPricer:
         weights that two layers share where these lie on different stages.
 
         Every chip has an even share of its host's port, and exchanges over it all the layers
-        that it holds: each group of a stage ends with the last of them. Shared weights are summed
-        before that.
+        that it holds; inside an island it reduces one run of layers after the other: each group
+        of a stage ends with the last of them. Shared weights are summed before that.
         """
         state = self.job.state_bytes
         # a ring carries 2(n-1)/n of this: gradients scattered, then parameters gathered (ZeRO-1),
@@ -418,54 +453,89 @@ class LayoutPricer:
             -(-(state.gradient + state.parameter) // 2) if zero_level else state.gradient
         )
         groups = [
-            (first, end, kind, members, self._held(pipelines, first, end, members, per_parameter))
+            _Group(
+                first, end, kind, members, self._held(pipelines, first, end, members, per_parameter)
+            )
             for first, end, kind, members in self._groups(pipelines)
         ]
         loads: dict[tuple[int, int], int] = {}
-        for _, _, kind, members, held in groups:
-            by_island = {h.island.name: h for h in held}
-            for p, s in members if len(held) > 1 and kind != "tied" else ():
+        reduced: dict[tuple[int, int], float] = {}
+        for group in groups:
+            by_island = {h.island.name: h for h in group.held}
+            for p, s in group.members:
                 own = by_island[pipelines[p].stages[s].island.name]
-                loads[p, s] = loads.get((p, s), 0) + self._exchanged(own)
-        out = []
-        for first, end, kind, members, held in groups:
-            busiest: dict[str, int] = {}
-            for p, s in members:
-                name = pipelines[p].stages[s].island.name
-                load = loads.get((p, s), 0)
-                if kind == "tied":
-                    load = next(self._exchanged(h) for h in held if h.island.name == name)
-                busiest[name] = max(busiest.get(name, 0), load)
-            hosts = []
-            latency = 0.0
-            for at, h in enumerate(held):
-                port = None
-                if len(held) > 1:
-                    other = held[(at + 1) % len(held)].island
-                    route = self.topology.route(h.island, other)
-                    if route is None:
-                        problems.append(
-                            f"layers [{first}, {end}): no network joins {h.island.name} and "
-                            f"{other.name}, whose gradients must be summed"
-                        )
-                        continue
-                    # every ring leaves a host by one chip of each tensor-parallel rank
-                    host = h.island.host
-                    senders = max(1, h.lanes * self._host_chips[host] // h.chips)
-                    port = route.rate(busiest[h.island.name] / len(held), senders)
-                    latency = max(latency, route.latency_s)
-                hosts.append(
-                    SyncHost(
-                        replicas=h.replicas,
-                        shard_bytes=h.shard,
-                        fabric=self.topology.classes[h.island.class_index].fabric,
-                        exchanged_bytes=busiest[h.island.name],
-                        port_bytes_per_s=port,
+                if group.kind == "tied":
+                    continue
+                if len(group.held) > 1:
+                    loads[p, s] = loads.get((p, s), 0) + self._exchanged(own)
+                reduced[p, s] = reduced.get((p, s), 0.0) + own.inside_s(self._fabric(own))
+        return [
+            SyncPrice(
+                group.first,
+                group.end,
+                group.kind,
+                group.members,
+                self._ring_ps(group, pipelines, loads, reduced, problems),
+            )
+            for group in groups
+        ]
+
+    def _fabric(self, held: _Held) -> Fabric:
+        return self.topology.classes[held.island.class_index].fabric
+
+    def _ring_ps(
+        self,
+        group: _Group,
+        pipelines: Sequence[LayoutPipeline],
+        loads: dict[tuple[int, int], int],
+        reduced: dict[tuple[int, int], float],
+        problems: list[str],
+    ) -> int:
+        """Picoseconds until the last stage of a group is through with all that it reduces."""
+        held = group.held
+        busiest: dict[str, int] = {}
+        longest: dict[str, float] = {}
+        for p, s in group.members:
+            name = pipelines[p].stages[s].island.name
+            load = loads.get((p, s), 0)
+            if group.kind == "tied":
+                load = next(self._exchanged(h) for h in held if h.island.name == name)
+            busiest[name] = max(busiest.get(name, 0), load)
+            longest[name] = max(longest.get(name, 0.0), reduced.get((p, s), 0.0))
+        hosts = []
+        latency = 0.0
+        for at, h in enumerate(held):
+            port = None
+            if len(held) > 1:
+                other = held[(at + 1) % len(held)].island
+                route = self.topology.route(h.island, other)
+                if route is None:
+                    problems.append(
+                        f"layers [{group.first}, {group.end}): no network joins {h.island.name} "
+                        f"and {other.name}, whose gradients must be summed"
                     )
+                    continue
+                # every ring leaves a host by one chip of each tensor-parallel rank
+                host = h.island.host
+                senders = max(1, h.lanes * self._host_chips[host] // h.chips)
+                port = route.rate(busiest[h.island.name] / len(held), senders)
+                latency = max(latency, route.latency_s)
+            fabric = self._fabric(h)
+            # the other runs of layers that the busiest stage of the island reduces, and experts
+            others = 0.0
+            if group.kind == "gradients":
+                others = max(0.0, longest[h.island.name] - h.inside_s(fabric))
+            hosts.append(
+                SyncHost(
+                    replicas=h.replicas,
+                    shard_bytes=h.shard,
+                    fabric=fabric,
+                    exchanged_bytes=busiest[h.island.name],
+                    port_bytes_per_s=port,
+                    extra_s=h.experts_s(fabric) + others,
                 )
-            time = picoseconds(gradient_sync_s(hosts, latency_s=latency))
-            out.append(SyncPrice(first, end, kind, members, time))
-        return out
+            )
+        return picoseconds(gradient_sync_s(hosts, latency_s=latency))
 
     def _groups(
         self, pipelines: Sequence[LayoutPipeline]
@@ -478,10 +548,14 @@ class LayoutPricer:
                 for p, pipe in enumerate(pipelines)
             )
 
+        def several(members: tuple[tuple[int, int], ...]) -> bool:
+            meshes = [pipelines[p].stages[s].mesh for p, s in members]
+            return len(meshes) > 1 or any(m.dense.summed > 1 or m.expert.summed > 1 for m in meshes)
+
         out = []
         cuts = sorted({s.first for p in pipelines for s in p.stages} | {len(self.model.layers)})
-        if len(pipelines) > 1:
-            out += [(a, b, "gradients", holders(a)) for a, b in pairwise(cuts)]
+        runs = [(a, b, holders(a)) for a, b in pairwise(cuts)]
+        out += [(a, b, "gradients", members) for a, b, members in runs if several(members)]
         for first, second in self.model.tied:
             # every pipeline sums what its two ends hold, then its replicas reduce the sum
             for one, two in zip(holders(first), holders(second), strict=True):
@@ -491,7 +565,8 @@ class LayoutPricer:
 
     def _exchanged(self, held: _Held) -> int:
         """Bytes that the host would exchange if all its chips held as much: the group's share."""
-        return -(-held.full * self._host_chips[held.island.host] // held.chips)
+        whole = held.full + held.expert_full
+        return -(-whole * self._host_chips[held.island.host] // held.chips)
 
     def _held(
         self,
@@ -500,27 +575,49 @@ class LayoutPricer:
         end: int,
         members: Sequence[tuple[int, int]],
         per_parameter: int,
-    ) -> list[_Held]:
+    ) -> tuple[_Held, ...]:
         """What each island holds of a group, in order of name."""
         held: dict[str, _Held] = {}
-        sizes: dict[tuple[int, int, int], int] = {}
+        known: dict[tuple[int, StageMesh, int], list[tuple[int, Part]]] = {}
         for p, s in members:
             stage = pipelines[p].stages[s]
-            key = (stage.island.class_index, stage.tp, pipelines[p].rows)
-            if key not in sizes:
-                costs = self.costs(*key)[first:end]
-                sizes[key] = per_parameter * sum(c.price.trained_parameters for c in costs)
-            shard = sizes[key]
-            known = held.get(stage.island.name, _Held(stage.island, 0, 0, 0, 0, 0))
-            held[stage.island.name] = _Held(
-                stage.island,
-                known.replicas + 1,
-                known.chips + stage.tp,
-                max(known.shard, shard),
-                max(known.full, shard * stage.tp),
-                max(known.lanes, stage.tp),
-            )
-        return [held[name] for name in sorted(held)]
+            key = (stage.island.class_index, stage.mesh, pipelines[p].rows)
+            if key not in known:
+                known[key] = self._parts(stage, pipelines[p].rows, first, end)
+            before = held.get(stage.island.name, _Held(stage.island))
+            held[stage.island.name] = _with_copies(before, stage, known[key], per_parameter)
+        return tuple(held[name] for name in sorted(held))
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Layers that are reduced together, and what the islands hold of them."""
+
+    first: int
+    end: int
+    kind: str
+    members: tuple[tuple[int, int], ...]
+    held: tuple[_Held, ...]
+
+
+def _with_copies(
+    held: _Held, stage: LayoutStage, parts: Sequence[tuple[int, Part]], per_parameter: int
+) -> _Held:
+    """An island's copies with those of one more stage."""
+    (own, dense), *rest = parts
+    experts, expert = rest[0] if rest else (0, stage.mesh.expert)
+    shard, expert_shard = per_parameter * dense.own(own), per_parameter * expert.own(experts)
+    return _Held(
+        held.island,
+        held.replicas + dense.summed,
+        held.chips + stage.chips,
+        max(held.shard, shard),
+        max(held.full, shard * dense.lanes * dense.shards),
+        max(held.lanes, dense.lanes * dense.shards),
+        held.expert_replicas + expert.summed,
+        max(held.expert_shard, expert_shard),
+        max(held.expert_full, expert_shard * expert.lanes * expert.shards),
+    )
 
 
 __all__ = ["POLICIES", "LayoutPipeline", "LayoutPricer", "LayoutStage", "PricedLayout"]

@@ -1,6 +1,6 @@
 """The legal ways to run layers on chips of one class, and why the others are not legal.
 
-An option fixes the class of island, the tensor-parallel degree and the rows of a micro-batch.
+An option fixes the class of island, the mesh of chips and the rows of a micro-batch.
 Recomputation is not part of it: for a stage whose option, layers and in-flight depth are known,
 the fastest policy that fits dominates the others (same chips, same transfers, less time), so the
 tables resolve it. The same argument drops ZeRO level 0 where level 1 is allowed: it moves the
@@ -16,16 +16,28 @@ from costmodels.price import POLICIES
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import IslandClass, Topology
 from planner.inputs.job import ResolvedJob
+from planner.mesh import StageMesh
+from planner.meshes import mesh_problem, meshes
 
 
 @dataclass(frozen=True, slots=True)
 class StageOption:
-    """One way to run layers: ``tp`` chips of one island of a class, ``rows`` per micro-batch."""
+    """One way to run layers: a mesh in one island of a class, ``rows`` per micro-batch."""
 
     index: int
     class_index: int
-    tp: int
+    mesh: StageMesh
     rows: int
+
+    @property
+    def tp(self) -> int:
+        """Tensor-parallel degree."""
+        return self.mesh.tp
+
+    @property
+    def chips(self) -> int:
+        """Chips of the stage."""
+        return self.mesh.chips
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +96,17 @@ def tensor_parallel_degrees(size: int) -> tuple[int, ...]:
 
 
 def legal_options(model: ModelGraph, topology: Topology, job: ResolvedJob) -> OptionSet:
-    """Enumerate options in a canonical order: rows, class, tensor-parallel degree."""
+    """Enumerate options in a canonical order: rows, class, mesh."""
     options: list[StageOption] = []
     rejected: list[Rejected] = []
     for rows in job.micro_batch_rows:
         for cls in topology.classes:
-            for tp in _degrees(cls, job):
-                problem = tensor_parallel_problem(model, tp, job.seq_len, job.sequence_parallel)
-                gap = cls.profile.problem(tp, rows) if cls.profile is not None else None
-                if problem is None and gap is not None:
-                    rejected.append(Rejected(f"{rows} rows at tp={tp} on {cls.name}", gap))
-                elif problem is None:
-                    options.append(StageOption(len(options), cls.index, tp, rows))
-                elif rows == job.micro_batch_rows[0]:
-                    rejected.append(Rejected(f"tp={tp} on {cls.name}", problem))
+            for mesh in meshes(model, job, tensor_parallel_degrees(cls.size)):
+                against = _against(model, cls, mesh, rows, job)
+                if against is None:
+                    options.append(StageOption(len(options), cls.index, mesh, rows))
+                elif against.what and against not in rejected:
+                    rejected.append(against)
     policies = [0]
     if job.recompute_selective:
         policies.append(POLICIES.index("selective"))
@@ -106,7 +115,21 @@ def legal_options(model: ModelGraph, topology: Topology, job: ResolvedJob) -> Op
     return OptionSet(tuple(options), tuple(policies), 1 if job.zero1 else 0, tuple(rejected))
 
 
-def _degrees(cls: IslandClass, job: ResolvedJob) -> tuple[int, ...]:
-    if not job.tensor_parallel:
-        return (1,)
-    return tensor_parallel_degrees(cls.size)
+def _against(
+    model: ModelGraph, cls: IslandClass, mesh: StageMesh, rows: int, job: ResolvedJob
+) -> Rejected | None:
+    """Why a mesh is no option. What follows from its tensor parallelism alone is said there."""
+    tp, plain = mesh.tp, mesh.plain
+    problem = tensor_parallel_problem(model, tp, job.seq_len, job.sequence_parallel)
+    if problem is not None:
+        return Rejected(f"tp={tp} on {cls.name}" if plain else "", problem)
+    gap = cls.profile.problem(tp, rows) if cls.profile is not None else None
+    if gap is not None:
+        return Rejected(f"{rows} rows at tp={tp} on {cls.name}" if plain else "", gap)
+    if plain:
+        return None
+    if cls.profile is not None:
+        reason = "a measured profile prices tensor parallelism alone"
+        return Rejected(f"context and expert parallelism and ZeRO-3 on {cls.name}", reason)
+    degree, why = mesh_problem(model, mesh, rows, job)
+    return None if why is None else Rejected(degree, why)

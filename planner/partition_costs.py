@@ -41,6 +41,7 @@ from planner.inputs.operator_graph import (
     GraphTensor,
     OperatorGraph,
 )
+from planner.mesh import StageMesh
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ def _names(topology: Topology) -> list[str]:
 
 def _costs(graph: ModelGraph, cls: IslandClass, rows: int, job: ResolvedJob) -> list[LayerCost]:
     scale = measured_scale(graph, cls, job, rows)
-    return [layer_cost(layer.shape, cls, 1, rows, job, scale) for layer in graph.layers]
+    return [layer_cost(layer.shape, cls, StageMesh(), rows, job, scale) for layer in graph.layers]
 
 
 def _time_s(cost: LayerCost, policy: int) -> float:

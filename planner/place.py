@@ -1,6 +1,6 @@
 """From counts per class to named devices.
 
-Tensor-parallel groups lie inside one island. Their sizes are powers of two, so filling islands
+The chips of a stage lie inside one island. Their numbers are powers of two, so filling islands
 with the largest groups first never wastes a place that a smaller group could not use. Within one
 size two orders are tried: replicas of a stage side by side (their gradients meet on the fast
 fabric before they use the network), or the stages of a pipeline side by side (activations stay on
@@ -77,7 +77,7 @@ def assign(
         load = loads[p]
         stage = columns[load.column].stages[s]
         middle = (stage.first, load.column, p) if order == "replicas-together" else (p, s)
-        return (-stage.tp, *middle)
+        return (-stage.chips, *middle)
 
     free: dict[int, list[list[str]]] = {
         c.index: [list(i.devices) for i in c.islands] for c in topology.classes
@@ -88,18 +88,18 @@ def assign(
     for p, s in sorted(groups, key=key):
         stage = columns[loads[p].column].stages[s]
         islands = free[stage.class_index]
-        at = first_open.get((stage.class_index, stage.tp), 0)
-        while at < len(islands) and len(islands[at]) < stage.tp:
+        at = first_open.get((stage.class_index, stage.chips), 0)
+        while at < len(islands) and len(islands[at]) < stage.chips:
             at += 1
         first_open[stage.class_index, stage.tp] = at
         if at == len(islands):
             cls = topology.classes[stage.class_index]
             raise PlacementError(
-                f"no island of {cls.name} has {stage.tp} chips left although the counts fit",
+                f"no island of {cls.name} has {stage.chips} chips left although the counts fit",
                 where=f"class {stage.class_index}",
             )
-        devices = tuple(islands[at][: stage.tp])
-        del islands[at][: stage.tp]
+        devices = tuple(islands[at][: stage.chips])
+        del islands[at][: stage.chips]
         taken[p, s] = (names[stage.class_index][at], devices)
     return tuple(
         LayoutPipeline(
@@ -109,6 +109,7 @@ def assign(
                     devices=taken[p, s][1],
                     first=stage.first,
                     end=stage.end,
+                    mesh=stage.mesh,
                     policies=(stage.policy,) * (stage.end - stage.first),
                 )
                 for s, stage in enumerate(columns[load.column].stages)

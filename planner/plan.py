@@ -64,16 +64,36 @@ class Zero(_Frozen):
 
 
 class Mesh(_Frozen):
-    """Degrees inside one replica of one stage, in C order with tensor parallel fastest."""
+    """Degrees inside one replica of one stage, in C order with tensor parallel fastest.
+
+    Data before context before tensor parallel; a micro-batch's rows are divided among the
+    ``data_parallel`` devices. Experts lie across the same devices. ``zero3``: the context- and
+    data-parallel ones divide weights and gradients among themselves. Fields that only a mesh of
+    more than tensor parallelism needs are left out of the file elsewhere, so that plans of older
+    versions keep their hash.
+    """
 
     context_parallel: int = 1
     expert_parallel: int = 1
     tensor_parallel: int = 1
+    data_parallel: int = 1
+    zero3: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        value: dict[str, Any] = handler(self)
+        if self.data_parallel == 1:
+            del value["data_parallel"]
+        if not self.zero3:
+            del value["zero3"]
+        return value
 
 
 class StageTime(_Frozen):
     """Seconds per micro-batch, by cause; ``forward_total`` is the sum of the forward ones.
 
+    ``tp_comm_*`` is exposed communication inside the stage: tensor, context and expert parallel,
+    and the gathers and scatters of ZeRO-3.
     ``transfer_*`` are exchanges with the stage before that keep this one waiting; they are 0 where
     transfers overlap computation and only delay (``hop_to_next_s``).
     """

@@ -89,6 +89,10 @@ def _never() -> bool:
     return False
 
 
+LONG = 16_384
+"""Tokens per row from which sharing a sequence saves memory that is worth a look."""
+
+
 def candidate_jobs(job: ResolvedJob, *, measured: bool = False) -> list[tuple[str, ResolvedJob]]:
     """Changes of the job that save memory, with the flag that makes each.
 
@@ -101,6 +105,9 @@ def candidate_jobs(job: ResolvedJob, *, measured: bool = False) -> list[tuple[st
         out.append(("allow ZeRO level 1", replace(job, zero1=True)))
     if not job.tensor_parallel:
         out.append(("allow tensor parallelism", replace(job, tensor_parallel=True)))
+    if not job.context_parallel and job.seq_len >= LONG and not measured:
+        shared = replace(job, context_parallel=True)
+        out.append(("--set job.techniques.context_parallel=true", shared))
     if min(job.micro_batch_rows) > 1:
         out.append(("--set job.micro_batch_rows=[1]", replace(job, micro_batch_rows=(1,))))
     state = job.state_bytes

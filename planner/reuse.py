@@ -7,7 +7,9 @@ from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Island, Topology
 from planner.inputs.job import ResolvedJob
 from planner.layout import LayoutPipeline, LayoutStage
+from planner.meshes import mesh_problem
 from planner.plan import Pipeline, Plan
+from planner.plan_mesh import stage_mesh
 
 
 def layouts_of(
@@ -31,10 +33,22 @@ def layouts_of(
     out = []
     for pipeline in plan.pipelines:
         layout = _layout(pipeline, where, topology)
-        if layout is None:
+        if layout is None or not all(_possible(s, layout.rows, model, job) for s in layout.stages):
             return None
         out.append(layout)
     return tuple(out)
+
+
+def _possible(stage: LayoutStage, rows: int, model: ModelGraph, job: ResolvedJob) -> bool:
+    """Whether the job tries the stage's mesh and the model can run it."""
+    mesh = stage.mesh
+    tried = (
+        (job.context_parallel or mesh.cp == 1)
+        and (job.expert_parallel or mesh.ep == 1)
+        and (job.zero3 or not mesh.zero3)
+    )
+    fits = mesh.chips == len(stage.devices)
+    return tried and fits and mesh_problem(model, mesh, rows, job)[1] is None
 
 
 def _layout(
@@ -60,6 +74,7 @@ def _layout(
                 devices=replica.devices,
                 first=stage.layers[0],
                 end=stage.layers[1],
+                mesh=stage_mesh(replica.mesh),
                 policies=tuple(policies),
                 in_flight=stage.in_flight,
             )

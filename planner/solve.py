@@ -177,6 +177,7 @@ def search(
     shaped = aside.ask(rectangular)
     parts = [] if limits.use_all else fleet_parts(context)
     asked = [aside.ask(alone, part, limits) for part in parts if params.baselines]
+    simple = aside.ask(first_plain, limits, now=has_meshes(context))
     engine = engine_for(context, limits, progress, interrupted)
     known = plans_known(context, [hint_placement(context, hint)] if hint is not None else [])
     for placement in known:
@@ -202,6 +203,8 @@ def search(
             found[classes] = best
         if best.solution is not None:
             engine.offer(best.solution)
+    if has_meshes(context) and (plain := simple.get()) is not None:
+        engine.offer(plain)
     return Found(engine.prove(), found, shapes, known, every_chip)
 
 
@@ -267,6 +270,26 @@ def first_plan(
     return engine_for(context, limits, lambda _: None, interrupted).find()
 
 
+def has_meshes(context: Context) -> bool:
+    """Whether some stage may be more than a tensor-parallel group."""
+    return any(not o.mesh.plain for o in context.options.options)
+
+
+def first_plain(
+    context: Context, interrupted: Callable[[], bool], limits: SearchLimits
+) -> Solution | None:
+    """A first look at stages that are tensor-parallel groups alone.
+
+    A wider space is harder to round in: a technique that is allowed must not cost a plan that
+    would have been found without it.
+    """
+    tables = context.problem.tables
+    kept = tuple(t for t in tables.tables if t.option.mesh.plain)
+    problem = replace(context.problem, tables=replace(tables, tables=kept))
+    narrow = replace(context, problem=problem)
+    return engine_for(narrow, limits, lambda _: None, interrupted).find()
+
+
 def engine_for(
     context: Context,
     limits: SearchLimits,
@@ -306,7 +329,7 @@ def realised(context: Context, solution: Solution) -> Realised | None:
     priced = place_solution(context, solution).priced
     if not (priced.fits and assemble.allowed(priced, context.job)):
         return None
-    if solution.keep_all and sum(s.stage.tp for p in priced.pipelines for s in p.stages) < sum(
+    if solution.keep_all and sum(s.stage.chips for p in priced.pipelines for s in p.stages) < sum(
         c.chips for c in context.topology.classes
     ):
         return None

@@ -170,7 +170,7 @@ def precision_that_a_chip_lacks(body: Body) -> None:
     record["digest"] = digest(record["resolved"])
 
 
-@breaks("context and expert parallelism are not priced")
+@breaks("context parallelism is not allowed by the job")
 def context_parallelism_smuggled_in(body: Body) -> None:
     replica(body, 0, 0)["mesh"] |= {"context_parallel": 2, "tensor_parallel": 1}
 

@@ -19,6 +19,7 @@ from costmodels.schedules import period, takt
 from costmodels.units import PS_PER_S
 from planner.costing import OptionTable
 from planner.graphs.topology import Topology
+from planner.mesh import StageMesh
 from planner.search.columns import Column
 from planner.search.finish import expected_finish_s
 from planner.search.problem import Problem, Setting
@@ -176,8 +177,8 @@ def stage_ps(problem: Problem, stage: BruteStage) -> int:
 def _usage(problem: Problem, stages: Sequence[BruteStage]) -> tuple[int, ...]:
     options = [problem.tables.tables[s.option].option for s in stages]
     return tuple(
-        sum(o.tp for o in options if o.class_index == c and o.tp >= tp)
-        for c, tp, _ in problem.packing_rows
+        sum(o.chips for o in options if o.class_index == c and o.chips >= n)
+        for c, n, _ in problem.packing_rows
     )
 
 
@@ -189,13 +190,21 @@ def peak_bytes(problem: Problem, stage: BruteStage, in_flight: int, replicas: in
     layers = [cost.price for cost in table.costs[stage.first : stage.end]]
     crossing = [*(int(b) for b in tables.boundary_bytes[table.option.rows]), 0]
     buffers = 2 * (crossing[stage.first] + crossing[stage.end])
-    if tables.sequence_parallel:
-        buffers //= table.option.tp
-    shards = replicas if tables.zero_level else 1
+    mesh = table.option.mesh
+    buffers //= (mesh.tp if tables.sequence_parallel else 1) * mesh.cp * mesh.dp
+    copies = (mesh.cp * mesh.dp, mesh.chips // (mesh.ep * mesh.expert_tp))
     total = over.context_bytes + over.buffer_bytes + over.fragmentation_bytes + buffers
+    if mesh.zero3:
+        largest = max(layer.parameters for layer in layers)
+        total += largest * (2 * tables.state.parameter + tables.state.gradient)
     for layer in layers:
-        total += layer.parameters * (tables.state.parameter + tables.state.gradient)
-        total += -(-layer.parameters * tables.state.optimizer // shards)
+        parts = (layer.parameters - layer.expert_parameters, layer.expert_parameters)
+        for own, held in zip(parts, copies):
+            inside = held if mesh.zero3 else 1
+            total += -(-own * tables.state.parameter // inside)
+            total += -(-own * tables.state.gradient // inside)
+            over_all = replicas * held if tables.zero_level else inside
+            total += -(-own * tables.state.optimizer // over_all)
         total += in_flight * layer.activation_bytes[stage.policy]
         total += layer.logits_bytes
     return total + max(layer.working_bytes[stage.policy] for layer in layers)
@@ -270,18 +279,18 @@ def finish_ps_of(problem: Problem, column: Column, replicas: int) -> int:
     """The same for a column of the search, with the actual number of replicas."""
     latest = 0
     for s, stage in enumerate(column.stages):
-        at = table_index(problem, stage.class_index, stage.tp, column.rows)
+        at = table_index(problem, stage.class_index, stage.mesh, column.rows)
         table = problem.tables.tables[at]
         seconds = expected_finish_s(problem, table, stage.first, stage.end, replicas)
         latest = max(latest, round(seconds * PS_PER_S) - sum(column.backward_ps[:s]))
     return latest
 
 
-def table_index(problem: Problem, class_index: int, tp: int, rows: int) -> int:
+def table_index(problem: Problem, class_index: int, mesh: StageMesh, rows: int) -> int:
     """Which table prices a stage."""
-    wanted = (class_index, tp, rows)
+    wanted = (class_index, mesh, rows)
     for k, table in enumerate(problem.tables.tables):
-        if (table.option.class_index, table.option.tp, table.option.rows) == wanted:
+        if (table.option.class_index, table.option.mesh, table.option.rows) == wanted:
             return k
     raise LookupError(f"no option {wanted}")
 

@@ -20,6 +20,7 @@ from planner.inputs.job import load_job
 from planner.inputs.model import load_model
 from planner.inputs.overrides import parse_overrides
 from planner.layout import LayoutPipeline, LayoutStage
+from planner.mesh import StageMesh
 from planner.plan import (
     Certificate,
     Inputs,
@@ -179,6 +180,7 @@ def _pipeline(sketch: PipelineSketch, topology: Topology) -> LayoutPipeline:
                 devices=stage.devices,
                 first=stage.layers[0],
                 end=stage.layers[1],
+                mesh=StageMesh(len(stage.devices)),
                 policies=(stage.policy,) * (stage.layers[1] - stage.layers[0]),
                 in_flight=stage.in_flight,
             )

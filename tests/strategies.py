@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import comb
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from costmodels.price import LayerPrice
 from costmodels.units import PS_PER_S
 from planner.costing import CostTables, LayerCost, OptionTable, option_table
 from planner.graphs.topology import Island, IslandClass, Route, Topology
+from planner.mesh import StageMesh
 from planner.options import StageOption
 from planner.search.problem import Problem, Setting
 
@@ -39,6 +41,26 @@ UPDATE_PS = round(4 * shipped_constants().launch_s * PS_PER_S)
 
 AMPLE = 10**6
 """More bytes than any tiny problem needs."""
+
+MESHES = {
+    2: (
+        StageMesh(cp=2),
+        StageMesh(dp=2, ep=2),
+        StageMesh(tp=2, ep=2),
+        StageMesh(dp=2, zero3=True),
+        StageMesh(cp=2, zero3=True),
+    ),
+    4: (
+        StageMesh(tp=2, cp=2),
+        StageMesh(cp=4),
+        StageMesh(tp=2, dp=2, ep=2),
+        StageMesh(dp=2, cp=2, ep=2),
+        StageMesh(tp=2, dp=2, ep=4),
+        StageMesh(tp=2, cp=2, zero3=True),
+        StageMesh(dp=2, cp=2, ep=2, zero3=True),
+    ),
+}
+"""Meshes of more than tensor parallelism, by chips."""
 
 SMALL_STATE = StateBytes(1, 1, 2)
 NO_OVERHEAD = DeviceOverhead(0, 0, 0)
@@ -63,6 +85,7 @@ class LayerTicks:
     activations: tuple[int, int, int] = (0, 0, 0)
     working: tuple[int, int, int] = (0, 0, 0)
     logits: int = 0
+    experts: int = 0
 
 
 def tick_chip(name: str, *, vendor: str = "vendor", bandwidth: float = TICK_RATE) -> Chip:
@@ -143,16 +166,23 @@ def even_routes(
     }
 
 
-def layer_cost(layer: LayerTicks, slowness: int, tp: int, rows: int, tp_ticks: int) -> LayerCost:
-    """A layer on ``tp`` chips that are ``slowness`` times as slow as the reference."""
+def layer_cost(
+    layer: LayerTicks, slowness: int, mesh: StageMesh, rows: int, tp_ticks: int
+) -> LayerCost:
+    """A layer on a mesh of chips that are ``slowness`` times as slow as the reference.
+
+    ``layer.experts`` are parameters that ``ep`` devices hold apart; without it, slices like others.
+    """
 
     def ticks(work: int) -> int:
-        return -(-work * slowness * rows // tp) * TICK_PS
+        return -(-work * slowness * rows // mesh.chips) * TICK_PS
 
     def sharded(count: int) -> int:
-        return -(-count // tp)
+        return -(-count // mesh.chips)
 
-    comm = tp_ticks * TICK_PS if tp > 1 else 0
+    comm = tp_ticks * TICK_PS if mesh.chips > 1 else 0
+    apart = -(-layer.experts // (mesh.ep * mesh.expert_tp)) if mesh.ep > 1 else 0
+    rest = layer.parameters + (layer.experts if mesh.ep == 1 else 0)
     weight = layer.backward // 2
     times = (layer.forward, layer.backward - weight, weight)
     forward, backward_input, backward_weight = (ticks(t) for t in times)
@@ -165,13 +195,16 @@ def layer_cost(layer: LayerTicks, slowness: int, tp: int, rows: int, tp_ticks: i
         tp_comm_forward_s=comm / PS_PER_S,
         tp_comm_backward_s=comm / PS_PER_S,
         recompute_s=(first / PS_PER_S, second / PS_PER_S, third / PS_PER_S),
-        parameters=sharded(layer.parameters),
+        parameters=-(-rest // mesh.tp) + apart,
         activation_bytes=_each(sharded, layer.activations, rows),
         working_bytes=_each(sharded, layer.working, rows),
         logits_bytes=sharded(layer.logits * rows),
         items=(),
+        expert_parameters=apart,
     )
-    return LayerCost(price, forward, backward_input, backward_weight, recompute, comm, comm)
+    scatter = (comm,) * 3 if mesh.zero3 else (0, 0, 0)
+    own = (backward_input, backward_weight, recompute, comm, comm)
+    return LayerCost(price, forward, *own, scatter)
 
 
 def build_problem(
@@ -179,7 +212,7 @@ def build_problem(
     cluster: Topology,
     *,
     slowness: tuple[int, ...],
-    degrees: tuple[tuple[int, ...], ...],
+    degrees: tuple[tuple[int | StageMesh, ...], ...],
     rows: tuple[int, ...] = (1,),
     tp_ticks: int = 0,
     boundary: tuple[int, ...] | None = None,
@@ -191,17 +224,20 @@ def build_problem(
     global_batch: int = 4,
     max_stages: int = 4,
 ) -> Problem:
-    """Tables over all options: ``slowness`` and tensor-parallel ``degrees`` are per class.
+    """Tables over all options: ``slowness`` and ``degrees`` (tp, or meshes) are per class.
 
     ``boundary[c]`` is what one row sends over the cut before layer c.
     """
     tables: list[OptionTable] = []
     for size in rows:
         for cls in cluster.classes:
-            for tp in degrees[cls.index]:
-                option = StageOption(len(tables), cls.index, tp, size)
+            for degree in degrees[cls.index]:
+                mesh = degree if isinstance(degree, StageMesh) else StageMesh(degree)
+                if size % mesh.dp:
+                    continue
+                option = StageOption(len(tables), cls.index, mesh, size)
                 costs = tuple(
-                    layer_cost(layer, slowness[cls.index], tp, size, tp_ticks) for layer in layers
+                    layer_cost(layer, slowness[cls.index], mesh, size, tp_ticks) for layer in layers
                 )
                 tables.append(option_table(option, costs))
     crossing = np.array(boundary or (0,) * len(layers), dtype=np.int64)
@@ -291,8 +327,12 @@ def problems(
     max_classes: int = 3,
     max_pipelines: int = 2500,
     max_batch: int = 9,
+    meshes: bool = False,
 ) -> Problem:
-    """A problem that a brute force can enumerate: at most ``max_pipelines`` pipelines."""
+    """A problem that a brute force can enumerate: at most ``max_pipelines`` pipelines.
+
+    ``meshes`` adds options of more than tensor parallelism.
+    """
     count = draw(st.sampled_from(range(max_layers, 0, -1)))
     heavy = draw(st.sampled_from((6, 30)))
     layers = tuple(draw(layer_ticks(heavy)) for _ in range(count))
@@ -303,6 +343,19 @@ def problems(
         for cls in cluster.classes
     )
     sizes = draw(st.sampled_from(((1,), (1,), (2,), (1, 2))))
+    if meshes:
+        layers = tuple(replace(x, experts=draw(st.integers(0, 6))) for x in layers)
+        widths = tuple(
+            (
+                *own,
+                *draw(
+                    st.lists(st.sampled_from(MESHES[cls.size]), min_size=1, max_size=2, unique=True)
+                ),
+            )
+            if cls.size in MESHES
+            else own
+            for own, cls in zip(widths, cluster.classes)
+        )
     policies = draw(st.sampled_from(((0, 1, 2), (0, 2), (0,))))
     state = draw(st.sampled_from((SMALL_STATE, StateBytes(2, 2, 12))))
     fat = draw(st.sampled_from((4, 25)))  # a tensor that fits only inside a stage
@@ -354,7 +407,7 @@ def settings_of(draw: st.DrawFn, problem: Problem) -> Setting:
 
 
 @st.composite
-def cases(draw: st.DrawFn, **limits: int) -> Case:
+def cases(draw: st.DrawFn, **limits: Any) -> Case:
     """A tiny problem and a setting."""
     problem = draw(problems(**limits))
     return Case(problem, draw(settings_of(problem)))

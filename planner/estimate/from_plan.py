@@ -18,8 +18,11 @@ from planner.graphs.topology import Island, Topology
 from planner.inputs.document import DataPath, Document
 from planner.inputs.job import ResolvedJob
 from planner.inputs.reading import read_document, render_path
+from planner.mesh import StageMesh
+from planner.meshes import mesh_problem
 from planner.options import tensor_parallel_problem
 from planner.plan import Pipeline, Plan, Stage
+from planner.plan_mesh import stage_mesh
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +163,14 @@ class _Reader:
             message = f"covers {len(policies)} layers of {end - first}"
             self.problems.append(_Found((*at, "recompute"), message, "name every layer once"))
         devices: tuple[str, ...] = ()
+        mesh: StageMesh | None = None
         if len(stage.replicas) != 1:
             message = f"{len(stage.replicas)} replicas share the stage: not priced by this version"
             remedy = "give every replica a pipeline of its own"
             self.problems.append(_Found((*at, "replicas"), message, remedy))
         else:
-            devices = stage.replicas[0].devices
+            devices, mesh = stage.replicas[0].devices, stage_mesh(stage.replicas[0].mesh)
+            mesh = None if mesh.plain else mesh
             self._check_devices(stage, (*at, "replicas", 0))
         return StageSketch(
             render_path((*at, "replicas", 0, "devices")),
@@ -174,6 +179,7 @@ class _Reader:
             tuple(policies),
             devices,
             stage.in_flight,
+            mesh,
         )
 
     def _check_devices(self, stage: Stage, at: DataPath) -> None:
@@ -199,7 +205,17 @@ class _Reader:
             remedy = "give the plan's own cluster, or change the chip"
             found = _Found((*at, "chip"), message + Catalog.alias(chip.id), remedy)
             self.problems.append(found)
-        tp = len(replica.devices)
-        why = tensor_parallel_problem(self.model, tp, self.job.seq_len, self.job.sequence_parallel)
+        mesh = stage_mesh(replica.mesh)
+        if mesh.plain:
+            mesh = StageMesh(len(replica.devices))  # a hand may have changed the devices alone
+        elif mesh.chips != len(replica.devices):
+            message = f"names {len(replica.devices)} devices for {mesh.describe()}"
+            self.problems.append(_Found(path, message, f"name {mesh.chips} devices"))
+            return
+        job, tp = self.job, mesh.tp
+        why = tensor_parallel_problem(self.model, tp, job.seq_len, job.sequence_parallel)
         if why is not None:
             self.problems.append(_Found(path, f"tp {tp} is not possible: {why}"))
+        _, why = mesh_problem(self.model, mesh, replica.rows, job)
+        if why is not None:
+            self.problems.append(_Found((*at, "mesh"), f"{mesh.describe()} is not possible: {why}"))

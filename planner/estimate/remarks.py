@@ -119,6 +119,9 @@ def _forbidden(ground: Ground, zero_level: int, job: ResolvedJob) -> Iterator[Pr
     refused = "; planner check refuses the plan"
     used = (
         ("tensor_parallel", any(s.tp > 1 for s in stages), f"uses tensor parallelism{refused}"),
+        ("context_parallel", any(s.mesh.cp > 1 for s in stages), f"shares sequences{refused}"),
+        ("expert_parallel", any(s.mesh.ep > 1 for s in stages), f"spreads experts{refused}"),
+        ("zero3", any(s.mesh.zero3 for s in stages), f"divides weights{refused}"),
         ("recompute_selective", 1 in policies, f"uses selective recomputation{refused}"),
         ("recompute_full", 2 in policies, f"uses full recomputation{refused}"),
         ("zero1", zero_level == 1, f"uses ZeRO level 1{refused}"),
@@ -133,7 +136,7 @@ def _forbidden(ground: Ground, zero_level: int, job: ResolvedJob) -> Iterator[Pr
 
 def _kind(pipe: LayoutPipeline) -> tuple[object, ...]:
     """Everything about a pipeline but its devices."""
-    stages = tuple((s.island.class_index, s.tp, s.first, s.end) for s in pipe.stages)
+    stages = tuple((s.island.class_index, s.mesh, s.first, s.end) for s in pipe.stages)
     return (*stages, pipe.rows, pipe.micro_batches, pipe.last_rows)
 
 

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 
 from costmodels.schedules import ScheduleName
 from planner.errors import Problem
+from planner.mesh import StageMesh
 
 
 @dataclass(frozen=True, slots=True)
 class StageSketch:
-    """Layers ``[first, end)`` on a tensor-parallel group. ``where`` is how a problem cites it."""
+    """Layers ``[first, end)`` on the devices of one stage. ``where`` is how a problem cites it.
+
+    Without a ``mesh`` they are one tensor-parallel group.
+    """
 
     where: str
     first: int
@@ -22,6 +26,12 @@ class StageSketch:
     policies: tuple[int, ...]
     devices: tuple[str, ...]
     in_flight: int | None
+    mesh: StageMesh | None = None
+
+    @property
+    def degrees(self) -> StageMesh:
+        """How the devices share the layers."""
+        return self.mesh or StageMesh(len(self.devices))
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ def settle(sketch: Sketch, topology: Topology) -> Ground:
                     devices=stage.devices,
                     first=stage.first,
                     end=stage.end,
+                    mesh=stage.degrees,
                     policies=stage.policies,
                     in_flight=stage.in_flight,
                 )

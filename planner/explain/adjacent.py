@@ -14,6 +14,7 @@ from planner.errors import InputError
 from planner.estimate import Estimated, PlanLayout, Shortfall, estimate_sketch, sketch_of
 from planner.estimate.sketch import Sketch
 from planner.explain import edits
+from planner.meshes import mesh_problem
 from planner.options import tensor_parallel_problem
 from planner.plan import Plan
 from planner.solve import Context
@@ -117,7 +118,7 @@ def against_the_job(context: Context, sketch: Sketch) -> str | None:
         (not job.recompute_full and 2 in policies, "the job forbids recompute_full"),
         (not job.zero1 and sketch.zero_level == 1, "the job forbids zero1"),
         (
-            not job.tensor_parallel and any(len(s.devices) > 1 for s in stages),
+            not job.tensor_parallel and any(s.degrees.tp > 1 for s in stages),
             "the job forbids tensor_parallel",
         ),
         (
@@ -135,11 +136,14 @@ def _listed(numbers: tuple[int, ...]) -> str:
 def price(context: Context, sketch: Sketch) -> Estimated | str:
     """The price of a sketch, or the rule that it breaks."""
     model, job = context.model.graph, context.job
-    degrees = {len(s.devices) for p in sketch.pipelines for s in p.stages}
-    for tp in sorted(degrees):
-        problem = tensor_parallel_problem(model, tp, job.seq_len, job.sequence_parallel)
+    ways = {(s.degrees, p.rows) for p in sketch.pipelines for s in p.stages}
+    for mesh, rows in sorted(ways):
+        problem = tensor_parallel_problem(model, mesh.tp, job.seq_len, job.sequence_parallel)
         if problem is not None:
-            return f"tp {tp}: {problem}"
+            return f"tp {mesh.tp}: {problem}"
+        _, problem = mesh_problem(model, mesh, rows, job)
+        if problem is not None:
+            return f"{mesh.describe()}: {problem}"
     try:
         return estimate_sketch(context, sketch)
     except InputError as error:

@@ -142,9 +142,13 @@ def grants(plan: Plan, wish: Degrees, context: Context) -> bool:
     replicas = [r for s in stages for r in s.replicas]
     degrees = {r.mesh.tensor_parallel for r in replicas if only in (None, r.chip)}
     policies = {part.policy for s in stages for part in s.recompute}
+    context_degrees = {r.mesh.context_parallel for r in replicas}
+    expert_degrees = {r.mesh.expert_parallel for r in replicas}
     return all(
         (
             wish.tp is None or degrees == {wish.tp},
+            wish.cp is None or context_degrees == {wish.cp},
+            wish.ep is None or expert_degrees == {wish.ep},
             wish.pp is None or {len(p.stages) for p in plan.pipelines} == {wish.pp},
             wish.dp is None or len(plan.pipelines) == wish.dp,
             wish.rows is None or {p.micro_batch_rows for p in plan.pipelines} == {wish.rows},
@@ -160,8 +164,8 @@ def _priced_candidates(asked: _Asked, wish: Degrees) -> Iterator[_Candidate | st
     for neighbour in neighbours(asked.context, asked.plan):
         if neighbour.plan is not None and grants(neighbour.plan, wish, asked.context):
             yield _Candidate(neighbour.plan, neighbour.shortfalls)
-    if wish.tp_on is not None:
-        return  # a rectangular layout has one degree for all
+    if wish.tp_on is not None or max(wish.cp or 1, wish.ep or 1) > 1:
+        return  # a rectangular layout has one tensor-parallel degree for all, and nothing else
     for shaped in shapes(asked.context, wish):
         if shaped.estimated is None:
             yield shaped.reason
@@ -179,7 +183,7 @@ def _searched(asked: _Asked, wish: Degrees) -> Plan | None:
     if wish.zero == 0:
         changes.append(SetTechnique("zero1", allowed=False))
     only = chip_in(asked.inputs.cluster, wish.tp_on) if wish.tp_on else None
-    restriction = Restriction(wish.tp, only, wish.recompute)
+    restriction = Restriction(wish.tp, only, wish.recompute, wish.cp, wish.ep)
     if (not changes and restriction.empty) or wish.schedule == "gpipe":
         return None
     context = asked.context

@@ -35,17 +35,21 @@ def free_depths(sketch: Sketch) -> Sketch:
 
 def narrower(sketch: Sketch) -> Sketch | Impossible:
     """Half the tensor-parallel degree everywhere, twice as many pipelines."""
-    degrees = {len(s.devices) for p in sketch.pipelines for s in p.stages}
-    if degrees == {1}:
+    meshes = [s.degrees for p in sketch.pipelines for s in p.stages]
+    if all(mesh.chips == 1 for mesh in meshes):
         return Impossible("every stage runs on one chip")
-    if any(tp % 2 for tp in degrees):
-        return Impossible("some stage runs on an odd number of chips")
+    if any(mesh.tp % 2 for mesh in meshes):
+        plain = all(mesh.plain for mesh in meshes)
+        what = "an odd number of chips" if plain else "an odd tensor-parallel degree"
+        return Impossible(f"some stage runs on {what}")
     if any(_rows(p) < 2 for p in sketch.pipelines):
         return Impossible("some pipeline has a single row: it cannot be shared")
     out: list[PipelineSketch] = []
     for pipe in sketch.pipelines:
         for half, rows in enumerate(_halves(_rows(pipe))):
-            stages = tuple(replace(s, devices=_half(s.devices, half)) for s in pipe.stages)
+            stages = tuple(
+                _with_degree(s, _half(s.devices, half), s.degrees.tp // 2) for s in pipe.stages
+            )
             out.append(_with_rows(replace(pipe, stages=stages), rows))
     return replace(sketch, pipelines=tuple(out))
 
@@ -58,7 +62,7 @@ def wider(sketch: Sketch) -> Sketch | Impossible:
     out = []
     for one, other in pairs:
         stages = tuple(
-            replace(a, devices=(*a.devices, *b.devices))
+            _with_degree(a, (*a.devices, *b.devices), 2 * a.degrees.tp)
             for a, b in zip(one.stages, other.stages, strict=True)
         )
         out.append(_with_rows(replace(one, stages=stages), _rows(one) + _rows(other)))
@@ -74,8 +78,10 @@ def shallower(sketch: Sketch) -> Sketch | Impossible:
         if _rows(pipe) < 2:
             return Impossible("some pipeline has a single row: it cannot be shared")
         pairs = list(zip(pipe.stages[::2], pipe.stages[1::2], strict=True))
-        if any(len(a.devices) != len(b.devices) for a, b in pairs):
-            return Impossible("neighbouring stages run on different numbers of chips")
+        if any(a.degrees != b.degrees for a, b in pairs):
+            if all(a.degrees.plain and b.degrees.plain for a, b in pairs):
+                return Impossible("neighbouring stages run on different numbers of chips")
+            return Impossible("neighbouring stages run on different meshes")
         for half, rows in enumerate(_halves(_rows(pipe))):
             stages = tuple(_joined(a, b, (a, b)[half].devices) for a, b in pairs)
             out.append(_with_rows(replace(pipe, stages=stages), rows))
@@ -142,7 +148,8 @@ def with_zero(level: int) -> Callable[[Sketch], Sketch | Impossible]:
     def edit(sketch: Sketch) -> Sketch | Impossible:
         if sketch.zero_level == level:
             return Impossible(f"ZeRO level {level} is the plan's")
-        if len(sketch.pipelines) < 2:
+        copies = max(s.degrees.copies for p in sketch.pipelines for s in p.stages)
+        if len(sketch.pipelines) < 2 and copies == 1:
             return Impossible("one pipeline has nobody to share the optimizer with")
         return replace(sketch, zero_level=level)
 
@@ -190,6 +197,12 @@ def _joined(a: StageSketch, b: StageSketch, devices: tuple[str, ...]) -> StageSk
     return replace(a, end=b.end, policies=(*a.policies, *b.policies), devices=devices)
 
 
+def _with_degree(stage: StageSketch, devices: tuple[str, ...], tp: int) -> StageSketch:
+    """The stage on other devices under another tensor-parallel degree."""
+    mesh = None if stage.mesh is None else replace(stage.mesh, tp=tp)
+    return replace(stage, devices=devices, mesh=mesh)
+
+
 def _rows(pipe: PipelineSketch) -> int:
     """Rows of one step that go through a pipeline."""
     return (pipe.micro_batches - 1) * pipe.rows + pipe.last_rows
@@ -213,7 +226,7 @@ def _half(devices: Sequence[str], which: int) -> tuple[str, ...]:
 
 def _form(pipe: PipelineSketch) -> object:
     """What pipelines must agree in to be joined; devices and rows of the step aside."""
-    stages = tuple((s.first, s.end, s.policies, len(s.devices)) for s in pipe.stages)
+    stages = tuple((s.first, s.end, s.policies, s.degrees) for s in pipe.stages)
     return stages, pipe.rows, pipe.schedule
 
 

@@ -25,6 +25,7 @@ class StageLoad:
     stage: int
     chip: str
     tensor_parallel: int
+    chips: int
     layers: tuple[int, int]
     micro_batch_s: float
     share: float
@@ -123,6 +124,7 @@ def stage_loads(plan: Plan) -> tuple[StageLoad, ...]:
             stage=s,
             chip=stage.replicas[0].chip,
             tensor_parallel=stage.replicas[0].mesh.tensor_parallel,
+            chips=len(stage.replicas[0].devices),
             layers=stage.layers,
             micro_batch_s=per_micro_batch_s(stage),
             share=per_micro_batch_s(stage) / longest,

@@ -26,11 +26,13 @@ class Restriction:
     tp: int | None = None
     tp_on: str | None = None
     recompute: str | None = None
+    cp: int | None = None
+    ep: int | None = None
 
     @property
     def empty(self) -> bool:
         """Whether nothing is restricted."""
-        return self.tp is None and self.recompute is None
+        return (self.tp, self.recompute, self.cp, self.ep) == (None,) * 4
 
 
 TOO_LARGE = 10_000
@@ -43,9 +45,13 @@ def restricted_options(context: Context, restriction: Restriction) -> OptionSet:
     kept = [
         o
         for o in context.options.options
-        if restriction.tp is None
-        or o.tp == restriction.tp
-        or restriction.tp_on not in (None, classes[o.class_index].chip.id)
+        if (
+            restriction.tp is None
+            or o.tp == restriction.tp
+            or restriction.tp_on not in (None, classes[o.class_index].chip.id)
+        )
+        and restriction.cp in (None, o.mesh.cp)
+        and restriction.ep in (None, o.mesh.ep)
     ]
     policies = context.options.policies
     if restriction.recompute is not None:
@@ -79,9 +85,11 @@ def solve_restricted(
 
 def _tables(context: Context, options: OptionSet) -> CostTables:
     """Tables of the options. Single chips, which the search counts in, stay but hold no layer."""
-    kept = {(o.class_index, o.tp, o.rows) for o in options.options}
+    kept = {(o.class_index, o.mesh, o.rows) for o in options.options}
     counted = [
-        o for o in context.options.options if o.tp == 1 or (o.class_index, o.tp, o.rows) in kept
+        o
+        for o in context.options.options
+        if o.chips == 1 or (o.class_index, o.mesh, o.rows) in kept
     ]
     numbered = tuple(replace(o, index=n) for n, o in enumerate(counted))
     tables = build_tables(
@@ -89,7 +97,7 @@ def _tables(context: Context, options: OptionSet) -> CostTables:
     )
     blocked = tuple(
         t
-        if (t.option.class_index, t.option.tp, t.option.rows) in kept
+        if (t.option.class_index, t.option.mesh, t.option.rows) in kept
         else replace(t, parameters=t.parameters * TOO_LARGE)
         for t in tables.tables
     )

@@ -26,6 +26,7 @@ def broken_rules(context: Context, degrees: Degrees) -> tuple[Broken, ...]:
     """Every rule that the wish breaks; none means that it can at least be priced."""
     return (
         *_tensor(context, degrees),
+        *_inside(context, degrees),
         *_counts(context, degrees),
         *_techniques(context, degrees),
     )
@@ -63,6 +64,25 @@ def _tensor(context: Context, degrees: Degrees) -> Iterator[Broken]:
         yield Broken("the job forbids tensor parallelism", "tp 1, or allow tensor_parallel")
 
 
+def _inside(context: Context, degrees: Degrees) -> Iterator[Broken]:
+    """Context and expert parallelism: only what the search tries can be had."""
+    job, options = context.job, context.options.options
+    for name, wished, tried, found in (
+        ("context_parallel", degrees.cp, job.context_parallel, {o.mesh.cp for o in options}),
+        ("expert_parallel", degrees.ep, job.expert_parallel, {o.mesh.ep for o in options}),
+    ):
+        if wished is None or wished == 1 or wished in found:
+            continue
+        short = {"context_parallel": "cp", "expert_parallel": "ep"}[name]
+        if not tried:
+            rule = f"the job does not try {name.replace('_', ' ')} stages"
+            yield Broken(rule, f"{short} 1, or --set job.techniques.{name}=true")
+            continue
+        reasons = (r.reason for r in context.options.rejected if r.what == f"{short}={wished}")
+        rule = next(reasons, f"no stage of an island runs {short} {wished}")
+        yield Broken(rule, f"{short} {', '.join(map(str, sorted(found)))} inside an island")
+
+
 def _counts(context: Context, degrees: Degrees) -> Iterator[Broken]:
     job = context.job
     layers, chips = len(context.model.graph.layers), context.topology.chips
@@ -77,9 +97,12 @@ def _counts(context: Context, degrees: Degrees) -> Iterator[Broken]:
     if degrees.dp is not None and degrees.dp > job.global_batch:
         rule = f"the batch has {job.global_batch} rows, and every pipeline needs one"
         yield Broken(rule, f"dp 1 … {min(job.global_batch, chips // tp)}")
-    needed = tp * (degrees.pp or 1) * (degrees.dp or 1)
+    # experts lie on chips that a stage has anyway
+    needed = tp * (degrees.cp or 1) * (degrees.pp or 1) * (degrees.dp or 1)
     if needed > chips and degrees.tp_on is None:
-        named = [f"{n} {v}" for n in ("tp", "pp", "dp") if (v := getattr(degrees, n)) is not None]
+        named = [
+            f"{n} {v}" for n in ("tp", "cp", "pp", "dp") if (v := getattr(degrees, n)) is not None
+        ]
         rule = f"{' × '.join(named)} = {needed} chips, and there are {chips}"
         yield Broken(rule, f"a product of at most {chips}")
     if degrees.rows is not None and degrees.rows > job.global_batch:

@@ -1,6 +1,7 @@
 """What somebody would rather have: ``tp=8``, ``pp=4, recompute=full``, ``use v100``, a layout.
 
-    tp=8 · tp=8 on v100 · pp=4 · dp=2 · rows=2 · recompute=full · zero=0 · schedule=gpipe
+    tp=8 · tp=8 on v100 · cp=2 · ep=8 · pp=4 · dp=2 · rows=2
+    recompute=full · zero=0 · schedule=gpipe
     use v100 · without v100 · all chips · precision=fp16 · global_batch=1024
     a layout (a file, or its fields: 'tp: 8, pp: 4') · another plan.json
 
@@ -37,6 +38,8 @@ class Degrees:
     recompute: str | None = None
     zero: int | None = None
     schedule: str | None = None
+    cp: int | None = None
+    ep: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,13 @@ _NAMES = {
     "dp": "dp", "pipelines": "dp", "data_parallel": "dp",
     "rows": "rows", "micro_batch_rows": "rows", "micro_batch": "rows", "mbs": "rows",
     "recompute": "recompute", "zero": "zero", "schedule": "schedule",
+    "cp": "cp", "context_parallel": "cp", "context-parallel": "cp",
+    "ep": "ep", "expert_parallel": "ep", "expert-parallel": "ep",
 }  # fmt: skip
 
-_SHORT = ("tp", "pp", "dp")
+_SHORT = ("tp", "pp", "dp", "cp", "ep")
 
 _NOT_YET = {
-    "cp": "context parallelism", "context_parallel": "context parallelism",
-    "ep": "expert parallelism", "expert_parallel": "expert parallelism",
     "vpp": "an interleaved schedule", "offload": "offloading",
 }  # fmt: skip
 
@@ -167,6 +170,10 @@ def _with(degrees: Degrees, name: str, value: str, chip: str | None) -> Degrees:
             return replace(degrees, pp=_count(value))
         case "dp":
             return replace(degrees, dp=_count(value))
+        case "cp":
+            return replace(degrees, cp=_count(value))
+        case "ep":
+            return replace(degrees, ep=_count(value))
         case "rows":
             return replace(degrees, rows=_count(value))
         case "recompute":

@@ -20,6 +20,7 @@ def refusals(capability: Capability, view: View) -> tuple[Problem, ...]:
     problems = [*_plan_class(capability, view), *_chips(capability, view), *_job(capability, view)]
     problems += _model(capability, view)
     problems += _schedules(capability, view)
+    problems += _meshes(capability, view)
     if view.grid is not None:
         problems += _grid(capability, view, view.grid)
     return tuple(problems)
@@ -178,13 +179,28 @@ def _degrees(capability: Capability, grid: Grid) -> Iterator[Problem]:
         message = f"the plan has degree {grid.tp} in {grid.pp} stages; the target has one or other"
         remedy = "plan with --forbid tensor_parallel, or with --set job.max_pipeline_stages=1"
         yield Problem("tensor parallelism in a pipeline", message, remedy)
-    if any(s.context_parallel > 1 for s in grid.stages) and not capability.context_parallel:
-        message = f"the plan has degree {grid.cp}, the target none"
-        yield Problem("context parallelism", message, "plan without it")
-    experts = max(s.expert_parallel for s in grid.stages)
+
+
+def _meshes(capability: Capability, view: View) -> Iterator[Problem]:
+    """What the chips of a stage share beside a layer's matrices."""
+    meshes = [r.mesh for p in view.plan.pipelines for s in p.stages for r in s.replicas]
+    context = max(mesh.context_parallel for mesh in meshes)
+    if context > 1 and not capability.context_parallel:
+        message = f"the plan has degree {context}, the target none"
+        yield Problem("context parallelism", message, "plan with --forbid context_parallel")
+    unwritten = "no exporter writes it yet"
+    experts = max(mesh.expert_parallel for mesh in meshes)
     if experts > 1:
-        message = f"the plan has degree {experts}; no exporter writes it yet"
-        yield Problem("expert parallelism", message, "plan without it")
+        message = f"the plan has degree {experts}; {unwritten}"
+        yield Problem("expert parallelism", message, "plan with --forbid expert_parallel")
+    data = max(mesh.data_parallel for mesh in meshes)
+    if data > 1:
+        message = f"{data} devices of a stage share the rows of a micro-batch; {unwritten}"
+        remedy = "plan with --forbid expert_parallel and --forbid zero3"
+        yield Problem("data parallelism inside a stage", message, remedy)
+    if any(mesh.zero3 for mesh in meshes):
+        message = f"the copies inside a stage divide their weights; {unwritten}"
+        yield Problem("ZeRO level 3 inside a stage", message, "plan with --forbid zero3")
 
 
 def _depth(grid: Grid) -> Iterator[Problem]:

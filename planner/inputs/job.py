@@ -35,6 +35,12 @@ __all__ = [
 DEFAULT_SEQ_LEN = 4096
 """Longest sequence taken without being asked for."""
 
+LONG_SEQ_LEN = 32_768
+"""Tokens per row from which context parallelism is tried without being asked for."""
+
+YOUNGER_TECHNIQUES = ("context_parallel", "expert_parallel", "zero3")
+"""Named in a resolved job only where they are tried."""
+
 MAX_TOKENS = 32_768
 """Tokens of the largest micro-batch that is tried by default; larger ones only add memory."""
 
@@ -77,6 +83,9 @@ class ResolvedJob:
     lora_rank: int = 0
     lora_targets: Literal["attention", "mlp", "all"] = "all"
     frozen_layers: tuple[tuple[int, int], ...] = ()
+    context_parallel: bool = False
+    expert_parallel: bool = False
+    zero3: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -88,6 +97,10 @@ class ResolvedJob:
         """Plain JSON without the notes; :meth:`from_json` restores it."""
         value = asdict(self)
         del value["notes"]
+        # younger techniques are named where they are used: jobs without them keep their digest
+        for name in YOUNGER_TECHNIQUES:
+            if not value[name]:
+                del value[name]
         value["micro_batch_rows"] = list(self.micro_batch_rows)
         value["frozen_layers"] = [list(interval) for interval in self.frozen_layers]
         return value
@@ -147,7 +160,7 @@ def resolve_job(job: JobInput, model: ModelGraph, topology: Topology) -> Resolve
     precision = spec.precision or _common_precision(topology, notes)
     seq_len = spec.seq_len or _seq_len(model, notes)
     rows = spec.micro_batch_rows or _rows(spec.global_batch, seq_len, notes)
-    techniques = spec.techniques.model_dump()
+    techniques = _techniques(spec.techniques, model, seq_len, notes)
     plan_class = "asymmetric" if spec.plan_class == "any" else spec.plan_class
     if plan_class != "asymmetric":
         techniques["unequal_pipelines"] = False
@@ -170,6 +183,24 @@ def resolve_job(job: JobInput, model: ModelGraph, topology: Topology) -> Resolve
         notes=tuple(notes),
         **techniques,
     )
+
+
+def _techniques(
+    spec: Techniques, model: ModelGraph, seq_len: int, notes: list[str]
+) -> dict[str, bool]:
+    """Every technique as a yes or no; those that pay at times only are tried where they can."""
+    asked = spec.model_dump()
+    experts = any(m.experts > 1 for layer in model.layers for m in layer.shape.matmuls)
+    if asked["context_parallel"] is None:
+        asked["context_parallel"] = seq_len >= LONG_SEQ_LEN
+        if asked["context_parallel"]:
+            notes.append(f"context parallelism tried: {seq_len} tokens per row (default)")
+    if asked["expert_parallel"] is None:
+        asked["expert_parallel"] = experts
+        if experts:
+            notes.append("expert parallelism tried: the model has experts (default)")
+    asked["zero3"] = bool(asked["zero3"])
+    return asked
 
 
 def state_bytes(spec: JobSpec, precision: str) -> StateBytes:

@@ -33,6 +33,9 @@ class Techniques(_Strict):
 
     ``idle_chips``: leave chips out where they would slow the step down. ``unequal_pipelines``:
     pipelines may differ in chips, depth, layer split, tensor parallelism or micro-batches.
+    Inside a stage: ``context_parallel`` devices share every sequence (null: from 32,768 tokens per
+    row on), ``expert_parallel`` ones hold different experts (null: where the model has any),
+    ``zero3`` divides weights and gradients among the copies (null: not).
     """
 
     tensor_parallel: bool = True
@@ -42,6 +45,9 @@ class Techniques(_Strict):
     zero1: bool = True
     idle_chips: bool = True
     unequal_pipelines: bool = True
+    context_parallel: bool | None = None
+    expert_parallel: bool | None = None
+    zero3: bool | None = None
 
 
 TECHNIQUES = tuple(Techniques.model_fields)

@@ -85,10 +85,27 @@ def _time(found: Explanation) -> RenderableType:
         f" (layers {interval(*slow.layers)} on {short_name(slow.chip)}): it works "
         f"{percent(slow.share)} of the {duration(step)}",
     )
-    return Group(text, terms_table(slow.terms))
+    return Group(text, terms_table(slow.terms, words_of(found.plan)))
 
 
-def terms_table(terms: Terms) -> Table:
+def words_of(plan: Plan) -> Mapping[str, str]:
+    """Causes of time in words; more than tensor parallelism may communicate inside a stage."""
+    meshes = [r.mesh for p in plan.pipelines for s in p.stages for r in s.replicas]
+    names = {
+        "context": any(m.context_parallel > 1 for m in meshes),
+        "expert": any(m.expert_parallel > 1 for m in meshes),
+    }
+    used = [name for name, yes in names.items() if yes]
+    if any(m.zero3 for m in meshes):
+        return TERMS | {"tensor_parallel": "communication inside the stages"}
+    if not used:
+        return TERMS
+    if any(m.tensor_parallel > 1 for m in meshes):
+        used.insert(0, "tensor")
+    return TERMS | {"tensor_parallel": f"{'- and '.join(used)}-parallel communication"}
+
+
+def terms_table(terms: Terms, words: Mapping[str, str] = TERMS) -> Table:
     """Seconds of a step by cause, with bars."""
     table = Table.grid(padding=(0, 2))
     for justify in ("left", "right", "right", "left"):
@@ -97,7 +114,7 @@ def terms_table(terms: Terms) -> Table:
     for name, value in terms.items():
         if value > 0:
             bar = Text(length(value, longest, BAR), style="cyan")
-            table.add_row(TERMS[name], duration(value), percent(value / terms.total), bar)
+            table.add_row(words[name], duration(value), percent(value / terms.total), bar)
     return table
 
 
@@ -108,7 +125,7 @@ def _split(found: Explanation) -> RenderableType:
     shown = _some(found.loads)
     for load in shown:
         bar = Text(length(load.share, 1.0, BAR), style="green" if load.share < 1 else "bold red")
-        chips = f"{load.tensor_parallel} × {short_name(load.chip)}"
+        chips = f"{load.chips} × {short_name(load.chip)}"
         layers = f"layers {interval(*load.layers)}"
         table.add_row(str(load.stage + 1), chips, layers, duration(load.micro_batch_s), bar)
     shares = [load.share for load in found.loads]
@@ -283,7 +300,9 @@ def _compared(answer: WhyNot, plan: Plan) -> Text:
     else:
         text.append(f": {rate:,.0f} instead of {own_rate:,.0f} tokens/s", style="not bold")
     if answer.verdict == "slower" and same < 1e-9:
-        text.append(f"\nthrough {_grown(answer.own_terms, answer.terms)}", style="not bold")
+        text.append(
+            f"\nthrough {_grown(answer.own_terms, answer.terms, words_of(plan))}", style="not bold"
+        )
     if change := memory_change(plan, other):
         text.append(f"\n{change}", style="not bold")
     return text

@@ -40,6 +40,7 @@ def explanation_object(found: Explanation) -> dict[str, Any]:
                 "stage": load.stage,
                 "chip": load.chip,
                 "tensor_parallel": load.tensor_parallel,
+                "chips": load.chips,
                 "layers": list(load.layers),
                 "micro_batch_s": load.micro_batch_s,
                 "share_of_bottleneck": load.share,

@@ -176,11 +176,12 @@ def _replica_texts(stage: Stage, names: Mapping[str, str]) -> list[tuple[str, st
             f" {short}{degree}"
             for short, degree in (
                 ("cp", r.mesh.context_parallel),
+                ("dp", r.mesh.data_parallel),
                 ("ep", r.mesh.expert_parallel),
                 ("tp", r.mesh.tensor_parallel),
             )
             if degree > 1
-        )
+        ) + (" zero3" if r.mesh.zero3 else "")
         rows = f" ({plural(r.rows, 'row')})" if unequal else ""
         found.setdefault((f"{len(r.devices)} × {names[r.chip]}{mesh}{rows}", r.chip), []).append(r)
     return [

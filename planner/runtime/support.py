@@ -66,6 +66,11 @@ def _features(plan: Plan) -> Iterator[tuple[str, str, str]]:
                     yield where, f"context parallelism {mesh.context_parallel}", "plan without it"
                 if mesh.expert_parallel > 1:
                     yield where, f"expert parallelism {mesh.expert_parallel}", "plan without it"
+                if mesh.data_parallel > 1:
+                    feature = f"data parallelism {mesh.data_parallel} inside a stage"
+                    yield where, feature, "plan without it"
+                if mesh.zero3:
+                    yield where, "ZeRO level 3 inside a stage", "plan without it"
             yield from _uncovered(stage, where)
 
 

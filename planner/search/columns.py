@@ -14,6 +14,7 @@ from itertools import pairwise
 from costmodels.schedules import depth_rule, period, takt
 from costmodels.units import PS_PER_S
 from planner.costing import OptionTable, fabric_hop_ps
+from planner.mesh import StageMesh
 from planner.search.finish import expected_finish_s
 from planner.search.pipelines import Stage
 from planner.search.problem import Problem
@@ -33,11 +34,21 @@ class TemplateStage:
     """One stage of a template: which chips, which layers, which recomputation, what depth."""
 
     class_index: int
-    tp: int
+    mesh: StageMesh
     first: int
     end: int
     policy: int
     in_flight: int
+
+    @property
+    def tp(self) -> int:
+        """Tensor-parallel degree."""
+        return self.mesh.tp
+
+    @property
+    def chips(self) -> int:
+        """Chips of the stage."""
+        return self.mesh.chips
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,21 +192,22 @@ def _hops_ps(
     tables = [space.options[s.option] for s in pipeline]
     over = [over_network(problem.topology, a, b) for a, b in pairwise(tables)]
     if together:
-        filled = tables[0].option.tp
+        filled = tables[0].option.chips
         for s, (a, b) in enumerate(pairwise(tables)):
             size = problem.topology.classes[b.option.class_index].size
-            same = a.option.class_index == b.option.class_index and a.option.tp == b.option.tp
-            if same and filled + b.option.tp <= size:
+            alike = a.option.chips == b.option.chips
+            same = a.option.class_index == b.option.class_index and alike
+            if same and filled + b.option.chips <= size:
                 over[s] = False
-                filled += b.option.tp
+                filled += b.option.chips
             else:
-                filled = b.option.tp
+                filled = b.option.chips
     hops = []
     for s, (a, b) in enumerate(pairwise(tables)):
         bytes_ = int(problem.tables.boundary_bytes[space.rows][pipeline[s + 1].first])
         if not over[s] and over_network(problem.topology, a, b):
             fabric = problem.topology.classes[a.option.class_index].fabric
-            hops.append(fabric_hop_ps(bytes_, fabric, a.option.tp, b.option.tp))
+            hops.append(fabric_hop_ps(bytes_, fabric, a.option.chips, b.option.chips))
             continue
         busy = over[s] and (s > 0 and over[s - 1], s + 1 < len(over) and over[s + 1])
         hop = expected_hop_ps(problem.topology, a, b, bytes_, busy or (False, False))
@@ -289,12 +301,12 @@ def _column(
     stages = []
     for stage, policy, depth in zip(pipeline, choice, depths):
         option = space.options[stage.option].option
-        for row in problem.rows_of(option.class_index, option.tp):
-            usage[row] += option.tp
+        for row in problem.rows_of(option.class_index, option.chips):
+            usage[row] += option.chips
         stages.append(
             TemplateStage(
                 option.class_index,
-                option.tp,
+                option.mesh,
                 stage.first,
                 stage.end,
                 space.policies[policy],
@@ -342,14 +354,14 @@ def relaxed_column(
     usage = [0] * len(problem.packing_rows)
     for stage in pipeline:
         option = space.options[stage.option].option
-        for row in problem.rows_of(option.class_index, option.tp):
-            usage[row] += option.tp
+        for row in problem.rows_of(option.class_index, option.chips):
+            usage[row] += option.chips
     head = pipeline[0]
     return Column(
         stages=tuple(
             TemplateStage(
                 space.options[s.option].option.class_index,
-                space.options[s.option].option.tp,
+                space.options[s.option].option.mesh,
                 s.first,
                 s.end,
                 -1,

@@ -36,14 +36,15 @@ less is always better.
      (7) τ ≥ g[s];  τ ≥ h[s];  [D[s] − D[j] + 1 ≤ n] ⇒ n·τ ≥ A[s,j]
          with A[s,j] = Σ_{s..j} g + 2·Σ_{s..j−1} h, for all s < j, n     `_add_depths`
      (8) [o[s,k] or z[s,k,r]] ⇒ state + kept[s] + max_v working·x
-         + logits + ⌊boundaries⌋ + overhead ≤ usable, where
+         + max_v gathered·x + logits + ⌊boundaries⌋ + overhead ≤ usable,
+         gathered is of ZeRO-3 alone, and
          [D[s] ≥ n and m ≥ n] ⇒ kept[s] ≥ n·Σ_v activation·x             `_add_memory`
      (9) [z[s,k,r]] ⇒ f ≥ finish[k,i,j,r]·(y[j−1,s] − y[i,s−1])
          − Σ_{s′<s} b[s′]: in full where stage s holds the layers
          i … j−1;  [w[s,k,a]] ⇒ b[s] = Σ_v backward[k,a,v]·x[v,s]        `_add_finish`
     (10) [m ≥ n] ⇒ T ≥ Σ g + 2·Σ h + (n − 1)·τ + f                       `_add_step_time`
     (11) Σ_p rows·m ≥ global batch                                       `_add_batch`
-    (12) chips in groups of at least tp ≤ capacity, every packing row    `_add_packing`
+    (12) chips in groups of at least n ≤ capacity, every packing row    `_add_packing`
     (13) Σ_p active = Σ_r r·R[r];  Σ_r R[r] = 1;  Σ_r z[s,k,r] = o[s,k];
          z[s,k,r] ≤ R[r]                                                 `_add_replicas`
     (14) (rows·m, chips) falls lexicographically from slot to slot       `_add_order`
@@ -151,15 +152,15 @@ def _decode(program: Program, slot: Slot, solver: cp_model.CpSolver) -> CompactP
     backward = tuple(int(t.backward_ps[a, i:j].sum()) for t, a, i, j in chosen)
     hops = hops_ps(problem, [t for t, *_ in chosen], [i for _, _, i, _ in chosen])
     usage = tuple(
-        sum(t.option.tp for t, *_ in chosen if t.option.class_index == c and t.option.tp >= tp)
-        for c, tp, _ in problem.packing_rows
+        sum(t.option.chips for t, *_ in chosen if t.option.class_index == c and t.option.chips >= n)
+        for c, n, _ in problem.packing_rows
     )
     # The least depths for the period found: the solver's are no less, so that memory admits them.
     depths = depth_rule(forward, backward, hops, solver.value(slot.period))
     return CompactPipeline(
         Column(
             stages=tuple(
-                TemplateStage(t.option.class_index, t.option.tp, i, j, a, depth)
+                TemplateStage(t.option.class_index, t.option.mesh, i, j, a, depth)
                 for (t, a, i, j), depth in zip(chosen, depths)
             ),
             rows=chosen[0][0].option.rows,

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from ortools.sat.python import cp_model
 
-from planner.costing import OptionTable, sharded_optimizer_bytes
+from planner.costing import OptionTable, fixed_bytes, gathered_bytes
 from planner.search.compact_variables import (
     Expr,
     Slot,
@@ -59,14 +59,14 @@ class Program:
         _add_order(self)
         self.model.minimize(self.total)
 
-    def group_chips(self, slot: Slot, classes: Sequence[int], least_tp: int) -> Expr:
-        """Chips of a slot in groups of at least ``least_tp`` of these classes."""
+    def group_chips(self, slot: Slot, classes: Sequence[int], least: int) -> Expr:
+        """Chips of a slot in groups of at least ``least`` of these classes."""
         return Expr.sum(
             [
-                stage[k] * table.option.tp
+                stage[k] * table.option.chips
                 for stage in slot.option
                 for k, table in enumerate(self.tables)
-                if table.option.class_index in classes and table.option.tp >= least_tp
+                if table.option.class_index in classes and table.option.chips >= least
             ]
         )
 
@@ -192,7 +192,7 @@ def _add_memory(program: Program, slot: Slot) -> None:
     model, tables = program.model, program.problem.tables
     room = program.limits.memory
     for s in range(program.limits.stages):
-        each, kept, working = (model.new_int_var(0, room, "") for _ in range(3))
+        each, kept, working, gathered = (model.new_int_var(0, room, "") for _ in range(4))
         model.add(kept >= each)
         for n, (deep, more) in enumerate(zip(slot.deep[s], slot.many[1:]), start=2):
             flying = model.new_bool_var("")
@@ -208,18 +208,18 @@ def _add_memory(program: Program, slot: Slot) -> None:
             cls = program.problem.topology.classes[table.option.class_index]
             over = tables.overheads[cls.index]
             overhead = over.context_bytes + over.buffer_bytes + over.fragmentation_bytes
-            divisor = table.option.tp if tables.sequence_parallel else 1
+            divisor = table.option.mesh.boundary_parts(sequence_parallel=tables.sequence_parallel)
             edges = 2 * _boundaries(program, slot, s, table)
+            if table.option.mesh.zero3:
+                for v, bytes_ in enumerate(gathered_bytes(tables, table)):
+                    at_work = slot.holds(v, s) * int(bytes_)
+                    model.add(gathered >= at_work).only_enforce_if(slot.option[s][k])
             holders = slot.shared[s][k] if tables.zero_level else {1: slot.option[s][k]}
             for shards, literal in holders.items():
-                state = (
-                    table.parameters * (tables.state.parameter + tables.state.gradient)
-                    + sharded_optimizer_bytes(table.parameters, tables.state.optimizer, shards)
-                    + table.logits_bytes
-                )
+                state = fixed_bytes(tables, table, shards)
                 # a + ⌊e/d⌋ ≤ u  ⇔  d·a + e ≤ d·u + d − 1, in integers
                 model.add(
-                    divisor * (slot.weigh(s, state) + kept + working) + edges
+                    divisor * (slot.weigh(s, state) + kept + working + gathered) + edges
                     <= divisor * (cls.usable_memory_bytes - overhead) + divisor - 1
                 ).only_enforce_if(literal)
 
@@ -274,8 +274,8 @@ def _add_batch(program: Program) -> None:
 
 def _add_packing(program: Program) -> None:
     """(12): groups fit into the islands of their class."""
-    for class_index, tp, capacity in program.problem.packing_rows:
-        chips = [program.group_chips(slot, (class_index,), tp) for slot in program.slots]
+    for class_index, group, capacity in program.problem.packing_rows:
+        chips = [program.group_chips(slot, (class_index,), group) for slot in program.slots]
         program.model.add(Expr.sum(chips) <= capacity)
 
 

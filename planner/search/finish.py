@@ -7,18 +7,22 @@ side (for plans, before they are placed and priced for real).
 A layer with P parameters per device moves w = P · (gradient + parameter bytes) under ZeRO-1
 (reduce-scatter, then all-gather) or 2 · P · gradient bytes (all-reduce); a ring over n members
 takes (n − 1)/n · w / bandwidth. The chips of a host share its port evenly; k replicas of one host
-send what they sum only once, over the shares of all k.
+send what they sum only once, over the shares of all k. Copies of a layer inside a stage (context
+and data parallel) count as replicas on its island; experts that lie on devices of their own have
+other copies than the rest, and their sums come on top.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodels.compute import optimizer_update_s
 from costmodels.units import PS_PER_S
-from planner.costing import OptionTable
+from planner.costing import OptionTable, update_s
 from planner.graphs.topology import IslandClass, Route, Topology
+from planner.mesh import Part
 from planner.search.problem import Problem
 
 
@@ -45,11 +49,15 @@ def _ports(topology: Topology, cls: IslandClass) -> list[float]:
     return [route.bandwidth for route in _routes(topology, cls)]
 
 
-def _update_s(problem: Problem, table: OptionTable, parameters: int, replicas: int) -> float:
+def _update_s(
+    problem: Problem, table: OptionTable, parts: Sequence[tuple[float, Part]], replicas: int
+) -> float:
     cls = problem.topology.classes[table.option.class_index]
-    shards = replicas if problem.tables.zero_level else 1
-    update = optimizer_update_s(parameters, problem.tables.state, cls.chip, shards)
-    return update * cls.update_scale
+    tables = problem.tables
+    # a part that a stage does not hold is not updated; the first one always is
+    held = [(n, part) for k, (n, part) in enumerate(parts) if n or not k]
+    seconds = update_s(held, replicas, tables.zero_level, tables.state, cls.chip)
+    return seconds * cls.update_scale
 
 
 def least_finish_s(
@@ -60,30 +68,41 @@ def least_finish_s(
     Optimistic: the fewest replicas pay for the traffic, the most share the update; the replicas
     share one island if they could, and reach the others over the best port without competition.
     """
-    topology = problem.topology
-    cls = topology.classes[table.option.class_index]
-    tp = table.option.tp
+    topology, option = problem.topology, table.option
+    cls = topology.classes[option.class_index]
     low, high = replicas
-    parameters = np.concatenate([[0], np.cumsum(table.parameters)]).astype(np.float64)
-    traffic = parameters * sync_bytes_per_parameter(problem)
+    sizes = [t.option.chips for t in problem.tables.tables if t.option.class_index == cls.index]
     widest = max(c.size for c in topology.classes)
     hosts = max(2, -(-low // widest))
     port = max(_ports(topology, cls), default=np.inf)
-    degrees = [t.option.tp for t in problem.tables.tables if t.option.class_index == cls.index]
+    rate = cls.fabric.total_bandwidth * cls.fabric.efficiency
     # other replicas on the same island share what leaves it, however wide they are
-    chips = min(cls.size, tp + (high - 1) * max(degrees))
-    sync = (hosts - 1) / hosts * traffic * tp * cls.size / chips / port
+    chips = min(cls.size, option.chips + (high - 1) * max(sizes))
+    together = option.chips + (low - 1) * min(sizes) <= cls.size
+    length = problem.tables.layers + 1
+    exchange, own, inside = np.zeros(length), np.zeros(length), np.zeros(length)
+    parts = []
+    for layers, part in table.parts:
+        parameters = np.concatenate([[0], np.cumsum(layers)])
+        parts.append((parameters, part))
+        traffic = parameters.astype(np.float64) * sync_bytes_per_parameter(problem)
+        exchange += (hosts - 1) / hosts * traffic * part.lanes * cls.size / chips / port
+        # copies of the stage itself, and all of them side by side
+        local = part.summed + max(low, 1) - 1
+        own += (part.summed - 1) / part.summed * traffic / part.shards / rate
+        inside += (local - 1) / local * traffic / part.shards / rate
+    sync = exchange + own
     if low <= 1:
-        sync = np.zeros_like(traffic)
-    elif tp + (low - 1) * min(degrees) <= cls.size:
+        sync = own
+    elif together:
         # all in one island, or spread over two where the port is faster than the fabric
-        rate = cls.fabric.total_bandwidth * cls.fabric.efficiency
-        sync = np.minimum(sync, (low - 1) / low * traffic / rate)
-    shards = high if problem.tables.zero_level else 1
+        sync = np.minimum(sync, inside)
     update = np.array(
-        [optimizer_update_s(p, problem.tables.state, cls.chip, shards) for p in parameters]
+        [
+            _update_s(problem, table, [(int(p[n]), part) for p, part in parts], high)
+            for n in range(length)
+        ]
     )
-    update *= cls.update_scale
     # plans round synchronisation and update to picoseconds: stay below either rounding
     whole = np.maximum(np.floor((sync + update) * PS_PER_S) - 2, 0.0)
     out: NDArray[np.float64] = whole / PS_PER_S
@@ -104,20 +123,22 @@ def expected_finish_s(
     ``together``: when its islands are filled with other stages of the same pipeline instead.
     """
     cls = problem.topology.classes[table.option.class_index]
-    tp = table.option.tp
-    parameters = int(table.parameters[first:end].sum())
-    traffic = parameters * sync_bytes_per_parameter(problem)
-    local = 1 if together else max(1, min(replicas, cls.size // tp))
+    parts = [(int(layers[first:end].sum()), part) for layers, part in table.parts]
+    local = 1 if together else max(1, min(replicas, cls.size // table.option.chips))
     hosts = -(-replicas // local)
-    sync = 0.0
-    if local > 1:
-        sync += (local - 1) / local * traffic / cls.fabric.group_bandwidth(local)
+    sync, exchanged = 0.0, 0.0
+    for parameters, part in parts:
+        traffic = parameters * sync_bytes_per_parameter(problem)
+        copies = local * part.summed
+        if copies > 1 and parameters:
+            own = traffic / part.shards
+            sync += (copies - 1) / copies * own / cls.fabric.group_bandwidth(copies)
+        exchanged += traffic * cls.size / (local * part.copies)
     if hosts > 1:
         # where the way was measured, a ring sends with one chip of each rank: slower than a port
-        exchanged = traffic * cls.size / local
-        senders = max(1, cls.size // local)
+        senders = max(1, cls.size // (local * table.option.mesh.dense.summed))
         rates = (
             route.rate(exchanged / 2 / hosts, senders) for route in _routes(problem.topology, cls)
         )
         sync += (hosts - 1) / hosts * exchanged / min(rates, default=np.inf)
-    return sync + _update_s(problem, table, parameters, replicas)
+    return sync + _update_s(problem, table, parts, replicas)

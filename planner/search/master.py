@@ -209,9 +209,9 @@ def solve_integer(
         )
         most = min(most, setting.replicas[1]) if value > 0 else 0
         zs.append(model.new_int_var(0, most, ""))
-    for k, (class_index, tp, capacity) in enumerate(problem.packing_rows):
+    for k, (class_index, group, capacity) in enumerate(problem.packing_rows):
         usage = cp_model.LinearExpr.weighted_sum(zs, [c.usage[k] for c in columns])
-        if use_all and tp == 1:
+        if use_all and group == 1:
             model.add(usage == problem.topology.classes[class_index].chips)
         else:
             model.add(usage <= capacity)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from costmodels.units import PS_PER_S
+from planner.mesh import StageMesh
 from planner.search.bound import reduced_value
 from planner.search.columns import Column, make_columns
 from planner.search.finish import expected_finish_s
@@ -82,7 +83,7 @@ class Planning:
         self._relaxation = relaxation
         self._master = RelaxedMaster(problem, setting)
         self._pricers: dict[int, Pricer] = {}
-        self._own_sync_ps: dict[tuple[int, int, int, int, bool], int] = {}
+        self._own_sync_ps: dict[tuple[int, StageMesh, int, int, bool], int] = {}
 
     def pricer(self, rows: int) -> Pricer:
         """Pricer over what a plan may really use."""
@@ -333,14 +334,14 @@ class Planning:
         """
         latest, lead = 0, 0
         options = {
-            (t.option.class_index, t.option.tp): t for t in self.pricer(column.rows).space.options
+            (t.option.class_index, t.option.mesh): t for t in self.pricer(column.rows).space.options
         }
         for stage, backward in zip(column.stages, column.backward_ps, strict=True):
-            key = (stage.class_index, stage.tp, stage.first, stage.end, column.together)
+            key = (stage.class_index, stage.mesh, stage.first, stage.end, column.together)
             if key not in self._own_sync_ps:
                 seconds = expected_finish_s(
                     self.problem,
-                    options[stage.class_index, stage.tp],
+                    options[stage.class_index, stage.mesh],
                     stage.first,
                     stage.end,
                     self.setting.replicas[0],

@@ -51,28 +51,29 @@ class Problem:
 
     @cached_property
     def packing_rows(self) -> tuple[tuple[int, int, int], ...]:
-        """Rows ``(class, tp, capacity)``: chips in groups of at least tp of one class.
+        """Rows ``(class, n, capacity)``: chips in groups of at least n of one class.
 
-        Sizes that divide one another pack into equal islands exactly when, for every size tp, the
-        chips in groups of size ≥ tp do not exceed islands · ⌊g/tp⌋ · tp. Rows that say nothing
+        Sizes that divide one another pack into equal islands exactly when, for every size n, the
+        chips in groups of size ≥ n do not exceed islands · ⌊g/n⌋ · n. Rows that say nothing
         beyond a finer one are dropped.
         """
         rows = []
         for cls in self.topology.classes:
             last = None
-            for tp in sorted(
-                {t.option.tp for t in self.tables.tables if t.option.class_index == cls.index}
+            for group in sorted(
+                {t.option.chips for t in self.tables.tables if t.option.class_index == cls.index}
             ):
                 islands = cls.count if self.islands is None else self.islands[cls.index]
-                capacity = islands * (cls.size // tp) * tp
+                capacity = islands * (cls.size // group) * group
                 if capacity != last:
-                    rows.append((cls.index, tp, capacity))
+                    rows.append((cls.index, group, capacity))
                 last = capacity
         return tuple(rows)
 
-    def rows_of(self, class_index: int, tp: int) -> list[int]:
-        """Packing rows that a group of ``tp`` chips of a class counts in."""
-        return [k for k, (c, t, _) in enumerate(self.packing_rows) if c == class_index and t <= tp]
+    def rows_of(self, class_index: int, chips: int) -> list[int]:
+        """Packing rows that a group of ``chips`` of a class counts in."""
+        rows = enumerate(self.packing_rows)
+        return [k for k, (c, group, _) in rows if c == class_index and group <= chips]
 
     @cached_property
     def micro_batch_rows(self) -> tuple[int, ...]:

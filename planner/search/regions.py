@@ -132,7 +132,7 @@ def roots(problem: Problem, classes: Sequence[int] | None = None) -> list[Region
 
 def most_replicas(problem: Problem) -> int:
     """More pipelines than this would leave one without a chip or without a row."""
-    chips = sum(capacity for _, tp, capacity in problem.packing_rows if tp == 1)
+    chips = sum(capacity for _, group, capacity in problem.packing_rows if group == 1)
     return max(1, min(chips, problem.global_batch))
 
 
@@ -142,7 +142,7 @@ def chip_seconds(problem: Problem) -> Floats:
     for table in problem.tables.tables:
         o = table.option
         backward = table.backward_ps[list(problem.policies)].min(axis=0)
-        each = (table.forward_ps + backward) * (o.tp / o.rows / PS_PER_S)
+        each = (table.forward_ps + backward) * (o.chips / o.rows / PS_PER_S)
         out[o.class_index] = np.minimum(out[o.class_index], each)
     return out
 

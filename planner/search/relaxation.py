@@ -215,7 +215,7 @@ def nominal_prices(problem: Problem, pricers: Sequence[Pricer]) -> Prices:
             usual = float(np.median(times)) if len(times) else 0.0
             if usual > 0:
                 c = table.option.class_index
-                rate = space.rows / (usual * table.option.tp)
+                rate = space.rows / (usual * table.option.chips)
                 speed[c] = max(speed.get(c, 0.0), rate)
     packing = np.array([speed.get(c, 0.0) if t == 1 else 0.0 for c, t, _ in problem.packing_rows])
     if not packing.any():

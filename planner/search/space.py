@@ -25,8 +25,9 @@ from planner.costing import (
     OptionTable,
     fabric_hop_ps,
     fair_share,
+    fixed_bytes,
+    gathered_bytes,
     route_hop_ps,
-    sharded_optimizer_bytes,
 )
 from planner.graphs.topology import Topology
 from planner.search.finish import least_finish_s
@@ -82,6 +83,14 @@ class StageSpace:
     def cut_kind(self) -> Ints:
         """Cuts with equal hops between all options have equal numbers."""
         kinds: Ints = np.unique(self.hop, axis=2, return_inverse=True)[1].ravel()
+        return kinds
+
+    @cached_property
+    def hop_kind(self) -> Ints:
+        """Options with equal hops to and from all others have equal numbers: class and chips."""
+        count = len(self.options)
+        both = np.concatenate([self.hop, self.hop.transpose(1, 0, 2)], axis=1).reshape(count, -1)
+        kinds: Ints = np.unique(both, axis=0, return_inverse=True)[1].ravel()
         return kinds
 
     @property
@@ -153,8 +162,8 @@ def build_space(problem: Problem, setting: Setting, rows: int, *, optimistic: bo
     starts = np.zeros((len(chosen), length), dtype=np.bool_)
     ends = np.zeros((len(chosen), length + 1), dtype=np.bool_)
     for k, table in enumerate(chosen):
-        for row in problem.rows_of(table.option.class_index, table.option.tp):
-            packing[k, row] = table.option.tp
+        for row in problem.rows_of(table.option.class_index, table.option.chips):
+            packing[k, row] = table.option.chips
         first, end = setting.windows[table.option.class_index]
         starts[k, first:end] = True
         ends[k, first + 1 : end + 1] = first < end
@@ -201,6 +210,7 @@ def _alike(problem: Problem, chosen: tuple[OptionTable, ...], rows: int) -> bool
             t.forward_ps,
             t.backward_ps,
             t.parameters,
+            t.experts,
             t.activation_bytes,
             t.working_bytes,
             t.logits_bytes,
@@ -233,22 +243,16 @@ def stage_limits(
     tables = problem.tables
     cls = problem.topology.classes[table.option.class_index]
     over = tables.overheads[cls.index]
-    shards = replicas if tables.zero_level else 1
-    optimizer = sharded_optimizer_bytes(table.parameters, tables.state.optimizer, shards)
-    per_layer = (
-        table.parameters * (tables.state.parameter + tables.state.gradient)
-        + optimizer
-        + table.logits_bytes
-    )
+    per_layer = fixed_bytes(tables, table, replicas)
     length = tables.layers
     edge = np.concatenate([tables.boundary_bytes[table.option.rows], [0]])
     ends = np.minimum(np.arange(length)[:, None] + np.arange(length + 1)[None, :], length)
     buffers = 2 * (edge[:length, None] + edge[ends])
-    if tables.sequence_parallel and table.option.tp > 1:
-        buffers //= table.option.tp
+    buffers //= table.option.mesh.boundary_parts(sequence_parallel=tables.sequence_parallel)
     static = (
         _window_sums(per_layer)
         + _window_max(table.working_bytes[policy])
+        + _window_max(gathered_bytes(tables, table))
         + buffers
         + over.context_bytes
         + over.buffer_bytes
@@ -323,13 +327,13 @@ def best_hop_ps(
     """The least time that a hop between two options can take anywhere in the cluster."""
     a = topology.classes[source.option.class_index]
     b = topology.classes[target.option.class_index]
-    tp_a, tp_b = source.option.tp, target.option.tp
+    chips_a, chips_b = source.option.chips, target.option.chips
     ways = []
-    if a.index == b.index and tp_a + tp_b <= a.size:
-        ways.append(fabric_hop_ps(bytes_, a.fabric, tp_a, tp_b))
+    if a.index == b.index and chips_a + chips_b <= a.size:
+        ways.append(fabric_hop_ps(bytes_, a.fabric, chips_a, chips_b))
     route = topology.class_routes.get((a.index, b.index))
     if route is not None:
-        ways.append(route_hop_ps(bytes_, route, fair_share(a, tp_a, b, tp_b)))
+        ways.append(route_hop_ps(bytes_, route, fair_share(a, chips_a, b, chips_b)))
     return min(ways) if ways else None
 
 
@@ -352,13 +356,17 @@ def expected_hop_ps(
     """
     a = topology.classes[source.option.class_index]
     b = topology.classes[target.option.class_index]
-    tp_a, tp_b = source.option.tp, target.option.tp
+    chips_a, chips_b = source.option.chips, target.option.chips
     if not over_network(topology, source, target):
-        return fabric_hop_ps(bytes_, a.fabric, tp_a, tp_b) if tp_a + tp_b <= a.size else None
+        return (
+            fabric_hop_ps(bytes_, a.fabric, chips_a, chips_b)
+            if chips_a + chips_b <= a.size
+            else None
+        )
     route = topology.class_routes.get((a.index, b.index))
     if route is None:
         return None
-    share = min(tp_a / a.size / (1 + busy[0]), tp_b / b.size / (1 + busy[1]))
+    share = min(chips_a / a.size / (1 + busy[0]), chips_b / b.size / (1 + busy[1]))
     return route_hop_ps(bytes_, route, share)
 
 

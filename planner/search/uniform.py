@@ -191,7 +191,7 @@ class Before:
                 came = came.copy()
                 came[present] = np.minimum(came[present], inner)
             # the hop to the next stage's option
-            cost = (came[:, None] + tolls(i)).min(axis=0)
+            cost = tolls.onward(i, came)
             np.minimum(least, (cost + last[i]).min(axis=0), out=least)
             if keep:
                 self.come[i] = cost
@@ -242,18 +242,51 @@ def _longer(seconds: Floats, lengths: Ints) -> NDArray[np.bool_]:
 
 
 class Tolls:
-    """λ-weighted hops ``[from, to, query]`` by cut; cuts with equal hops share one array."""
+    """λ-weighted hops ``[from, to, query]`` by cut; cuts with equal hops share one array.
+
+    Options that hop alike are one kind, of which only the cheapest member matters.
+    """
 
     def __init__(self, space: StageSpace, takts: Floats, weights: Floats) -> None:
         self.space, self.takts, self.weights = space, takts, weights
         self.known: dict[int, Floats] = {}
+        self.kind = space.hop_kind
+        self.order: Ints = np.argsort(self.kind, kind="stable")
+        self.first: Ints = np.flatnonzero(np.diff(self.kind[self.order], prepend=-1))
+        self.alone = len(self.first) == len(self.kind)
+        self.members = np.arange(len(self.kind)) if self.alone else self.order[self.first]
+
+    def onward(self, cut: int, came: Floats) -> Floats:
+        """``[to, query]``: least of ``came[from, query]`` and the hop."""
+        if self.alone:
+            out: Floats = (came[:, None] + self(cut)).min(axis=0)
+            return out
+        best = np.minimum.reduceat(came[self.order], self.first, axis=0)
+        out = (best[:, None] + self(cut)).min(axis=0)
+        return out[self.kind]
+
+    def back(self, cut: int, value: Floats) -> Floats:
+        """``[layer, from, query]``: least of ``value[layer, to, query]`` and the hop."""
+        if self.alone:
+            return _least_over(value, self(cut))
+        best = np.minimum.reduceat(value[:, self.order], self.first, axis=1)
+        return _least_over(best, self(cut))[:, self.kind]
 
     def __call__(self, cut: int) -> Floats:
-        """The array of one cut."""
+        """The array of one cut, by kinds."""
         kind = int(self.space.cut_kind[cut])
         if kind not in self.known:
-            hop = self.space.hop[:, :, cut, None]
+            hop = self.space.hop[self.members[:, None], self.members[None, :], cut][:, :, None]
             legal = hop <= self.takts
             toll = np.where(legal, 2.0 * self.weights * np.where(legal, hop, 0.0), np.inf)
             self.known[kind] = toll
         return self.known[kind]
+
+
+def _least_over(value: Floats, toll: Floats) -> Floats:
+    """``[layer, from, query]``: least of ``value[layer, to, query] + toll[from, to, query]``."""
+    going = np.full_like(value, np.inf)
+    for option in np.flatnonzero(np.isfinite(value).any(axis=(0, 2))):
+        across = value[:, option, None, :] + toll[None, :, option]
+        np.minimum(going, across, out=going)
+    return going

@@ -115,11 +115,11 @@ class Windows:
         """``[layer - low, from, query]``: the least over the next stage's option, hop included."""
         kinds = self.space.cut_kind[low : low + len(value)]
         if (kinds == kinds[0]).all():
-            return _least_over(value, tolls(low))
+            return tolls.back(low, value)
         going = np.empty_like(value)
         for kind in np.unique(kinds):
             members = np.flatnonzero(kinds == kind)
-            going[members] = _least_over(value[members], tolls(low + int(members[0])))
+            going[members] = tolls.back(low + int(members[0]), value[members])
         return going
 
     def _inner(self, position: int, open_: Ints, going: Floats, low: int) -> tuple[Floats, int]:
@@ -205,15 +205,6 @@ class Windows:
         toll[first] = 0.0
         cost += toll[every, :, None]
         return cost
-
-
-def _least_over(value: Floats, toll: Floats) -> Floats:
-    """``[layer, from, query]``: least of ``value[layer, to, query] + toll[from, to, query]``."""
-    going = np.full_like(value, np.inf)
-    for option in np.flatnonzero(np.isfinite(value).any(axis=(0, 2))):
-        across = value[:, option, None, :] + toll[None, :, option]
-        np.minimum(going, across, out=going)
-    return going
 
 
 def _window_minima(table: Floats, longest: Ints) -> Floats:

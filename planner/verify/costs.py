@@ -10,14 +10,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import accumulate
 
+from costmodels.collectives import Links
+from costmodels.constants import shipped_constants
 from costmodels.memory import boundary_buffer_bytes, device_overhead, stage_memory
 from costmodels.price import POLICIES, LayerPrice
 from costmodels.schedules import exact_time, formula_time
+from costmodels.sharding import ShardGroup, exposed_gathers_s
 from costmodels.units import PS_PER_S
 from planner.errors import Problem
 from planner.graphs.topology import Island, IslandClass
-from planner.plan import Pipeline, Plan, Replica, Stage, StageTime
+from planner.plan import Mesh, Pipeline, Plan, Replica, Stage, StageTime
 from planner.restore import Restored
+from planner.verify.meshes import dense, experts
 from planner.verify.prices import Prices
 
 
@@ -115,11 +119,13 @@ class _Audit:
         island = self.world.island_of[replica.devices[0]]
         cls = self.world.topology.classes[island.class_index]
         policies = _policies(stage)
-        tp = replica.mesh.tensor_parallel
-        kind = (cls.index, tp, replica.rows, stage.layers, policies)
-        layers = self.prices.layers(cls, tp, replica.rows)[slice(*stage.layers)]
+        mesh = replica.mesh
+        kind = (cls.index, mesh, replica.rows, stage.layers, policies)
+        layers = self.prices.layers(cls, mesh, replica.rows)[slice(*stage.layers)]
         if kind not in self.times:
-            self.times[kind] = _stage_times(layers, policies, self.prices.scale(cls, replica.rows))
+            scale = self.prices.scale(cls, replica.rows // mesh.data_parallel)
+            times = _stage_times(layers, policies, scale)
+            self.times[kind] = self._with_gathers(times, layers, policies, mesh, cls)
         times = dict(self.times[kind])
         times |= {"transfer_forward": busy, "transfer_backward": busy}
         times["forward_total"] += busy
@@ -141,6 +147,37 @@ class _Audit:
             message = f"needs {replica.memory_bytes.peak} bytes of {cls.usable_memory_bytes} usable"
             self._report(f"{where}.memory_bytes.peak", message)
         return times
+
+    def _with_gathers(
+        self,
+        times: dict[str, int],
+        layers: Sequence[LayerPrice],
+        policies: Sequence[int],
+        mesh: Mesh,
+        cls: IslandClass,
+    ) -> dict[str, int]:
+        """The times with what gathering divided weights adds to them."""
+        if not mesh.zero3:
+            return times
+        job, there, back = self.world.job, 0, 0
+        for layer, policy in zip(layers, policies, strict=True):
+            sizes = (layer.parameters - layer.expert_parameters, layer.expert_parameters)
+            holdings = (dense(mesh), experts(mesh))
+            exposed = exposed_gathers_s(
+                layer,
+                [ShardGroup(n, h.copies, h.lanes) for n, h in zip(sizes, holdings)],
+                Links(cls.fabric),
+                weight_bytes=job.element_bytes,
+                gradient_bytes=job.state_bytes.gradient,
+                policy=policy,
+                gradients_alone=False,
+                constants=shipped_constants(),
+            )
+            there += _picoseconds(exposed[0])
+            back += _picoseconds(exposed[1])
+        more = {"tp_comm_forward": there, "forward_total": there}
+        more |= {"tp_comm_backward": back, "backward_total": back}
+        return {name: value + more.get(name, 0) for name, value in times.items()}
 
     def hop(self, pipeline: Pipeline, s: int, where: str) -> int:
         """Picoseconds from stage s to the next, over the slowest pair of replicas."""
@@ -192,7 +229,7 @@ class _Audit:
     ) -> int | None:
         here, there = self._place(sender), self._place(receiver)
         source, target = (self.world.topology.classes[i.class_index] for i in (here, there))
-        senders, receivers = sender.mesh.tensor_parallel, receiver.mesh.tensor_parallel
+        senders, receivers = len(sender.devices), len(receiver.devices)
         if size == 0:
             return 0
         if here.name == there.name:
@@ -225,6 +262,7 @@ class _Audit:
         copies: tuple[int, ...],
     ) -> dict[str, int]:
         first, end = stage.layers
+        whole, apart = dense(replica.mesh), experts(replica.mesh)
         items = stage_memory(
             layers,
             policies,
@@ -233,12 +271,15 @@ class _Audit:
             in_flight=stage.in_flight,
             micro_batches=micro_batches,
             zero_level=stage.zero.level,
-            replicas=copies,
+            replicas=tuple(n * whole.copies for n in copies),
+            expert_replicas=copies[0] * apart.copies,
+            inner=(whole.shares, apart.shares),
             boundary_bytes=boundary_buffer_bytes(
                 self._crossing(first, replica.rows),
                 self._crossing(end, replica.rows),
                 tp=replica.mesh.tensor_parallel,
                 sequence_parallel=self.world.job.sequence_parallel,
+                copies=whole.copies,
             ),
         )
         found = {f.name: getattr(items, f.name) for f in fields(items)}

@@ -9,6 +9,8 @@ from planner.errors import Problem
 from planner.graphs.topology import IslandClass
 from planner.plan import Pipeline, Plan, Replica, Stage, SyncGroup
 from planner.restore import Restored
+from planner.verify.degrees import mesh_problems
+from planner.verify.meshes import chips_of, copies_of
 
 
 def check_layout(plan: Plan, world: Restored) -> list[Problem]:
@@ -22,9 +24,10 @@ def check_layout(plan: Plan, world: Restored) -> list[Problem]:
         problems += _rows(pipeline, where)
         for s, stage in enumerate(pipeline.stages):
             at = f"{where}.stages[{s}]"
-            copies = len(plan.pipelines) * len(stage.replicas)
+            copies = len(plan.pipelines) * sum(copies_of(r.mesh) for r in stage.replicas)
             problems += _recompute(stage, world, at)
             problems += _zero(stage, copies, world, at)
+            problems += _alone(stage, at)
             for r, replica in enumerate(stage.replicas):
                 problems += _replica(replica, world, f"{at}.replicas[{r}]")
     problems += _devices(plan, world)
@@ -135,25 +138,28 @@ def _zero(stage: Stage, copies: int, world: Restored, at: str) -> Iterator[Probl
 
 def _replica(replica: Replica, world: Restored, at: str) -> Iterator[Problem]:
     mesh = replica.mesh
-    tp = mesh.tensor_parallel
-    if mesh.context_parallel != 1 or mesh.expert_parallel != 1:
-        yield Problem(f"{at}.mesh", "context and expert parallelism are not priced by this version")
-    if tp < 1 or len(replica.devices) != tp * mesh.context_parallel * mesh.expert_parallel:
-        yield Problem(f"{at}.devices", f"{len(replica.devices)} devices for a mesh of {tp}")
+    degrees = (mesh.tensor_parallel, mesh.context_parallel, mesh.data_parallel)
+    if min(*degrees, mesh.expert_parallel) < 1:
+        yield Problem(f"{at}.mesh", "every degree is at least 1")
         return
+    if len(replica.devices) != chips_of(mesh):
+        product = " × ".join(map(str, degrees if max(degrees[1:]) > 1 else degrees[:1]))
+        yield Problem(f"{at}.devices", f"{len(replica.devices)} devices for a mesh of {product}")
+        return
+    yield from mesh_problems(replica, world, at)
     islands = {
         world.island_of[d].name: world.island_of[d] for d in replica.devices if d in world.island_of
     }
     if len(islands) > 1:
-        yield Problem(
-            f"{at}.devices", f"a tensor-parallel group spans islands {', '.join(islands)}"
-        )
+        whole = mesh.tensor_parallel == chips_of(mesh)
+        group = "a tensor-parallel group" if whole else "the mesh of a stage"
+        yield Problem(f"{at}.devices", f"{group} spans islands {', '.join(islands)}")
     for island in islands.values():
         cls = world.topology.classes[island.class_index]
         if cls.chip.id != replica.chip:
             message = f"says {replica.chip}, but {replica.devices[0]} is a {cls.chip.id}"
             yield Problem(f"{at}.chip", message)
-        yield from _legal(cls, tp, world, at)
+        yield from _legal(cls, mesh.tensor_parallel, world, at)
 
 
 def _legal(cls: IslandClass, tp: int, world: Restored, at: str) -> Iterator[Problem]:
@@ -265,12 +271,34 @@ def _sync_groups(plan: Plan, world: Restored) -> Iterator[Problem]:
                     break
         if group.time_s < 0:
             yield Problem(f"{where}.time_s", "is negative")
+    unsummed = _unsummed(plan, len(holders))
     for layer, count in enumerate(reduced):
         if count > 1:
             yield Problem("sync_groups", f"layer {layer} is reduced {count} times")
-        elif not count and holders[layer].total() > 1:
+        elif not count and (holders[layer].total() > 1 or layer in unsummed):
             yield Problem("sync_groups", f"no group reduces layer {layer} over its replicas")
     yield from _tied(plan, world, holders)
+
+
+def _alone(stage: Stage, at: str) -> Iterator[Problem]:
+    """Replicas that share a stage's rows, and meshes, are not priced together."""
+    plain = all(chips_of(r.mesh) == r.mesh.tensor_parallel for r in stage.replicas)
+    plain = plain and all(r.mesh.expert_parallel == 1 and not r.mesh.zero3 for r in stage.replicas)
+    if len(stage.replicas) > 1 and not plain:
+        message = "several replicas with meshes of more than tensor parallelism are not priced"
+        yield Problem(f"{at}.replicas", message, "give every replica a pipeline of its own")
+
+
+def _unsummed(plan: Plan, layers: int) -> set[int]:
+    """Layers of which some stage alone holds several copies that must be summed."""
+    return {
+        layer
+        for pipeline in plan.pipelines
+        for stage in pipeline.stages
+        for replica in stage.replicas
+        if not replica.mesh.zero3 and copies_of(replica.mesh) > 1
+        for layer in range(max(0, stage.layers[0]), min(layers, stage.layers[1]))
+    }
 
 
 def _members(plan: Plan, group: SyncGroup, world: Restored, where: str) -> Iterator[Problem]:

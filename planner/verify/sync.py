@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from costmodels.collectives import SyncHost, gradient_sync_s
+from costmodels.catalog import Fabric
+from costmodels.collectives import SyncHost, all_reduce_s, gradient_sync_s
 from costmodels.compute import optimizer_update_s
 from costmodels.units import PS_PER_S
 from planner.errors import Problem
 from planner.graphs.topology import Island
 from planner.plan import Plan, Replica, SyncGroup, SyncMember
 from planner.restore import Restored
+from planner.verify.meshes import Holding, dense, experts, trained
 from planner.verify.prices import Prices
 
 
@@ -23,17 +25,27 @@ def check_sync(plan: Plan, world: Restored, prices: Prices) -> list[Problem]:
 
 @dataclass(slots=True)
 class _Share:
-    """What one island holds of a group: copies, their chips, bytes of the largest shard and of
-    all shards, how many chips send in its ring (one of each tensor-parallel rank), and the most
-    that any of its chips exchanges, as if the whole host did."""
+    """What one island holds of a group: its chips, and by part (everything but experts, experts)
+    copies, bytes of the largest shard and of all shards; how many chips send in its ring (one of
+    each rank); the most that any of its chips exchanges, as if the whole host did; the longest
+    time that any of its stages reduces inside the island."""
 
     island: Island
-    copies: int = 0
     chips: int = 0
     busiest: int = 0
-    shard: int = 0
-    whole: int = 0
+    longest_s: float = 0.0
+    copies: tuple[int, int] = (0, 0)
+    shard: tuple[int, int] = (0, 0)
+    whole: tuple[int, int] = (0, 0)
     ranks: int = 0
+
+    def inside_s(self, fabric: Fabric) -> float:
+        """Seconds to sum the group's layers inside the island, experts after the rest."""
+        return all_reduce_s(self.shard[0], self.copies[0], fabric) + self.experts_s(fabric)
+
+    def experts_s(self, fabric: Fabric) -> float:
+        """The experts' part of it."""
+        return all_reduce_s(self.shard[1], self.copies[1], fabric) if self.shard[1] else 0.0
 
 
 def _groups(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
@@ -41,17 +53,28 @@ def _groups(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
     on_host = world.topology.host_chips
     # a stage exchanges all its layers over its chips' even share of their host's port
     loads: Counter[tuple[int, int]] = Counter()
-    for group, held in zip(plan.sync_groups, shares):
-        for member in group.members if len(held) > 1 and group.kind != "tied" else ():
-            share = next(h for h in held if h.island == _island(plan, member, world))
-            whole = -(-share.whole * on_host[share.island.host] // share.chips)
-            loads[member.pipeline, member.stage] += whole
+    # and reduces one run of layers after the other inside its island
+    inside: dict[tuple[int, int], float] = {}
     for group, held in zip(plan.sync_groups, shares):
         for member in group.members:
+            at = (member.pipeline, member.stage)
             share = next(h for h in held if h.island == _island(plan, member, world))
-            load = loads[member.pipeline, member.stage]
+            if group.kind == "tied":
+                continue
+            if len(held) > 1:
+                whole = -(-sum(share.whole) * on_host[share.island.host] // share.chips)
+                loads[at] += whole
+            fabric = world.topology.classes[share.island.class_index].fabric
+            inside[at] = inside.get(at, 0.0) + share.inside_s(fabric)
+    for group, held in zip(plan.sync_groups, shares):
+        for member in group.members:
+            at = (member.pipeline, member.stage)
+            share = next(h for h in held if h.island == _island(plan, member, world))
+            load = loads[at]
             if group.kind == "tied":  # summed before the replicas reduce: nothing else is sent
-                load = -(-share.whole * on_host[share.island.host] // share.chips)
+                load = -(-sum(share.whole) * on_host[share.island.host] // share.chips)
+            else:
+                share.longest_s = max(share.longest_s, inside[at])
             share.busiest = max(share.busiest, load)
     for k, (group, held) in enumerate(zip(plan.sync_groups, shares)):
         where = f"sync_groups[{k}].time_s"
@@ -75,13 +98,16 @@ def _ring_s(held: Sequence[_Share], world: Restored) -> float | None:
             senders = max(1, share.ranks * world.topology.host_chips[host] // share.chips)
             port = route.rate(share.busiest / len(held), senders)
             latency = max(latency, route.latency_s)
+        fabric = world.topology.classes[share.island.class_index].fabric
+        others = max(0.0, share.longest_s - share.inside_s(fabric))
         hosts.append(
             SyncHost(
-                replicas=share.copies,
-                shard_bytes=share.shard,
-                fabric=world.topology.classes[share.island.class_index].fabric,
+                replicas=share.copies[0],
+                shard_bytes=share.shard[0],
+                fabric=fabric,
                 exchanged_bytes=share.busiest,
                 port_bytes_per_s=port,
+                extra_s=share.experts_s(fabric) + others,
             )
         )
     return gradient_sync_s(hosts, latency_s=latency)
@@ -102,20 +128,32 @@ def _shares(plan: Plan, group: SyncGroup, world: Restored, prices: Prices) -> li
         for replica in pipeline.stages[member.stage].replicas:
             island = world.island_of[replica.devices[0]]
             share = held.setdefault(island.name, _Share(island))
-            size = each * _parameters(replica, group.layers, world, prices)
-            share.copies += 1
-            share.chips += replica.mesh.tensor_parallel
-            share.shard = max(share.shard, size)
-            share.whole = max(share.whole, size * replica.mesh.tensor_parallel)
-            share.ranks = max(share.ranks, replica.mesh.tensor_parallel)
+            found = _parameters(replica, group.layers, world, prices)
+            sizes = [each * holding.on_a_chip(n) for n, holding in found]
+            holdings = (dense(replica.mesh), experts(replica.mesh))
+            lanes = [h.lanes * h.shares for h in holdings]
+            sizes += [0] * (2 - len(sizes))
+            share.chips += len(replica.devices)
+            share.copies = _both(int.__add__, share.copies, [h.to_sum for h in holdings])
+            share.shard = _both(max, share.shard, sizes)
+            share.whole = _both(max, share.whole, [n * w for n, w in zip(sizes, lanes)])
+            share.ranks = max(share.ranks, lanes[0])
     return [held[name] for name in sorted(held)]
 
 
-def _parameters(replica: Replica, layers: tuple[int, int], world: Restored, prices: Prices) -> int:
-    """Trained parameters of these layers on one device of a replica."""
+def _both(
+    join: Callable[[int, int], int], one: tuple[int, int], other: Sequence[int]
+) -> tuple[int, int]:
+    return join(one[0], other[0]), join(one[1], other[1])
+
+
+def _parameters(
+    replica: Replica, layers: tuple[int, int], world: Restored, prices: Prices
+) -> list[tuple[int, Holding]]:
+    """Trained parameters of these layers on one device of a replica, by how they are held."""
     cls = world.topology.classes[world.island_of[replica.devices[0]].class_index]
-    priced = prices.layers(cls, replica.mesh.tensor_parallel, replica.rows)
-    return sum(layer.trained_parameters for layer in priced[slice(*layers)])
+    priced = prices.layers(cls, replica.mesh, replica.rows)
+    return trained(priced[slice(*layers)], replica.mesh)
 
 
 def _update(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
@@ -126,12 +164,15 @@ def _update(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
             for replica in stage.replicas:
                 island = world.island_of[replica.devices[0]]
                 cls = world.topology.classes[island.class_index]
-                update = optimizer_update_s(
-                    _parameters(replica, stage.layers, world, prices),
-                    world.job.state_bytes,
-                    cls.chip,
-                    copies if stage.zero.level else 1,
-                    derate=cls.derate,
+                update = sum(
+                    optimizer_update_s(
+                        holding.on_a_chip(parameters),
+                        world.job.state_bytes,
+                        cls.chip,
+                        copies * holding.to_sum if stage.zero.level else 1,
+                        derate=cls.derate,
+                    )
+                    for parameters, holding in _parameters(replica, stage.layers, world, prices)
                 )
                 slowest = max(slowest, update * cls.update_scale)
     stated = plan.estimate.breakdown_s.update

@@ -49,7 +49,7 @@ def test_a_layout_and_a_plan_are_wishes_too(tmp_path: Path) -> None:
     [
         ("tp=many", "no whole number"),
         ("recompute=some", "none of none, selective, full"),
-        ("cp=2", "context parallelism is not in this version's space"),
+        ("vpp=2", "an interleaved schedule is not in this version's space"),
         ("pp=4 on v100", "only tp"),
         ("tq=4", "did you mean tp"),
         ("make it fast", "is not understood"),

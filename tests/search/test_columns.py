@@ -59,7 +59,7 @@ def test_columns_fit_into_memory_with_what_they_keep_in_flight(case: Case) -> No
         most = column.max_micro_batches or 2 * count
         for m in {1, count, most}:
             for stage in column.stages:
-                option = table_index(problem, stage.class_index, stage.tp, column.rows)
+                option = table_index(problem, stage.class_index, stage.mesh, column.rows)
                 brute = BruteStage(option, stage.policy, stage.first, stage.end)
                 peak = peak_bytes(problem, brute, min(stage.in_flight, m), replicas)
                 usable = problem.topology.classes[stage.class_index].usable_memory_bytes
@@ -102,7 +102,7 @@ def test_columns_pay_for_the_hops_that_a_placement_can_count_on(case: Case) -> N
     tables = case.problem.tables
     for column, _ in _apart(case):
         used = [
-            tables.tables[table_index(case.problem, s.class_index, s.tp, column.rows)]
+            tables.tables[table_index(case.problem, s.class_index, s.mesh, column.rows)]
             for s in column.stages
         ]
         crossing = [int(tables.boundary_bytes[column.rows][s.first]) for s in column.stages[1:]]
@@ -125,7 +125,7 @@ def test_no_column_is_better_than_all_policies_and_depths_allow(case: Case) -> N
     best = _best_runs(case)
     for column, _ in _apart(case):
         stages = tuple(
-            (table_index(case.problem, s.class_index, s.tp, column.rows), s.first, s.end)
+            (table_index(case.problem, s.class_index, s.mesh, column.rows), s.first, s.end)
             for s in column.stages
         )
         for m in COUNTS:
@@ -139,7 +139,7 @@ def test_a_column_exists_wherever_a_pipeline_fits(case: Case) -> None:
     found = {
         (
             tuple(
-                (table_index(case.problem, s.class_index, s.tp, column.rows), s.first, s.end)
+                (table_index(case.problem, s.class_index, s.mesh, column.rows), s.first, s.end)
                 for s in column.stages
             ),
             count,
@@ -191,7 +191,7 @@ def test_packing_rows_admit_exactly_what_fits_into_islands(
     problem: Problem, sizes: list[int]
 ) -> None:
     for cls in problem.topology.classes:
-        legal = {t.option.tp for t in problem.tables.tables if t.option.class_index == cls.index}
+        legal = {t.option.chips for t in problem.tables.tables if t.option.class_index == cls.index}
         groups = [size for size in sizes if size in legal]
         admitted = all(
             sum(tp for tp in groups if k in problem.rows_of(cls.index, tp)) <= capacity

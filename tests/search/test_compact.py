@@ -62,7 +62,7 @@ def test_answer_is_a_plan_that_obeys_every_rule(case: Case) -> None:
         assert column.finish_ps == finish_ps_of(problem, column, replicas)
         for stage in column.stages:
             cls = problem.topology.classes[stage.class_index]
-            option = table_index(problem, stage.class_index, stage.tp, column.rows)
+            option = table_index(problem, stage.class_index, stage.mesh, column.rows)
             brute = BruteStage(option, stage.policy, stage.first, stage.end)
             peak = peak_bytes(problem, brute, min(stage.in_flight, m), replicas)
             assert peak <= cls.usable_memory_bytes

@@ -93,10 +93,12 @@ def shortened(text: str, most: int) -> str:
 def _mesh(replica: Replica) -> str:
     degrees = (
         ("cp", replica.mesh.context_parallel),
+        ("dp", replica.mesh.data_parallel),
         ("ep", replica.mesh.expert_parallel),
         ("tp", replica.mesh.tensor_parallel),
     )
-    return "".join(f" {short}{degree}" for short, degree in degrees if degree > 1)
+    named = "".join(f" {short}{degree}" for short, degree in degrees if degree > 1)
+    return named + (" zero3" if replica.mesh.zero3 else "")
 
 
 def _letters(number: int) -> str:
