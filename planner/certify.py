@@ -217,6 +217,11 @@ def assumptions(context: Context) -> tuple[str, ...]:
         "activations cross stages in slices over the ports of all chips of a tensor-parallel "
         "group, with a fair share of their host's ports"
     )
+    if context.model.graph.tied and context.options.zero_level:
+        out.append(
+            "a weight shared by the first and the last stage: the replicas exchange the shards "
+            "that they update; a runtime that exchanges whole gradients takes so many times longer"
+        )
     if any(c.measured_rows_per_s for c in context.topology.classes):
         out.append("layer times are scaled to the measured rows per second in the cluster file")
     seen: list[str] = []

@@ -452,23 +452,24 @@ class LayoutPricer:
         per_parameter = (
             -(-(state.gradient + state.parameter) // 2) if zero_level else state.gradient
         )
-        groups = [
-            _Group(
-                first, end, kind, members, self._held(pipelines, first, end, members, per_parameter)
-            )
-            for first, end, kind, members in self._groups(pipelines)
-        ]
+        # a replica needs of a shared weight only what it updates
+        own = len(pipelines) if zero_level else 1
+        groups = []
+        for first, end, kind, members in self._groups(pipelines):
+            shards = own if kind == "tied" else 1
+            held = self._held(pipelines, first, end, members, per_parameter, shards)
+            groups.append(_Group(first, end, kind, members, held))
         loads: dict[tuple[int, int], int] = {}
         reduced: dict[tuple[int, int], float] = {}
         for group in groups:
             by_island = {h.island.name: h for h in group.held}
             for p, s in group.members:
-                own = by_island[pipelines[p].stages[s].island.name]
+                here = by_island[pipelines[p].stages[s].island.name]
                 if group.kind == "tied":
                     continue
                 if len(group.held) > 1:
-                    loads[p, s] = loads.get((p, s), 0) + self._exchanged(own)
-                reduced[p, s] = reduced.get((p, s), 0.0) + own.inside_s(self._fabric(own))
+                    loads[p, s] = loads.get((p, s), 0) + self._exchanged(here)
+                reduced[p, s] = reduced.get((p, s), 0.0) + here.inside_s(self._fabric(here))
         return [
             SyncPrice(
                 group.first,
@@ -575,8 +576,9 @@ class LayoutPricer:
         end: int,
         members: Sequence[tuple[int, int]],
         per_parameter: int,
+        shards: int,
     ) -> tuple[_Held, ...]:
-        """What each island holds of a group, in order of name."""
+        """What each island exchanges of a group, in order of name; one of so many shards."""
         held: dict[str, _Held] = {}
         known: dict[tuple[int, StageMesh, int], list[tuple[int, Part]]] = {}
         for p, s in members:
@@ -585,7 +587,7 @@ class LayoutPricer:
             if key not in known:
                 known[key] = self._parts(stage, pipelines[p].rows, first, end)
             before = held.get(stage.island.name, _Held(stage.island))
-            held[stage.island.name] = _with_copies(before, stage, known[key], per_parameter)
+            held[stage.island.name] = _with_copies(before, stage, known[key], per_parameter, shards)
         return tuple(held[name] for name in sorted(held))
 
 
@@ -601,12 +603,17 @@ class _Group:
 
 
 def _with_copies(
-    held: _Held, stage: LayoutStage, parts: Sequence[tuple[int, Part]], per_parameter: int
+    held: _Held,
+    stage: LayoutStage,
+    parts: Sequence[tuple[int, Part]],
+    per_parameter: int,
+    shards: int,
 ) -> _Held:
     """An island's copies with those of one more stage."""
     (own, dense), *rest = parts
     experts, expert = rest[0] if rest else (0, stage.mesh.expert)
-    shard, expert_shard = per_parameter * dense.own(own), per_parameter * expert.own(experts)
+    shard = -(-per_parameter * dense.own(own) // shards)
+    expert_shard = -(-per_parameter * expert.own(experts) // shards)
     return _Held(
         held.island,
         held.replicas + dense.summed,

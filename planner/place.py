@@ -91,7 +91,7 @@ def assign(
         at = first_open.get((stage.class_index, stage.chips), 0)
         while at < len(islands) and len(islands[at]) < stage.chips:
             at += 1
-        first_open[stage.class_index, stage.tp] = at
+        first_open[stage.class_index, stage.chips] = at
         if at == len(islands):
             cls = topology.classes[stage.class_index]
             raise PlacementError(

@@ -122,6 +122,8 @@ def _island(plan: Plan, member: SyncMember, world: Restored) -> Island:
 def _shares(plan: Plan, group: SyncGroup, world: Restored, prices: Prices) -> list[_Share]:
     state = world.job.state_bytes
     each = -(-(state.gradient + state.parameter) // 2) if group.level else state.gradient
+    # of a shared weight every replica exchanges the shard that it updates
+    shards = len(plan.pipelines) if group.kind == "tied" and group.level else 1
     held: dict[str, _Share] = {}
     for member in group.members:
         pipeline = plan.pipelines[member.pipeline]
@@ -129,7 +131,7 @@ def _shares(plan: Plan, group: SyncGroup, world: Restored, prices: Prices) -> li
             island = world.island_of[replica.devices[0]]
             share = held.setdefault(island.name, _Share(island))
             found = _parameters(replica, group.layers, world, prices)
-            sizes = [each * holding.on_a_chip(n) for n, holding in found]
+            sizes = [-(-each * holding.on_a_chip(n) // shards) for n, holding in found]
             holdings = (dense(replica.mesh), experts(replica.mesh))
             lanes = [h.lanes * h.shares for h in holdings]
             sizes += [0] * (2 - len(sizes))
