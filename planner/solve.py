@@ -13,6 +13,7 @@ from planner import assemble, beside, certify, remedies
 from planner.aside import Answer, Aside
 from planner.callable_module import make_callable
 from planner.costing import build_tables
+from planner.dominance import without_dominated
 from planner.errors import InfeasibleError, NoPlanFound, PlannerError
 from planner.graphs.topology import Topology
 from planner.inputs.cluster import ClusterInput
@@ -86,7 +87,7 @@ def prepare(
     options = legal_options(model.graph, topology, resolved)
     tables = build_tables(model.graph, topology, resolved, options)
     problem = Problem(
-        tables=tables,
+        tables=without_dominated(tables, options.policies),
         topology=topology,
         policies=options.policies,
         global_batch=resolved.global_batch,
