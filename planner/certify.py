@@ -98,6 +98,12 @@ def declared_space(context: Context) -> SearchSpace:
         dropped.append(
             "ZeRO level 0: dominated by level 1 (same traffic, no more memory or update time)"
         )
+    dominated = len(options.options) - len(context.problem.tables.tables)
+    if dominated:
+        dropped.append(
+            f"{dominated} options of (chips, mesh, rows): dominated by another mesh of as many "
+            "chips and copies (no slower, no larger, no more to sum on any layer)"
+        )
     dropped += _untried(job)
     dropped += [
         "ZeRO 2, ZeRO 3 and expert parallelism beyond a stage, offload, interleaved and "

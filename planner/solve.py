@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from planner import assemble, beside, certify, remedies
 from planner.aside import Answer, Aside
 from planner.callable_module import make_callable
 from planner.costing import build_tables
+from planner.dominance import without_dominated
 from planner.errors import InfeasibleError, NoPlanFound, PlannerError
 from planner.graphs.topology import Topology
 from planner.inputs.cluster import ClusterInput
@@ -86,7 +88,7 @@ def prepare(
     options = legal_options(model.graph, topology, resolved)
     tables = build_tables(model.graph, topology, resolved, options)
     problem = Problem(
-        tables=tables,
+        tables=without_dominated(tables, options.policies),
         topology=topology,
         policies=options.policies,
         global_batch=resolved.global_batch,
@@ -177,7 +179,8 @@ def search(
     shaped = aside.ask(rectangular)
     parts = [] if limits.use_all else fleet_parts(context)
     asked = [aside.ask(alone, part, limits) for part in parts if params.baselines]
-    simple = aside.ask(first_plain, limits, now=has_meshes(context))
+    kinds = get_args(Narrow) if has_meshes(context) else ()
+    narrow = [aside.ask(first_narrow, limits, kind) for kind in kinds]
     engine = engine_for(context, limits, progress, interrupted)
     known = plans_known(context, [hint_placement(context, hint)] if hint is not None else [])
     for placement in known:
@@ -203,8 +206,9 @@ def search(
             found[classes] = best
         if best.solution is not None:
             engine.offer(best.solution)
-    if has_meshes(context) and (plain := simple.get()) is not None:
-        engine.offer(plain)
+    for first in narrow:
+        if (solution := first.get()) is not None:
+            engine.offer(solution)
     return Found(engine.prove(), found, shapes, known, every_chip)
 
 
@@ -275,16 +279,27 @@ def has_meshes(context: Context) -> bool:
     return any(not o.mesh.plain for o in context.options.options)
 
 
-def first_plain(
-    context: Context, interrupted: Callable[[], bool], limits: SearchLimits
+Narrow = Literal["tensor parallelism alone", "whole islands"]
+
+
+def first_narrow(
+    context: Context, interrupted: Callable[[], bool], limits: SearchLimits, kind: Narrow
 ) -> Solution | None:
-    """A first look at stages that are tensor-parallel groups alone.
+    """A first look at some of the meshes: tensor-parallel groups alone, or stages of an island.
 
     A wider space is harder to round in: a technique that is allowed must not cost a plan that
-    would have been found without it.
+    would have been found without it. Experts and long sequences often want all of an island.
     """
-    tables = context.problem.tables
-    kept = tuple(t for t in tables.tables if t.option.mesh.plain)
+    tables, classes = context.problem.tables, context.topology.classes
+    kept = tuple(
+        t
+        for t in tables.tables
+        if (
+            t.option.mesh.plain
+            if kind == "tensor parallelism alone"
+            else t.option.chips in (1, classes[t.option.class_index].size)
+        )
+    )
     problem = replace(context.problem, tables=replace(tables, tables=kept))
     narrow = replace(context, problem=problem)
     return engine_for(narrow, limits, lambda _: None, interrupted).find()

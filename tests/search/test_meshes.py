@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from costmodels.memory import boundary_buffer_bytes, stage_memory
+from planner.dominance import without_dominated
 from planner.mesh import StageMesh
 from planner.search.compact import solve_compact
 from planner.search.finish import expected_finish_s, least_finish_s
 from planner.search.relaxation import Relaxation
 from planner.search.space import stage_limits
 from tests.oracle import BruteStage, brute_force, peak_bytes
-from tests.strategies import Case, cases
+from tests.strategies import (
+    Case,
+    LayerTicks,
+    build_problem,
+    cases,
+    even_routes,
+    island_class,
+    topology,
+)
 
 CI = settings(
     derandomize=True,
@@ -50,6 +61,33 @@ def test_compact_model_agrees_with_brute_force_to_the_picosecond(case: Case) -> 
     found = solve_compact(case.problem, case.setting)
     assert found.proven
     assert found.time_ps == best.time_ps
+
+
+@CI
+@given(cases(max_pipelines=300, max_batch=6, meshes=True))
+def test_the_optimum_needs_no_dominated_mesh(case: Case) -> None:
+    problem = case.problem
+    left = replace(problem, tables=without_dominated(problem.tables, problem.policies))
+    best = brute_force(problem, case.setting).time_ps
+    assert brute_force(left, case.setting).time_ps == best
+
+
+def test_of_two_meshes_the_faster_one_stays_and_of_equal_ones_the_first() -> None:
+    classes = (island_class(0, 4, 1),)
+    wide, narrow = StageMesh(tp=4, ep=2), StageMesh(tp=4, ep=4)
+    problem = build_problem(
+        (LayerTicks(4, 8, parameters=8, experts=16),),
+        topology(classes, even_routes(classes)),
+        slowness=(1,),
+        degrees=((1, 4, wide, narrow),),
+    )
+    found = problem.tables.tables
+    kept = without_dominated(problem.tables, problem.policies).tables
+    assert [t.option.mesh for t in kept] == [StageMesh(), StageMesh(tp=4), wide]
+    slower = replace(found[2], forward_ps=found[2].forward_ps + 1)
+    tables = replace(problem.tables, tables=(*found[:2], slower, found[3]))
+    kept = without_dominated(tables, problem.policies).tables
+    assert [t.option.mesh for t in kept] == [StageMesh(), StageMesh(tp=4), narrow]
 
 
 @CI
