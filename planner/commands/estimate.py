@@ -163,11 +163,10 @@ def _uniform(
         message = "a profile measures layers without these techniques: it cannot price the layout"
         raise InputError([Problem("--profile", message, "leave it out")])
     found = estimate_uniform(loaded.model, loaded.cluster, loaded.job, given)
-    if must_fit and not found.price.footprint.fits:
-        worst = found.price.footprint.worst.peak
-        short = (worst - found.price.footprint.usable) / GIB
+    if must_fit and found.left_bytes < 0:
+        short = -found.left_bytes / GIB
         text = f"the layout does not fit: {short:.2f} GiB too much on the fullest chip"
-        raise InfeasibleError(text, where=given.name, remedies=[])
+        raise InfeasibleError(text, where=given.name, remedies=list(found.remedies))
     if format_ is Format.json:
         show_json(uniform_json(found))
     elif not quiet:

@@ -6,31 +6,86 @@ impossible is listed at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from costmodels.collectives import Links
 from costmodels.price import POLICIES
 from costmodels.step import Run
+from costmodels.units import GIB, bytes_of
 from planner.baselines import split_evenly
 from planner.errors import InputError, Problem
+from planner.estimate.mixed import KindPrice, price_kinds
 from planner.estimate.uniform import UniformPrice, price_uniform
 from planner.graphs.build_topology import build_topology
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import IslandClass, Topology
 from planner.inputs.cluster import ClusterInput
 from planner.inputs.job import JobInput, ResolvedJob, resolve_job
-from planner.inputs.layout_spec import LayoutInput
+from planner.inputs.layout_spec import UNIFORM, LayoutInput
 from planner.inputs.model import ModelInput
 from planner.options import tensor_parallel_problem
 
 
 @dataclass(frozen=True, slots=True)
 class UniformEstimate:
-    """A priced uniform layout; ``notes`` are defaults that were filled in."""
+    """A priced uniform layout; ``notes`` are defaults that were filled in.
+
+    ``kinds`` are all kinds of chips of a group of unlike ones, and ``price`` that of the slowest.
+    """
 
     layout: str
     price: UniformPrice
     notes: tuple[str, ...]
+    kinds: tuple[KindPrice, ...] = ()
+    remedies: tuple[str, ...] = ()
+
+    @property
+    def left_bytes(self) -> int:
+        """Room on the fullest chip; below 0 where the layout does not fit."""
+        return room(self.price, self.kinds)
+
+
+def room(price: UniformPrice, kinds: tuple[KindPrice, ...]) -> int:
+    """Bytes left on the fullest chip of any kind; below 0 where the layout does not fit."""
+    if kinds:
+        return min(kind.left_bytes for kind in kinds)
+    return price.footprint.usable - price.footprint.worst.peak
+
+
+def _priced(run: Run, topology: Topology) -> tuple[UniformPrice, tuple[KindPrice, ...]]:
+    """The run on its one kind of chip, or on all kinds, and then the price of the slowest."""
+    if len(topology.classes) == 1:
+        return price_uniform(run), ()
+    kinds = price_kinds(run, topology)
+    return max((kind.price for kind in kinds), key=lambda price: price.step_s), kinds
+
+
+def _remedies(run: Run, topology: Topology) -> tuple[str, ...]:
+    """Changes that make a run fit that does not, each priced; one that only just does says so."""
+    same = bytes_of(run.precision)
+    changes: list[tuple[str, Run]] = []
+    if run.policy < 2:
+        changes.append(("recompute: full", replace(run, policy=2)))
+    if run.state.gradient > same:
+        state = replace(run.state, gradient=same)
+        changes.append(("--set job.gradient_dtype=same", replace(run, state=state)))
+        if run.policy < 2:
+            both = replace(run, state=state, policy=2)
+            changes.append(("recompute: full with --set job.gradient_dtype=same", both))
+    found = []
+    for text, changed in changes:
+        price, kinds = _priced(changed, topology)
+        left = room(price, kinds) / GIB
+        worst = min(kinds, key=lambda k: k.left_bytes).price if kinds else price
+        aside = worst.footprint.worst.fragmentation / GIB
+        if left >= 0:
+            found.append(f"{text}: fits with {left:.1f} GiB to spare")
+        elif left + aside >= 0:
+            found.append(
+                f"{text}: barely, {-left:.2f} GiB have to come from the {aside:.1f} GiB set aside "
+                "for fragmentation"
+            )
+    return tuple(found)
 
 
 def estimate_uniform(
@@ -42,10 +97,11 @@ def estimate_uniform(
     reader = _Reader(layout, model.graph, topology, resolved)
     run = reader.run()
     try:
-        price = price_uniform(run)
+        price, kinds = _priced(run, topology)
+        remedies = _remedies(run, topology) if room(price, kinds) < 0 else ()
     except (ValueError, LookupError) as error:
         raise InputError([Problem(layout.name, str(error.args[0]))]) from None
-    return UniformEstimate(layout.name, price, tuple(reader.notes))
+    return UniformEstimate(layout.name, price, tuple(reader.notes), kinds, remedies)
 
 
 class _Reader:
@@ -118,24 +174,34 @@ class _Reader:
     def _chips(self) -> IslandClass:
         """The one kind of chip that the layout runs on."""
         classes = self.topology.classes
-        if len(classes) > 1:
+        spec = self.spec
+        mixed = (spec.zero or 0) >= 2 and self.layout.stages == 1 and spec.tp in (1, (1,))
+        alone = all(getattr(spec, f) in (1, None) for f in UNIFORM)
+        if len(classes) > 1 and not (mixed and alone and spec.chips is None):
             message = "asks for techniques that are priced on chips of one kind"
-            remedy = f"a cluster of {classes[0].name} alone"
+            remedy = (
+                f"a cluster of {classes[0].name} alone; ZeRO 2 and 3 with one stage, tp 1 and nothing "
+                "else run on unlike chips too"
+            )
             self.problems.append(Problem(self.layout.name, message, remedy))
         return classes[0]
 
     def _dp(self, cls: IslandClass, tp: int, pp: int) -> int:
         each = tp * self.spec.cp * pp
         equation = f"tp {tp} × cp {self.spec.cp} × pp {pp}"
-        most = cls.chips // each
+        chips = self.topology.chips
+        if not any(p.message.startswith("asks for") for p in self.problems):
+            most = chips // each
+        else:
+            most, chips = cls.chips // each, cls.chips
         if self.spec.dp is not None:
             if self.spec.dp > most:
-                message = f"{equation} × dp {self.spec.dp} needs more than {cls.chips} chips"
+                message = f"{equation} × dp {self.spec.dp} needs more than {chips} chips"
                 remedy = f"dp: {most} at most" if most else "smaller degrees"
                 self._problem(message, remedy, "dp")
             return self.spec.dp
         if most < 1:
-            message = f"{equation} = {each} chips, but the cluster has {cls.chips}"
+            message = f"{equation} = {each} chips, but the cluster has {chips}"
             self._problem(message, "smaller degrees", "tp")
             return 1
         dp = min(most, self.job.global_batch)
@@ -160,6 +226,8 @@ class _Reader:
         return (0, *inner, len(kinds))
 
     def _links(self, cls: IslandClass) -> Links:
+        if len(self.topology.classes) > 1:
+            return Links(cls.fabric)  # of every kind by itself, in price_kinds
         route = self.topology.class_routes.get((cls.index, cls.index))
         if route is None:
             return Links(cls.fabric, cls.size)

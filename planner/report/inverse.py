@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from costmodels.catalog.names import short_name
+from planner.plan import Plan
 from planner.report.format import bandwidth, duration, memory, percent, ratio
 from planner.report.scenarios import chips_text, shape_text
 from planner.scenario.rates import Rates
@@ -62,31 +63,47 @@ def link_page(found: BreakEven) -> RenderableType:
     text = Text.assemble(
         ("link ", "dim"), (found.link, "bold"), f" {bandwidth(found.now_bytes_per_s)}"
     )
+    share = found.measured_share
+    if share is not None:
+        text.append(f", measured {bandwidth(found.now_bytes_per_s * share)}")
     if found.break_even_bytes_per_s is None:
         text.append("\nthe chosen plan stays the best down to 1/1024 of it", style="green")
     else:
-        share = found.break_even_bytes_per_s / found.now_bytes_per_s
+        part = found.break_even_bytes_per_s / found.now_bytes_per_s
         text.append("\nbreak-even ")
         text.append(bandwidth(found.break_even_bytes_per_s), style="bold green")
-        text.append(f", {percent(share)} of the link: below, another plan is faster")
+        text.append(f", {percent(part)} of the link: below, another plan is faster")
         replanned = found.replanned.outcome.step_time_s if found.replanned else None
         if replanned is not None:
             text.append(f"\nplanned again there: {duration(replanned)} per step", style="dim")
+    if found.gain_bytes_per_s is not None and found.faster is not None:
+        gain = found.gain_bytes_per_s * (share or 1.0)
+        text.append(f"\nfrom {'a measured ' if share else ''}")
+        text.append(bandwidth(gain), style="bold green")
+        text.append(
+            f" on ({ratio(found.gain_bytes_per_s / found.now_bytes_per_s)}), a plan on "
+            f"{_chips_used(found.faster)} chips beats this one on {_chips_used(found.chosen)}"
+        )
     if found.limit_s is not None:
         saved = own - found.limit_s
         if saved > own * 1e-3:
             text.append(f"\na link 16 times as fast saves {duration(saved)} of {duration(own)}")
         else:
             text.append("\na faster link brings nothing")
-    return Group(text, Text(), _curve(found.curve))
+    return Group(text, Text(), _curve(found.curve, measured=share is not None))
 
 
-def _curve(points: Sequence[Any]) -> Table:
+def _chips_used(plan: Plan) -> int:
+    """Chips that a plan uses."""
+    return sum(len(r.devices) for p in plan.pipelines for s in p.stages for r in s.replicas)
+
+
+def _curve(points: Sequence[Any], *, measured: bool) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right")
     table.add_column(justify="right")
     table.add_column(justify="right")
-    heads = ("bandwidth", "this plan kept", "the other")
+    heads = ("nominal bandwidth" if measured else "bandwidth", "this plan kept", "the other")
     table.add_row(*(Text(h, style="dim") for h in heads))
     for point in points:
         own, other = point.chosen_s, point.rival_s
@@ -105,6 +122,8 @@ def link_object(found: BreakEven) -> dict[str, Any]:
         "link": found.link,
         "now_bytes_per_s": found.now_bytes_per_s,
         "break_even_bytes_per_s": found.break_even_bytes_per_s,
+        "gain_bytes_per_s": found.gain_bytes_per_s,
+        "measured_share": found.measured_share,
         "step_time_s": found.chosen.estimate.step_time_s,
         "step_time_with_16_times_s": found.limit_s,
         "replanned_at_break_even_s": (

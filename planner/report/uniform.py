@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from costmodels.catalog.names import short_name
 from costmodels.memory import MemoryItems
 from costmodels.price import POLICIES
 from costmodels.units import GIB
@@ -44,15 +45,25 @@ def uniform_page(found: UniformEstimate) -> RenderableType:
     rate = price.tokens_per_s
     facts.add_row("throughput", f"{count(round(rate))} tokens/s · {rate / run.chips:,.0f} per chip")
     parts: list[RenderableType] = [
-        Text.assemble((found.layout, "bold cyan"), f"  {run.chips} × {run.chip.name}"),
+        Text.assemble((found.layout, "bold cyan"), f"  {_chips(found)}"),
         Padding(facts, (0, 0, 1, 2)),
         section("Time goes to", _times(found)),
         section("Memory of the fullest chip per stage, GiB", _memory(found)),
     ]
     if found.notes:
         parts.append(section("Assumed, not given", bullets(found.notes)))
+    if found.remedies:
+        parts.append(section("What makes it fit", bullets(found.remedies)))
     parts.append(Text(verdict(found)))
     return Group(*parts)
+
+
+def _chips(found: UniformEstimate) -> str:
+    """``8 × A100 SXM4 80GB``, or every kind of an unlike group."""
+    run = found.price.run
+    if not found.kinds:
+        return f"{run.chips} × {run.chip.name}"
+    return " + ".join(f"{k.cls.chips} × {short_name(k.cls.chip.id)}" for k in found.kinds)
 
 
 def degrees(found: UniformEstimate) -> str:
@@ -91,22 +102,33 @@ def _times(found: UniformEstimate) -> RenderableType:
 
 def _memory(found: UniformEstimate) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("stage", justify="right")
+    table.add_column("chip" if found.kinds else "stage", justify="right")
     for name in (*ITEMS, "peak", "usable"):
         table.add_column(SHORT.get(name, name), justify="right")
-    usable = found.price.footprint.usable
-    for s, items in enumerate(found.price.footprint.stages, start=1):
-        cells = [f"{getattr(items, name) / GIB:.1f}" for name in (*ITEMS, "peak")]
-        table.add_row(str(s), *cells, f"{usable / GIB:.1f}")
+    rows = [
+        (str(s), items, found.price.footprint.usable)
+        for s, items in enumerate(found.price.footprint.stages, start=1)
+    ]
+    if found.kinds:
+        rows = [
+            (short_name(k.cls.chip.id), k.price.footprint.worst, k.cls.usable_memory_bytes) for k in found.kinds
+        ]
+    for name, items, usable in rows:
+        cells = [f"{getattr(items, item) / GIB:.1f}" for item in (*ITEMS, "peak")]
+        table.add_row(name, *cells, f"{usable / GIB:.1f}")
     return table
 
 
 def verdict(found: UniformEstimate) -> str:
     """Whether it fits, from the worst device."""
-    left = (found.price.footprint.usable - found.price.footprint.worst.peak) / GIB
+    left = found.left_bytes / GIB
     if left >= 0:
         return f"fits: every chip keeps at least {left:.1f} GiB free"
-    return f"does not fit: {-left:.2f} GiB too much on the fullest chip"
+    if not found.kinds:
+        return f"does not fit: {-left:.2f} GiB too much on the fullest chip"
+    short = [k for k in found.kinds if k.left_bytes < 0]
+    each = ", ".join(f"{-k.left_bytes / GIB:.2f} GiB too much per {short_name(k.cls.chip.id)}" for k in short)
+    return f"does not fit: {each}"
 
 
 def uniform_json(found: UniformEstimate) -> dict[str, Any]:
@@ -137,6 +159,16 @@ def uniform_json(found: UniformEstimate) -> dict[str, Any]:
             for items in price.footprint.stages
         ],
         "usable_bytes": price.footprint.usable,
-        "fits": price.footprint.fits,
+        "fits": found.left_bytes >= 0,
+        "kinds": [
+            {
+                "chip": k.cls.chip.id,
+                "step_time_s": k.price.step_s,
+                "peak_bytes": k.price.footprint.worst.peak,
+                "usable_bytes": k.cls.usable_memory_bytes,
+            }
+            for k in found.kinds
+        ],
+        "remedies": list(found.remedies),
         "assumed": list(found.notes),
     }

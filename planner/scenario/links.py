@@ -60,6 +60,18 @@ def link_rate(cluster: ClusterInput, link: str) -> float:
     return fabric.total_bandwidth
 
 
+def measured_share(cluster: ClusterInput, link: str) -> float | None:
+    """What the fastest port of a network was seen to carry over its nominal rate, if it was."""
+    kind, name = _parsed(cluster, link)
+    ports = [n for node in cluster.spec.nodes for n in node.nics if name in ("", n.network)]
+    if kind != "network" or not ports:
+        return None
+    port = max(ports, key=lambda nic: nic.bandwidth_one_way * nic.count)
+    if port.measured_bandwidth_one_way is None:
+        return None
+    return float(port.measured_bandwidth_one_way / port.bandwidth_one_way)
+
+
 def scaled(data: ClusterData, cluster: ClusterInput, link: str, factor: float) -> ClusterData:
     """The link ``factor`` times as fast; what was measured on it scales with it."""
     kind, name = _parsed(cluster, link)

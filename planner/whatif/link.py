@@ -15,7 +15,7 @@ from planner.plan import Plan
 from planner.scenario.apply import apply_change
 from planner.scenario.changes import ScaleLink
 from planner.scenario.inputs import PlanInputs
-from planner.scenario.links import link_rate
+from planner.scenario.links import link_rate, measured_share
 from planner.whatif.evaluation import Effort, Planned, plan_inputs
 from planner.whatif.pricing import Kept, kept
 from planner.whatif.together import plan_together
@@ -29,7 +29,7 @@ PRECISION = 0.005
 WORTH = 1e-3
 """A rival has to be better by this share: ties are no reason to change a plan."""
 
-CURVE = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 1.0, 2.0, 4.0)
+CURVE = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 16.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,9 @@ class BreakEven:
     ``break_even_bytes_per_s`` is None where the chosen plan stays best down to 1/1024 of the
     link. ``replanned`` is the search at the break-even, as a check: it may find a third plan that
     is better still, so that the chosen plan loses earlier. ``limit_s`` is the step time with a
-    link 16 times as fast: more than that no link brings.
+    link 16 times as fast: more than that no link brings. ``gain_bytes_per_s`` is where the plan for
+    that link (``faster``) overtakes the chosen one; None where none does. ``measured_share`` is what ports were seen to
+    carry over their nominal rate, which all rates here are; None where nothing was measured.
     """
 
     link: str
@@ -58,6 +60,9 @@ class BreakEven:
     break_even_bytes_per_s: float | None
     replanned: Planned | None
     limit_s: float | None
+    faster: Plan | None
+    gain_bytes_per_s: float | None
+    measured_share: float | None
     curve: tuple[CurvePoint, ...]
 
 
@@ -103,6 +108,10 @@ def break_even_link(
     ]
     meets, rival = _crossing(chosen, rivals, at)
     shown = [rival] if rival is not None else rivals
+    faster = fast.plan if fast is not None else None
+    gains = _gains(chosen, faster, at)
+    if gains is not None and rival is None and faster is not None:
+        shown = [faster]  # the link is too slow for the other plan already
     replanned = searched(meets, "the break-even") if meets is not None else None
     return BreakEven(
         link=link,
@@ -112,6 +121,9 @@ def break_even_link(
         break_even_bytes_per_s=None if meets is None else meets * now,
         replanned=replanned,
         limit_s=fast.outcome.step_time_s if fast is not None else None,
+        faster=faster if gains is not None else None,
+        gain_bytes_per_s=None if gains is None else gains * now,
+        measured_share=measured_share(inputs.cluster, link),
         curve=tuple(
             CurvePoint(s * now, _time(kept(chosen, at(s))), _fastest(shown, at(s))) for s in CURVE
         ),
@@ -139,15 +151,34 @@ def _crossing(
     return best
 
 
+def _gains(
+    chosen: Plan, faster: Plan | None, at: Callable[[float], PlanInputs]
+) -> float | None:
+    """The share above 1 from which the plan for a fast link beats the chosen one."""
+    if faster is None or faster.pipelines == chosen.pipelines:
+        return None
+    share = _bisected(faster, chosen, at, 1.0, FAST)
+    return None if share == FAST else share
+
+
 def _meets(chosen: Plan, rival: Plan, at: Callable[[float], PlanInputs]) -> float | None:
-    """The share at which two plans meet, bisected on a logarithmic scale."""
+    """The share up to which the rival is faster, 1 at most; None where it never is."""
+    return _bisected(chosen, rival, at, SLOW, 1.0)
+
+
+def _bisected(
+    plan: Plan, slower: Plan, at: Callable[[float], PlanInputs], low: float, high: float
+) -> float | None:
+    """Where ``plan`` overtakes the one for slower links, bisected on a logarithmic scale.
+
+    ``high`` where it does not even there; None where it leads at ``low`` already.
+    """
 
     def behind(share: float) -> bool:
-        """Whether the rival is faster."""
-        own, other = _time(kept(chosen, at(share))), _time(kept(rival, at(share)))
+        """Whether the plan for slower links is faster."""
+        own, other = _time(kept(plan, at(share))), _time(kept(slower, at(share)))
         return other is not None and (own is None or other < own * (1 - WORTH))
 
-    low, high = SLOW, 1.0
     if behind(high):
         return high
     if not behind(low):

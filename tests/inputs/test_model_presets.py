@@ -37,11 +37,12 @@ PARAMETERS = {
     "qwen3-32b": 32_762_123_264,
     "qwen3-8b": 8_190_735_360,
     "qwen3-moe-235b-a22b": 235_093_634_560,
+    "bert-base": 109_482_240,
     "t5-v1.1-base": 247_577_856,
     "unet-256": 31_030_658,
 }
 
-GRAPHS = {"clip-vit-l14", "t5-v1.1-base", "unet-256"}
+GRAPHS = {"bert-base", "clip-vit-l14", "t5-v1.1-base", "unet-256"}
 """Shipped layer graphs; all others are decoders."""
 
 

@@ -1,0 +1,63 @@
+"""ZeRO 2 and 3 over replicas on unlike chips: equal shards, so equal memory and unequal room.
+
+Every replica holds the whole model, or its equal share of it, on one tensor-parallel group. Each
+kind of chip is priced as if the whole group were of its kind, with the slowest way among all of
+them; the slowest kind sets the pace, the one with the least room the verdict. That is what a runtime
+with equal shards and equal batches does. More than one stage is refused: which chips would share a
+stage is not said by the layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from costmodels.collectives import Links
+from costmodels.step import Run
+from planner.estimate.uniform import UniformPrice, price_uniform
+from planner.graphs.topology import IslandClass, Topology
+
+
+@dataclass(frozen=True, slots=True)
+class KindPrice:
+    """The group priced as if all of it were chips of one kind; ``usable`` is the kind's own."""
+
+    cls: IslandClass
+    price: UniformPrice
+
+    @property
+    def left_bytes(self) -> int:
+        """Room on the fullest device of this kind; below 0 where it does not fit."""
+        return self.cls.usable_memory_bytes - self.price.footprint.worst.peak
+
+
+def price_kinds(run: Run, topology: Topology) -> tuple[KindPrice, ...]:
+    """The run on every kind of chip; ValueError or LookupError where it cannot exist there."""
+    found = []
+    for cls in topology.classes:
+        links = slowest_links(topology)
+        own = replace(
+            run, chip=cls.chip, derate=cls.derate, links=links, flash=cls.chip.flash_attention
+        )
+        found.append(KindPrice(cls, price_uniform(own)))
+    return tuple(found)
+
+
+def slowest_links(topology: Topology) -> Links:
+    """One chip's share of the slowest way between islands; a ring passes over all of them.
+
+    ValueError where no network joins two kinds.
+    """
+    shares: list[tuple[float, float]] = []
+    classes: Sequence[IslandClass] = topology.classes
+    for (a, b), route in topology.class_routes.items():
+        if a == b and classes[a].count == 1:
+            continue
+        if route is None:
+            names = f"{classes[a].name} and {classes[b].name}"
+            raise ValueError(f"no network joins {names}, and a group must exchange shards")
+        shares.append((route.bandwidth / classes[a].size, route.latency_s))
+    port, _ = min(shares)
+    latency = max(latency for _, latency in shares)
+    # An island of one: every hop of the ring is counted at the slowest way.
+    return Links(classes[0].fabric, 1, port, latency)
