@@ -1,10 +1,9 @@
 """ZeRO 2 and 3 over replicas on unlike chips: equal shards, so equal memory and unequal room.
 
-Every replica holds the whole model, or its equal share of it, on one tensor-parallel group. Each
-kind of chip is priced as if the whole group were of its kind, with the slowest way among all of
-them; the slowest kind sets the pace, the one with the least room the verdict. That is what a runtime
-with equal shards and equal batches does. More than one stage is refused: which chips would share a
-stage is not said by the layout.
+Every replica is one chip. Each kind of chip is priced as if the whole group were of its kind, with
+the slowest way among all of them; the slowest kind sets the pace, the one with the least room the
+verdict. That is what a runtime with equal shards and equal batches does. More than one stage is
+refused: which chips would share a stage is not said by the layout.
 """
 
 from __future__ import annotations

@@ -180,8 +180,8 @@ class _Reader:
         if len(classes) > 1 and not (mixed and alone and spec.chips is None):
             message = "asks for techniques that are priced on chips of one kind"
             remedy = (
-                f"a cluster of {classes[0].name} alone; ZeRO 2 and 3 with one stage, tp 1 and nothing "
-                "else run on unlike chips too"
+                f"a cluster of {classes[0].name} alone; ZeRO 2 and 3 with one stage, tp 1 and "
+                "nothing else run on unlike chips too"
             )
             self.problems.append(Problem(self.layout.name, message, remedy))
         return classes[0]

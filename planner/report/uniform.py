@@ -111,7 +111,8 @@ def _memory(found: UniformEstimate) -> RenderableType:
     ]
     if found.kinds:
         rows = [
-            (short_name(k.cls.chip.id), k.price.footprint.worst, k.cls.usable_memory_bytes) for k in found.kinds
+            (short_name(k.cls.chip.id), k.price.footprint.worst, k.cls.usable_memory_bytes)
+            for k in found.kinds
         ]
     for name, items, usable in rows:
         cells = [f"{getattr(items, item) / GIB:.1f}" for item in (*ITEMS, "peak")]
@@ -127,7 +128,9 @@ def verdict(found: UniformEstimate) -> str:
     if not found.kinds:
         return f"does not fit: {-left:.2f} GiB too much on the fullest chip"
     short = [k for k in found.kinds if k.left_bytes < 0]
-    each = ", ".join(f"{-k.left_bytes / GIB:.2f} GiB too much per {short_name(k.cls.chip.id)}" for k in short)
+    each = ", ".join(
+        f"{-k.left_bytes / GIB:.2f} GiB too much per {short_name(k.cls.chip.id)}" for k in short
+    )
     return f"does not fit: {each}"
 
 

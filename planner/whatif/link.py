@@ -49,8 +49,8 @@ class BreakEven:
     link. ``replanned`` is the search at the break-even, as a check: it may find a third plan that
     is better still, so that the chosen plan loses earlier. ``limit_s`` is the step time with a
     link 16 times as fast: more than that no link brings. ``gain_bytes_per_s`` is where the plan for
-    that link (``faster``) overtakes the chosen one; None where none does. ``measured_share`` is what ports were seen to
-    carry over their nominal rate, which all rates here are; None where nothing was measured.
+    that link (``faster``) overtakes the chosen one; None where none does. All rates are
+    nominal; ``measured_share`` is what ports were seen to carry of theirs, None if not measured.
     """
 
     link: str
@@ -151,9 +151,7 @@ def _crossing(
     return best
 
 
-def _gains(
-    chosen: Plan, faster: Plan | None, at: Callable[[float], PlanInputs]
-) -> float | None:
+def _gains(chosen: Plan, faster: Plan | None, at: Callable[[float], PlanInputs]) -> float | None:
     """The share above 1 from which the plan for a fast link beats the chosen one."""
     if faster is None or faster.pipelines == chosen.pipelines:
         return None
