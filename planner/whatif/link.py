@@ -29,7 +29,7 @@ PRECISION = 0.005
 WORTH = 1e-3
 """A rival has to be better by this share: ties are no reason to change a plan."""
 
-CURVE = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 16.0)
+CURVE = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True, slots=True)
