@@ -478,7 +478,7 @@ class _Search:
         count = min(high, int((target - fill) / slowest * (1 + ROUNDING)) + 1)
         price = sum(float(self.option_prices[s.option]) for s in pipeline) + self.pipeline_price
         worth = self.rows * min(float(high), (target - fill) / slowest + 1)
-        if count >= max(low, self.least) and worth > price * (1 + 1e-9):
+        if count >= max(low, self.least) and worth > price * (1 + ROUNDING):
             self.candidates.append(Candidate(self.rows, pipeline, count))
 
 

@@ -35,6 +35,10 @@ SEEDS = 60
 """Pipelines of the relaxation that become columns first."""
 ROWS_SLACK = 0.03
 """Micro-batch sizes whose columns stay this far below their price are not asked for."""
+HOPED = 1.3
+"""How far above its relaxation a first plan is hoped for: columns are priced there first."""
+PATIENT = 3
+"""Rounds before columns are priced at whatever target the first ones admit."""
 NEAR = 2e-4
 """Relative progress below which column generation has stalled."""
 DEPTHS = (1, 2)
@@ -117,13 +121,15 @@ class Planning:
         limit until the relaxation reaches it, and None says that it did not.
         """
         self._seed()
-        guess = limit_ps or self._relaxation.target_ps or self._relaxation.bound_ps
+        near = self._relaxation.target_ps or self._relaxation.bound_ps
+        guess = limit_ps or int(near * HOPED)
         stalled = 0
         for turn in range(rounds):
             if interrupted():
                 break
             found = self._master.least_target(
-                self.target_ps or guess, stretch=self.target_ps is not None or limit_ps is None
+                self.target_ps or guess,
+                stretch=self.target_ps is not None or (limit_ps is None and turn >= PATIENT),
             )
             if found is not None:
                 if self.target_ps is not None and found > self.target_ps * (1 - NEAR):
