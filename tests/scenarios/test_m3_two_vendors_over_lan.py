@@ -26,7 +26,8 @@ def test_the_5090_alone_takes_what_was_measured(m3):
 
 def test_both_together_are_faster_than_the_5090_alone(m3):
     assert {r.chip for r in replicas(m3.plan)} == {"rtx5090-32gb", "strix-halo-96gb"}
-    assert m3.plan.estimate.step_time_s < m3.baseline("1 x GeForce RTX 5090")
+    # the poster measured 184 s together; blocks in proportion to the rates, not half of them each
+    assert m3.plan.estimate.step_time_s == pytest.approx(184, rel=0.02)
 
 
 def test_no_plan_is_faster_than_both_rates_together(m3):
