@@ -46,7 +46,8 @@ def made_up_sweep(*axes: str) -> Sweep:
 
 def link() -> BreakEven:
     curve = tuple(CurvePoint(10.0**n, 5.0 - n / 4, None if n == 1 else 4.0) for n in range(6, 12))
-    return BreakEven("network", 12.5e9, laid_out("tp: 1, dp: 4"), None, 5e9, None, 3.0, curve)
+    plan = laid_out("tp: 1, dp: 4")
+    return BreakEven("network", 12.5e9, plan, None, 5e9, None, 3.0, None, None, None, curve)
 
 
 def tornado() -> Tornado:
