@@ -32,9 +32,8 @@ class KindPrice:
 
 def price_kinds(run: Run, topology: Topology) -> tuple[KindPrice, ...]:
     """The run on every kind of chip; ValueError or LookupError where it cannot exist there."""
-    found = []
+    links, found = slowest_links(topology), []
     for cls in topology.classes:
-        links = slowest_links(topology)
         own = replace(
             run, chip=cls.chip, derate=cls.derate, links=links, flash=cls.chip.flash_attention
         )

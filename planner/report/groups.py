@@ -76,16 +76,6 @@ def pipeline_groups(plan: Plan) -> tuple[PipelineGroup, ...]:
     )
 
 
-def used_chips(plan: Plan) -> dict[str, int]:
-    """Chips that the plan uses, by kind, in the order of their first stage."""
-    counts: dict[str, int] = {}
-    for pipeline in plan.pipelines:
-        for stage in pipeline.stages:
-            for replica in stage.replicas:
-                counts[replica.chip] = counts.get(replica.chip, 0) + len(replica.devices)
-    return counts
-
-
 def _likeness(pipeline: Pipeline) -> object:
     return (
         pipeline.micro_batch_rows,

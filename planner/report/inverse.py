@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from costmodels.catalog.names import short_name
-from planner.plan import Plan
 from planner.report.format import bandwidth, duration, memory, percent, ratio
 from planner.report.scenarios import chips_text, shape_text
 from planner.scenario.rates import Rates
+from planner.terms import used_chips
 from planner.whatif.limits import Largest
 from planner.whatif.link import BreakEven
 from planner.whatif.worth import Worth
@@ -82,7 +82,8 @@ def link_page(found: BreakEven) -> RenderableType:
         text.append(bandwidth(gain), style="bold green")
         text.append(
             f" on ({ratio(found.gain_bytes_per_s / found.now_bytes_per_s)}), a plan on "
-            f"{_chips_used(found.faster)} chips beats this one on {_chips_used(found.chosen)}"
+            f"{sum(used_chips(found.faster).values())} chips beats this one on "
+            f"{sum(used_chips(found.chosen).values())}"
         )
     if found.limit_s is not None:
         saved = own - found.limit_s
@@ -91,11 +92,6 @@ def link_page(found: BreakEven) -> RenderableType:
         else:
             text.append("\na faster link brings nothing")
     return Group(text, Text(), _curve(found.curve, measured=share is not None))
-
-
-def _chips_used(plan: Plan) -> int:
-    """Chips that a plan uses."""
-    return sum(len(r.devices) for p in plan.pipelines for s in p.stages for r in s.replicas)
 
 
 def _curve(points: Sequence[Any], *, measured: bool) -> Table:

@@ -8,8 +8,8 @@ from typing import Any
 
 from planner.errors import InputError, Problem
 from planner.plan import Plan
-from planner.report.groups import used_chips
 from planner.report.tables import Row, to_pandas
+from planner.terms import used_chips
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from costmodels.confidence import peak_range
 from planner.plan import Baseline, Certificate, Estimate, Plan
 from planner.report.bars import COLOURS, FILLS, length, stacked
 from planner.report.format import count, device_list, duration, memory, percent, plural, ratio
-from planner.report.groups import used_chips
+from planner.terms import used_chips
 
 BAR = 24
 SMALL_MARGIN = 2**30

@@ -8,10 +8,10 @@ from costmodels.catalog.names import short_name
 from planner.graphs.topology import IslandClass
 from planner.plan import Plan
 from planner.report.format import bandwidth, count, duration, gib, memory, percent, plural, ratio
-from planner.report.groups import used_chips
 from planner.report.html.tags import Html, tag
 from planner.report.html.view import View
 from planner.restore import Restored
+from planner.terms import used_chips
 
 SMALL_MARGIN = 2**30
 """Bytes: less than this left on a chip deserves a word before a run."""

@@ -1,0 +1,151 @@
+"""Searches whose solutions are placed on named devices: of the whole fleet, and of parts of it.
+
+``rectangular``, ``alone``, ``first_plan`` and ``first_narrow`` depend on nothing but the prepared
+inputs: a second process may do them meanwhile (``aside``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from planner import assemble, beside
+from planner.place import Load, Placement, place
+from planner.search.engine import (
+    Engine,
+    Progress,
+    Realised,
+    SearchLimits,
+    assign_micro_batches,
+)
+from planner.search.planning import Solution
+
+if TYPE_CHECKING:
+    from planner.solve import Context
+
+
+def rectangular(context: Context, interrupted: Callable[[], bool]) -> beside.Rectangular:
+    """The rectangular layouts."""
+    del interrupted  # they take seconds at most
+    return beside.rectangular(context)
+
+
+def alone(
+    context: Context,
+    interrupted: Callable[[], bool],
+    part: tuple[tuple[int, ...], tuple[int, ...] | None],
+    limits: SearchLimits,
+    limit_ps: int | None = None,
+) -> beside.Alone:
+    """The best plans of a part of the fleet; with a limit, only what is faster."""
+    classes, islands = part
+    only = replace(limits, only_classes=classes, probes=limits.probes[:1])
+    engine = engine_for(context, only, lambda _: None, interrupted, islands)
+    if limit_ps is not None:
+        engine.know(limit_ps)
+    wanted = islands is None and limit_ps is None
+    return beside.Alone(engine.find(), beside.shaped(context, classes) if wanted else None)
+
+
+def first_plan(
+    context: Context, interrupted: Callable[[], bool], limits: SearchLimits
+) -> Solution | None:
+    """The best solution of a first look under other limits."""
+    return engine_for(context, limits, lambda _: None, interrupted).find()
+
+
+def has_meshes(context: Context) -> bool:
+    """Whether some stage may be more than a tensor-parallel group."""
+    return any(not o.mesh.plain for o in context.options.options)
+
+
+Narrow = Literal["tensor parallelism alone", "whole islands"]
+
+
+def first_narrow(
+    context: Context, interrupted: Callable[[], bool], limits: SearchLimits, kind: Narrow
+) -> Solution | None:
+    """A first look at some of the meshes: tensor-parallel groups alone, or stages of an island.
+
+    A wider space is harder to round in: a technique that is allowed must not cost a plan that
+    would have been found without it. Experts and long sequences often want all of an island.
+    """
+    tables, classes = context.problem.tables, context.topology.classes
+    kept = tuple(
+        t
+        for t in tables.tables
+        if (
+            t.option.mesh.plain
+            if kind == "tensor parallelism alone"
+            else t.option.chips in (1, classes[t.option.class_index].size)
+        )
+    )
+    problem = replace(context.problem, tables=replace(tables, tables=kept))
+    narrow = replace(context, problem=problem)
+    return engine_for(narrow, limits, lambda _: None, interrupted).find()
+
+
+def engine_for(
+    context: Context,
+    limits: SearchLimits,
+    progress: Callable[[Progress], None],
+    interrupted: Callable[[], bool],
+    islands: tuple[int, ...] | None = None,
+) -> Engine:
+    """A search engine whose solutions are priced on named devices."""
+    return Engine(
+        replace(context.problem, islands=islands),
+        limits,
+        realise=lambda solution: realised(context, solution),
+        progress=progress,
+        interrupted=interrupted,
+    )
+
+
+def fleet_parts(context: Context) -> list[tuple[tuple[int, ...], tuple[int, ...] | None]]:
+    """Parts of the fleet that may beat the whole where synchronisation is slow.
+
+    Every kind of chip alone, and one island of every class alone: the columns cannot see how
+    far apart the replicas of a layer will lie, so these are searched for themselves.
+    """
+    classes = context.topology.classes
+    kinds = sorted({c.chip.id for c in classes})
+    parts: list[tuple[tuple[int, ...], tuple[int, ...] | None]] = []
+    if len(kinds) > 1:
+        parts += [(tuple(c.index for c in classes if c.chip.id == k), None) for k in kinds]
+    if sum(c.count for c in classes) > 1 and context.topology.chips <= beside.SMALL_FLEET:
+        for c in classes:
+            parts.append(((c.index,), tuple(int(d.index == c.index) for d in classes)))
+    return parts
+
+
+def realised(context: Context, solution: Solution) -> Realised | None:
+    """A solution on named devices; None where its placement does not fit."""
+    priced = place_solution(context, solution).priced
+    if not (priced.fits and assemble.allowed(priced, context.job)):
+        return None
+    if solution.keep_all and sum(s.stage.chips for p in priced.pipelines for s in p.stages) < sum(
+        c.chips for c in context.topology.classes
+    ):
+        return None
+    sync = [priced.update_ps] * len(context.model.graph.layers)
+    for group in priced.syncs:
+        for layer in range(group.first, group.end):
+            sync[layer] = max(sync[layer], group.time_ps + priced.update_ps)
+    return Realised(priced.formula_ps, tuple(sync))
+
+
+def place_solution(context: Context, solution: Solution) -> Placement:
+    """Split the batch over the pipelines and place them."""
+    loads = [
+        Load(k, m, last) for k, m, last in assign_micro_batches(solution, context.job.global_batch)
+    ]
+    return place(solution.columns, loads, context.pricer, context.options.zero_level)
+
+
+def leaves_idle(context: Context, solution: Solution | None) -> bool:
+    """Whether a solution, once placed, leaves chips without work."""
+    if solution is None:
+        return False
+    return beside.chips_used(place_solution(context, solution)) < context.topology.chips
