@@ -195,7 +195,9 @@ def _differences(found: Replacement) -> RenderableType:
     name, change = found.differences[0]
     if abs(total) < 1e-12:
         return Group(table, Text("no difference"))
-    words = f"the difference is made by {TERMS[name]}: {duration(change)} of {duration(total)}"
+    more = "+" if change >= 0 else "−"
+    words = f"what differs most is {TERMS[name]}: {more}{duration(abs(change))}, the whole step "
+    words += f"{sign}{duration(abs(total))}"
     return Group(table, Text(words, style="bold"))
 
 
