@@ -22,12 +22,17 @@ import threading
 from collections.abc import Callable
 from queue import Empty, Queue
 from types import TracebackType
-from typing import Any, BinaryIO, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T")
 
 POLL_S = 0.1
 """How often a waiting caller asks whether it was interrupted."""
+
+
+def cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Answer(Generic[T]):
@@ -133,11 +138,11 @@ class Aside:
             return
         process.kill()
         process.wait()
-        self._outgoing.put(b"")  # wakes the thread that speaks, whose pipe is closed now
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 with contextlib.suppress(OSError):  # a pipe whose other end is gone
                     stream.close()
+        self._outgoing.put(b"")  # wakes the thread that speaks: its pipe is closed, and it ends
 
 
 def _start() -> subprocess.Popen[bytes] | None:
@@ -147,7 +152,8 @@ def _start() -> subprocess.Popen[bytes] | None:
     path = os.pathsep.join(p or os.getcwd() for p in sys.path)
     try:
         return subprocess.Popen(
-            [sys.executable, "-c", "from planner.aside import work; work()"],
+            # -P: what lies in the current directory is not the program's
+            [sys.executable, "-P", "-c", "from planner.aside import work; work()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -162,14 +168,24 @@ def _never() -> bool:
     return False
 
 
-def work(source: BinaryIO | None = None, sink: BinaryIO | None = None) -> None:
-    """What the second process does, until its input ends or a computation fails."""
-    source, sink = source or sys.stdin.buffer, sink or sys.stdout.buffer
+def work() -> None:
+    """What the second process does, until its input ends or a computation fails.
+
+    Its input ends when the program does, however it does: nobody wants the results any more.
+    """
+    messages: Queue[Any] = Queue()
+    threading.Thread(target=_read, args=(messages,), daemon=True).start()
+    shared = messages.get()
+    while True:
+        function, arguments = messages.get()
+        pickle.dump([function(shared, _never, *arguments)], sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+def _read(messages: Queue[Any]) -> None:
+    """Messages as they come; the process ends with the last of them."""
     try:
-        shared = pickle.load(source)
         while True:
-            function, arguments = pickle.load(source)
-            pickle.dump([function(shared, _never, *arguments)], sink)
-            sink.flush()
-    except (EOFError, BrokenPipeError):
-        return
+            messages.put(pickle.load(sys.stdin.buffer))
+    finally:
+        os._exit(0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from planner.aside import Aside
+from planner.aside import Aside, _start
 from planner.inputs.cluster import load_cluster
 from planner.inputs.job import load_job
 from planner.inputs.model import load_model
@@ -89,6 +91,26 @@ def test_an_interrupted_wait_ends_the_other_process():
 
     with Aside(0, processes=2, interrupted=interrupted) as aside:
         assert aside.ask(endless, os.getpid()).get() == "here"
+
+
+def test_what_lies_in_the_current_directory_is_not_imported(monkeypatch, tmp_path: Path):
+    for name in ("queue", "pickle", "planner"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    with Aside(0, processes=2) as aside:
+        assert aside.ask(process_id).get() != os.getpid()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_other_process_ends_with_the_program_even_in_the_middle_of_its_work():
+    process = _start()
+    assert process is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(pickle.dumps(0) + pickle.dumps((endless, (os.getpid(),))))
+    process.stdin.close()  # as when the program is killed
+    assert process.wait(timeout=60) == 0
+    process.stdout.close()
 
 
 def test_a_plan_has_the_same_bytes_with_one_process_and_with_two():

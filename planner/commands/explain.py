@@ -70,12 +70,12 @@ def explain(
     the GiB that are missing), or slower (by how much, through which term). -o writes the plan that
     was found for the one wish.
     """
+    from planner.aside import cpus
     from planner.explain import Ask, parse_wish
     from planner.explain import explain as explained
     from planner.report.explanation import explanation_page
     from planner.report.explanation_object import explanation_object
     from planner.whatif import Effort
-    from planner.whatif.runner import cpus
 
     wishes = tuple(told(parse_wish, why_not or ()))
     if output is not None and len(wishes) != 1:

@@ -116,10 +116,10 @@ def link_(
 
     planner whatif link plan.json --link network --plot link.html
     """
+    from planner.aside import cpus
     from planner.report import plots
     from planner.report.inverse import link_object, link_page
     from planner.whatif import Effort, break_even_link
-    from planner.whatif.runner import cpus
 
     check_outputs(plot=plot)
     base = load_base(
@@ -172,9 +172,9 @@ def price_(
 
     planner whatif price llama-2-13b s1-a100-v100 --chip v100
     """
+    from planner.aside import cpus
     from planner.report.inverse import worth_object, worth_page
     from planner.whatif import Effort, worth_price
-    from planner.whatif.runner import cpus
 
     if not chip:
         raise InputError([Problem("--chip", "is missing", "name the chip: --chip v100")])
@@ -241,10 +241,10 @@ def tornado_(
 
     For every input it also says where the chosen plan stops being the best of those found.
     """
+    from planner.aside import cpus
     from planner.report import plots
     from planner.report.tornado import tornado_object, tornado_page
     from planner.whatif import Effort, tornado
-    from planner.whatif.runner import cpus
 
     check_outputs(plot=plot)
     base = load_base(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +13,7 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
+from planner.aside import cpus
 from planner.commands.calibration_file import CalibrationOption
 from planner.commands.loading import Loaded, load_inputs, read_overrides
 from planner.commands.options import (
@@ -151,7 +151,7 @@ def plan(
                 gap=gap,
                 seed=seed,
                 time_limit_s=time_limit,
-                processes=processes or min(2, os.cpu_count() or 1),
+                processes=processes or min(2, cpus()),
             ),
             hint=old,
             progress=display.update,

@@ -93,10 +93,10 @@ def compare_(
 
     planner whatif compare llama-2-13b s1-a100-v100 -s 'link network x4' -s 'nodes v100 = 0'
     """
+    from planner.aside import cpus
     from planner.report import plots
     from planner.report.scenarios import comparison_object, comparison_page
     from planner.whatif import Effort, compare, parse_scenario
-    from planner.whatif.runner import cpus
 
     scenarios = told(parse_scenario, scenario or ())
     if not scenarios:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from planner.aside import cpus
 from planner.errors import InputError, Problem
 from planner.scenario.inputs import PlanInputs
 from planner.whatif.cache import OutcomeCache, key_of
@@ -122,11 +123,6 @@ def engine_for(options: RunOptions, tasks: int) -> Runner:
     if options.engine == "ray":
         return partial(run_on_ray, address=options.address)
     return partial(run_in_processes, workers=max(1, min(options.workers or cpus(), tasks)))
-
-
-def cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _task(inputs: PlanInputs, effort: Effort) -> Mapping[str, Any]:
