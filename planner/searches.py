@@ -71,14 +71,17 @@ def first_narrow(
     A wider space is harder to round in: a technique that is allowed must not cost a plan that
     would have been found without it. Experts and long sequences often want all of an island.
     """
-    tables, classes = context.problem.tables, context.topology.classes
+    tables, largest = context.problem.tables, dict[int, int]()
+    for table in tables.tables:
+        own = table.option
+        largest[own.class_index] = max(largest.get(own.class_index, 1), own.chips)
     kept = tuple(
         t
         for t in tables.tables
         if (
             t.option.mesh.plain
             if kind == "tensor parallelism alone"
-            else t.option.chips in (1, classes[t.option.class_index].size)
+            else t.option.chips in (1, largest[t.option.class_index])
         )
     )
     problem = replace(context.problem, tables=replace(tables, tables=kept))

@@ -203,9 +203,10 @@ def search(
         asked = [aside.ask(alone, part, limits, engine.limit_ps) for part in parts]
     shapes = shaped.get()
     if shapes.best is not None:
-        known += plans_known(context, [beside.as_placement(shapes.best)])
-        for placement in known:
+        fresh = plans_known(context, [beside.as_placement(shapes.best)])
+        for placement in fresh:
             engine.know(placement.priced.formula_ps)
+        known += fresh
     found: dict[tuple[int, ...], beside.Alone] = {}
     for (classes, islands), answer in zip(parts, asked, strict=True):
         if interrupted():

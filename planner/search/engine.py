@@ -193,14 +193,17 @@ class Engine:
         tried: set[int] = set()
         best = 0
         ahead = [wanted * factor for factor in factors]
-        while ahead and len(tried) < len(factors) + FOLLOWED:
+        followed = 0
+        while ahead:
             low, high = node.region.replicas
             near = min(max(ahead.pop(0), low), high)
             count = _even(self.problem.global_batch, near, (low, high))
             if count not in tried:
                 tried.add(count)
                 best = count if self._try(node, count) else best
-            if not ahead and len(factors) > 1 and best in (min(tried), max(tried)):
+            more = len(factors) > 1 and followed < FOLLOWED
+            if not ahead and more and best in (min(tried), max(tried)):
+                followed += 1
                 on = best * (0.5 if best == min(tried) else 2.0)
                 ahead = [on] if low <= on <= high else []
 

@@ -37,12 +37,12 @@ ROWS_SLACK = 0.03
 """Micro-batch sizes whose columns stay this far below their price are not asked for."""
 HOPED = 1.3
 """How far above its relaxation a first plan is hoped for: columns are priced there first."""
-PATIENT = 3
-"""Rounds before columns are priced at whatever target the first ones admit."""
 NEAR = 2e-4
 """Relative progress below which column generation has stalled."""
 DEPTHS = (1, 2)
 """Room per stage that the pricing asks for: 1F1B's least, and what slow hops need."""
+PATIENT = len(DEPTHS) + 1
+"""Rounds before columns are priced at whatever target they admit: when asking has stalled."""
 STEPS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1, 2, 4, 8)
 """How far above the relaxation whole numbers are looked for, in turn."""
 HALVINGS = 7
@@ -141,6 +141,8 @@ class Planning:
                 break
             if not self._ask(prices, at, DEPTHS[turn % len(DEPTHS)]):
                 stalled += 1
+        if self.target_ps is None and limit_ps is None:  # stopped before it was patient enough
+            self.target_ps = self._master.least_target(guess)
         if limit_ps is not None and self.target_ps is not None and self.target_ps > limit_ps:
             return None
         return self.target_ps
