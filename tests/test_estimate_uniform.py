@@ -121,3 +121,23 @@ def test_such_a_layout_is_no_plan_file(tmp_path):
     ended = planner("estimate", "gpt2", FLEET, "cp: 2", "-o", tmp_path / "plan.json")
     assert ended.code == 2
     assert not (tmp_path / "plan.json").exists()
+
+
+def test_reserved_memory_is_not_to_be_had(tmp_path):
+    cluster = tmp_path / "reserved.yaml"
+    devices = "{chip: A100-SXM-80GB, count: 8, reserved_gib: 60}"
+    cluster.write_text(f"name: reserved\nnodes:\n  - name_prefix: a\n    devices: [{devices}]\n")
+    args = (
+        "llama-2-7b",
+        str(cluster),
+        "zero: 3, dp: 8",
+        "--global-batch",
+        "8",
+        "--seq-len",
+        "4096",
+    )
+    ended = planner("estimate", *args, "--format", "json")
+    found = json.loads(ended.out)
+    (own,) = found["memory_bytes"]
+    assert found["fits"] is (own["peak"] <= 19.2 * 2**30)
+    assert not found["fits"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from costmodels.catalog import Chip
 from costmodels.collectives import Links
 from costmodels.step import Run
 from planner.estimate.uniform import UniformPrice, price_uniform
@@ -19,7 +20,7 @@ from planner.graphs.topology import IslandClass, Topology
 
 @dataclass(frozen=True, slots=True)
 class KindPrice:
-    """The group priced as if all of it were chips of one kind; ``usable`` is the kind's own."""
+    """The group priced as if all of it were chips of one kind."""
 
     cls: IslandClass
     price: UniformPrice
@@ -27,7 +28,12 @@ class KindPrice:
     @property
     def left_bytes(self) -> int:
         """Room on the fullest device of this kind; below 0 where it does not fit."""
-        return self.cls.usable_memory_bytes - self.price.footprint.worst.peak
+        return self.price.footprint.usable - self.price.footprint.worst.peak
+
+
+def chip_of(cls: IslandClass) -> Chip:
+    """The chip of a class with the memory that the cluster leaves to it."""
+    return replace(cls.chip, usable_memory_bytes=cls.usable_memory_bytes)
 
 
 def price_kinds(run: Run, topology: Topology) -> tuple[KindPrice, ...]:
@@ -35,7 +41,7 @@ def price_kinds(run: Run, topology: Topology) -> tuple[KindPrice, ...]:
     links, found = slowest_links(topology), []
     for cls in topology.classes:
         own = replace(
-            run, chip=cls.chip, derate=cls.derate, links=links, flash=cls.chip.flash_attention
+            run, chip=chip_of(cls), derate=cls.derate, links=links, flash=cls.chip.flash_attention
         )
         found.append(KindPrice(cls, price_uniform(own)))
     return tuple(found)

@@ -1,7 +1,7 @@
 """A layout file that asks for context or expert parallelism, interleaving, ZeRO 2 or 3.
 
-Such a layout is uniform, on chips of one kind. It becomes a :class:`costmodels.step.Run`; what is
-impossible is listed at once.
+Such a layout is uniform, on chips of one kind (ZeRO 2 and 3 alone: see ``mixed``). It becomes a
+:class:`costmodels.step.Run`; what is impossible is listed at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from costmodels.step import Run
 from costmodels.units import GIB, bytes_of
 from planner.baselines import split_evenly
 from planner.errors import InputError, Problem
-from planner.estimate.mixed import KindPrice, price_kinds
+from planner.estimate.mixed import KindPrice, chip_of, price_kinds
 from planner.estimate.uniform import UniformPrice, price_uniform
 from planner.graphs.build_topology import build_topology
 from planner.graphs.model_graph import ModelGraph
@@ -85,7 +85,7 @@ def _remedies(run: Run, topology: Topology) -> tuple[str, ...]:
                 f"{text}: barely, {-left:.2f} GiB have to come from the {aside:.1f} GiB set aside "
                 "for fragmentation"
             )
-    return tuple(found)
+    return tuple(found) or ("more chips to share the state (dp), or shorter rows: job.seq_len",)
 
 
 def estimate_uniform(
@@ -118,7 +118,7 @@ class _Reader:
     def run(self) -> Run:
         """The run of the layout. Raises InputError with every problem."""
         spec, job = self.spec, self.job
-        cls = self._chips()
+        cls, chips = self._chips()
         tp = spec.tp if isinstance(spec.tp, int) else spec.tp[0]
         pp = self.layout.stages
         why = tensor_parallel_problem(self.model, tp, job.seq_len, job.sequence_parallel)
@@ -134,7 +134,7 @@ class _Reader:
         if job.lora_rank or job.frozen_layers:
             message = "frozen weights and adapters are not priced together with these techniques"
             self.problems.append(Problem(self.layout.name, message, "train all weights"))
-        dp = self._dp(cls, tp, pp)
+        dp = self._dp(chips, tp, pp)
         if spec.ep > 1 and (tp * spec.cp * dp) % (spec.ep * (spec.expert_tp or 1)):
             message = f"ep {spec.ep} does not divide the {tp * spec.cp * dp} chips of a stage"
             self._problem(message, "fewer expert-parallel devices", "ep")
@@ -146,7 +146,7 @@ class _Reader:
         return Run(
             layers=tuple(layer.shape for layer in self.model.layers),
             cuts=cuts,
-            chip=cls.chip,
+            chip=chip_of(cls),
             links=self._links(cls),
             seq_len=job.seq_len,
             precision=job.precision,
@@ -171,8 +171,8 @@ class _Reader:
     def _problem(self, message: str, remedy: str, *path: str | int) -> None:
         self.problems.append(Problem(self.layout.where(*path), message, remedy))
 
-    def _chips(self) -> IslandClass:
-        """The one kind of chip that the layout runs on."""
+    def _chips(self) -> tuple[IslandClass, int]:
+        """A kind of chip that the layout runs on, the first of them, and how many there are."""
         classes = self.topology.classes
         spec = self.spec
         mixed = (spec.zero or 0) >= 2 and self.layout.stages == 1 and spec.tp in (1, (1,))
@@ -184,21 +184,23 @@ class _Reader:
                 "nothing else run on unlike chips too"
             )
             self.problems.append(Problem(self.layout.name, message, remedy))
-        return classes[0]
+            return classes[0], classes[0].chips
+        return classes[0], self.topology.chips
 
-    def _dp(self, cls: IslandClass, tp: int, pp: int) -> int:
+    def _dp(self, chips: int, tp: int, pp: int) -> int:
         each = tp * self.spec.cp * pp
         equation = f"tp {tp} × cp {self.spec.cp} × pp {pp}"
-        chips = self.topology.chips
-        if not any(p.message.startswith("asks for") for p in self.problems):
-            most = chips // each
-        else:
-            most, chips = cls.chips // each, cls.chips
+        most = chips // each
+        mixed = len(self.topology.classes) > 1 and not self.problems
+        if mixed and (self.spec.dp or self.job.global_batch) < chips:
+            had = f"dp {self.spec.dp}" if self.spec.dp else f"{self.job.global_batch} rows per step"
+            message = f"{had} leave some of {chips} unlike chips out, and do not say which"
+            self._problem(message, f"dp: {chips}, or a cluster of the chips that are meant", "dp")
+        elif self.spec.dp is not None and self.spec.dp > most:
+            message = f"{equation} × dp {self.spec.dp} needs more than {chips} chips"
+            remedy = f"dp: {most} at most" if most else "smaller degrees"
+            self._problem(message, remedy, "dp")
         if self.spec.dp is not None:
-            if self.spec.dp > most:
-                message = f"{equation} × dp {self.spec.dp} needs more than {chips} chips"
-                remedy = f"dp: {most} at most" if most else "smaller degrees"
-                self._problem(message, remedy, "dp")
             return self.spec.dp
         if most < 1:
             message = f"{equation} = {each} chips, but the cluster has {chips}"

@@ -54,7 +54,7 @@ class LayoutSpec(BaseModel):
     ``expert_tp`` (by default 1); ``virtual`` chunks of layers lie on every stage (interleaved
     1F1B); ``zero`` 2 shards gradients as well, 3 weights too (FSDP), over ``shard`` replicas
     (by default all). A layout with any of these is uniform: one value of everything for all
-    stages, chips of one kind.
+    stages, chips of one kind (ZeRO 2 and 3 alone, in one stage: of several).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

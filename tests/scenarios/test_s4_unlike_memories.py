@@ -69,6 +69,14 @@ def test_the_slowest_card_sets_the_pace_of_equal_batches():
     assert found["step_time_s"] == max(times.values()) == times[A6000]
 
 
+def test_which_chips_a_smaller_group_takes_is_asked_for():
+    for layout in ("zero: 3, dp: 2", "zero: 3, dp: 4"):
+        ended = planner("estimate", S4[0], S4[1], layout, S4[2])
+        assert ended.code == 2
+        assert "leave some of 5 unlike chips out" in ended.text
+        assert "dp: 5, or a cluster of the chips that are meant" in ended.text
+
+
 def test_zero_3_over_stages_of_unlike_chips_is_refused():
     ended = planner("estimate", S4[0], S4[1], "pp: 5, dp: 1, zero: 3", S4[2])
     assert ended.code == 2
