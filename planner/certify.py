@@ -98,7 +98,9 @@ def declared_space(context: Context) -> SearchSpace:
         dropped.append(
             "ZeRO level 0: dominated by level 1 (same traffic, no more memory or update time)"
         )
-    dominated = len(options.options) - len(context.problem.tables.tables)
+    tables = context.problem.tables.tables
+    searched = {(t.option.class_index, t.option.mesh, t.option.rows) for t in tables}
+    dominated = sum((o.class_index, o.mesh, o.rows) not in searched for o in options.options)
     if dominated:
         dropped.append(
             f"{dominated} options of (chips, mesh, rows): dominated by another mesh of as many "

@@ -69,6 +69,8 @@ def mesh_problem(
         return f"ep={mesh.ep}", problem
     if mesh.zero3 and (job.lora_rank or job.frozen_layers):
         return "zero3", "ZeRO-3 with frozen weights is not priced"
+    if mesh.dp > 1 and mesh.ep == 1 and not mesh.zero3:
+        return f"dp={mesh.dp}", "inside a stage priced with experts or ZeRO-3 alone"
     if rows % mesh.dp:
         return "", f"{rows} rows per micro-batch do not divide among {mesh.dp} devices"
     return "", None
@@ -89,6 +91,8 @@ def _expert_problem(shapes: Sequence[LayerShape], mesh: StageMesh, job: Resolved
         return "the model has no experts"
     if job.lora_rank:
         return "adapters of experts that lie apart are not priced"
+    if mesh.chips % mesh.ep:
+        return f"{mesh.ep} devices for experts do not divide the stage's {mesh.chips}"
     uneven = [n for n in numbers if n % mesh.ep]
     if uneven:
         return f"{uneven[0]} experts do not divide by {mesh.ep}"

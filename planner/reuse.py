@@ -33,15 +33,23 @@ def layouts_of(
     out = []
     for pipeline in plan.pipelines:
         layout = _layout(pipeline, where, topology)
-        if layout is None or not all(_possible(s, layout.rows, model, job) for s in layout.stages):
+        if layout is None:
             return None
+        for stage in layout.stages:
+            measured = topology.classes[stage.island.class_index].profile is not None
+            if not _possible(stage, layout.rows, model, job, measured=measured):
+                return None
         out.append(layout)
     return tuple(out)
 
 
-def _possible(stage: LayoutStage, rows: int, model: ModelGraph, job: ResolvedJob) -> bool:
-    """Whether the job tries the stage's mesh and the model can run it."""
+def _possible(
+    stage: LayoutStage, rows: int, model: ModelGraph, job: ResolvedJob, *, measured: bool
+) -> bool:
+    """Whether the job tries the stage's mesh and the model can run it; measured: tp alone."""
     mesh = stage.mesh
+    if measured and not mesh.plain:
+        return False
     tried = (
         (job.context_parallel or mesh.cp == 1)
         and (job.expert_parallel or mesh.ep == 1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +19,7 @@ from planner.estimate import PlanLayout, estimate_sketch, sketch_of
 from planner.exporters import export_plan, problems_of
 from planner.layout import LayoutPipeline, LayoutPricer, LayoutStage
 from planner.mesh import StageMesh
+from planner.meshes import mesh_problem
 from planner.options import StageOption
 from planner.plan import Plan
 from planner.reuse import layouts_of
@@ -208,6 +211,27 @@ def test_a_plan_is_reused_where_its_mesh_is_tried(plan: Callable[[], Plan]) -> N
     sets = " ".join(f"techniques.{name}=false" for name in names)
     forbidden = context_of(plan, sets).job
     assert layouts_of(plan(), graph, context.topology, forbidden) is None
+
+
+def test_a_mesh_is_not_reused_where_a_profile_prices_its_chips() -> None:
+    context = context_of(long_plan)
+    measured = tuple(replace(c, profile=cast(Any, object())) for c in context.topology.classes)
+    topology = replace(context.topology, classes=measured)
+    assert layouts_of(long_plan(), context.model.graph, topology, context.job) is None
+
+
+@pytest.mark.parametrize(
+    ("mesh", "why"),
+    [
+        (StageMesh(tp=2, cp=3, ep=4), "do not divide the stage's 6"),
+        (StageMesh(dp=2), "experts or ZeRO-3 alone"),
+    ],
+)
+def test_a_mesh_that_verification_refuses_is_refused_where_it_is_read(
+    mesh: StageMesh, why: str
+) -> None:
+    context = small_context(PAIR, "global_batch=16 seq_len=6144 micro_batch_rows=[4]")
+    assert why in (mesh_problem(context.model.graph, mesh, 4, context.job)[1] or "")
 
 
 def test_stock_runtimes_refuse_what_they_cannot_run_by_name() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from costmodels.price import POLICIES
 from planner.costing import CostTables, build_tables
+from planner.dominance import without_dominated
 from planner.errors import InfeasibleError, NoPlanFound
 from planner.options import OptionSet
 from planner.plan import Plan
@@ -95,6 +96,7 @@ def _tables(context: Context, options: OptionSet) -> CostTables:
     tables = build_tables(
         context.model.graph, context.topology, context.job, replace(options, options=numbered)
     )
+    tables = without_dominated(tables, options.policies)
     blocked = tuple(
         t
         if (t.option.class_index, t.option.mesh, t.option.rows) in kept

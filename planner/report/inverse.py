@@ -70,8 +70,8 @@ def link_page(found: BreakEven) -> RenderableType:
         text.append("\nthe chosen plan stays the best down to 1/1024 of it", style="green")
     else:
         part = found.break_even_bytes_per_s / found.now_bytes_per_s
-        text.append("\nbreak-even ")
-        text.append(bandwidth(found.break_even_bytes_per_s), style="bold green")
+        text.append(f"\nbreak-even {'at a measured ' if share else ''}")
+        text.append(bandwidth(found.break_even_bytes_per_s * (share or 1.0)), style="bold green")
         text.append(f", {percent(part)} of the link: below, another plan is faster")
         replanned = found.replanned.outcome.step_time_s if found.replanned else None
         if replanned is not None:

@@ -156,7 +156,8 @@ def _gains(chosen: Plan, faster: Plan | None, at: Callable[[float], PlanInputs])
     if faster is None or faster.pipelines == chosen.pipelines:
         return None
     share = _bisected(faster, chosen, at, 1.0, FAST)
-    return None if share == FAST else share
+    # None: as fast today already, within what counts; it leads from here on
+    return None if share == FAST else share or 1.0
 
 
 def _meets(chosen: Plan, rival: Plan, at: Callable[[float], PlanInputs]) -> float | None:

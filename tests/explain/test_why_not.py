@@ -8,10 +8,10 @@ import pytest
 
 from planner.errors import InputError
 from planner.explain import Ask, WhyNot, explain, parse_wish, why_not
-from planner.explain.restricted import Restriction, restricted_options
+from planner.explain.restricted import Restriction, restricted_options, solve_restricted
 from planner.plan import Plan
 from planner.scenario.inputs import PlanInputs, inputs_of
-from planner.solve import prepare
+from planner.solve import SolveParams, prepare
 from planner.whatif import plan_inputs
 from tests.small_plans import MILLION, MIXED, laid_out, small_inputs
 
@@ -143,6 +143,18 @@ def test_a_restriction_leaves_only_what_obeys_it() -> None:
     assert by_chip == {(a100, 2), (v100, 1), (v100, 2)}
     assert left.policies == (2,)
     assert [o.index for o in left.options] == list(range(len(left.options)))
+
+
+def test_a_restricted_search_declares_only_what_it_left_out() -> None:
+    inputs: PlanInputs = small_inputs("2x4xA100-SXM-80GB @ 100Gb/s")
+    context = prepare(inputs.model, inputs.cluster, inputs.job)
+    found = solve_restricted(context, Restriction(tp=2), SolveParams(baselines=False))
+    assert found is not None
+    assert found.certificate is not None
+    assert {
+        r.mesh.tensor_parallel for p in found.pipelines for s in p.stages for r in s.replicas
+    } == {2}
+    assert not any("options of" in line for line in found.certificate.search_space.dropped)
 
 
 def test_an_explanation_prices_every_neighbour_and_every_margin() -> None:

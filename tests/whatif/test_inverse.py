@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -28,6 +29,7 @@ from planner.whatif import (
     equal_time,
     fleet_of,
     largest,
+    link,
     node_type,
     size,
     tornado,
@@ -267,6 +269,17 @@ def test_below_the_break_even_another_plan_is_faster() -> None:
     times = [[kept(p, i).step_time_s for p in (found.chosen, found.rival)] for i in (below, above)]
     assert times[0][0] > times[0][1]
     assert times[1][0] < times[1][1]
+
+
+def test_a_plan_that_is_as_fast_today_leads_from_here_on(monkeypatch) -> None:
+    times = {"chosen": lambda share: 1.0, "faster": lambda share: 0.5 + 0.5005 / share}
+    plans = {name: SimpleNamespace(name=name, pipelines=name) for name in times}
+    timed = lambda plan, share: SimpleNamespace(step_time_s=times[plan.name](share), fits=True)  # noqa: E731
+    monkeypatch.setattr(link, "kept", timed)
+    # 0.05 % slower today, 25 % faster on a link twice as fast
+    assert link._gains(plans["chosen"], plans["faster"], lambda share: share) == 1.0
+    times["faster"] = lambda share: 1.2 - 0.01 * share
+    assert link._gains(plans["chosen"], plans["faster"], lambda share: share) is None
 
 
 def test_the_price_at_which_a_chip_is_worth_it_makes_tokens_cost_the_same() -> None:
