@@ -5,18 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from planner.partition.problem import Kind, Node, Objective, PartitionProblem, Tensor
+from tests.strategies import reproducible
 
-EXACT = settings(
-    derandomize=True,
-    deadline=None,
-    max_examples=80,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+EXACT = reproducible(80)
 
 
 @st.composite

@@ -14,6 +14,7 @@ from math import comb
 from typing import Any
 
 import numpy as np
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from costmodels.catalog import Chip, Fabric
@@ -64,6 +65,17 @@ MESHES = {
 
 SMALL_STATE = StateBytes(1, 1, 2)
 NO_OVERHEAD = DeviceOverhead(0, 0, 0)
+
+
+def reproducible(examples: int) -> settings:
+    """The same examples on every run and machine, however long each takes."""
+    return settings(
+        derandomize=True,
+        deadline=None,
+        max_examples=examples,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    )
 
 
 @dataclass(frozen=True)

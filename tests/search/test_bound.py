@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.search.bound import depth_groups, refute
@@ -26,16 +26,11 @@ from tests.strategies import (
     even_routes,
     island_class,
     open_setting,
+    reproducible,
     topology,
 )
 
-CI = settings(
-    derandomize=True,
-    deadline=None,
-    max_examples=100,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+CI = reproducible(100)
 PLENTY = 50_000
 FINE = 1e-4
 """Relative distance at which a proof must succeed where nothing is relaxed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise, product
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costmodels.memory import boundary_buffer_bytes, stage_memory
@@ -37,16 +37,11 @@ from tests.strategies import (
     island_class,
     open_setting,
     problems,
+    reproducible,
     topology,
 )
 
-CI = settings(
-    derandomize=True,
-    deadline=None,
-    max_examples=100,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+CI = reproducible(100)
 COUNTS = (1, 2, 5)
 SIZE = {"max_pipelines": 250}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from costmodels.schedules import formula_time
 from planner.search.compact import CompactResult, solve_compact
@@ -18,16 +18,11 @@ from tests.strategies import (
     even_routes,
     island_class,
     open_setting,
+    reproducible,
     topology,
 )
 
-EXACT = settings(
-    derandomize=True,
-    deadline=None,
-    max_examples=60,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+EXACT = reproducible(60)
 
 
 @EXACT

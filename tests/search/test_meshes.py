@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodels.memory import boundary_buffer_bytes, stage_memory
@@ -22,16 +22,11 @@ from tests.strategies import (
     cases,
     even_routes,
     island_class,
+    reproducible,
     topology,
 )
 
-CI = settings(
-    derandomize=True,
-    deadline=None,
-    max_examples=60,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+CI = reproducible(60)
 degrees = st.sampled_from((1, 2, 4, 8))
 meshes = st.builds(StageMesh, degrees, degrees, degrees, st.just(1), st.booleans())
 

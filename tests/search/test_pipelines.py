@@ -8,7 +8,7 @@ from math import inf, isclose
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodels.units import PS_PER_S
@@ -31,16 +31,11 @@ from tests.strategies import (
     even_routes,
     island_class,
     open_setting,
+    reproducible,
     topology,
 )
 
-CI = settings(
-    derandomize=True,
-    deadline=None,
-    max_examples=100,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+CI = reproducible(100)
 TOLERANCE = 1e-9
 
 
