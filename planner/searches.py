@@ -40,7 +40,7 @@ def alone(
 ) -> beside.Alone:
     """The best plans of a part of the fleet; with a limit, only what is faster."""
     classes, islands = part
-    only = replace(limits, only_classes=classes, probes=limits.probes[:1])
+    only = replace(limits, only_classes=classes, follow=False)
     engine = engine_for(context, only, lambda _: None, interrupted, islands)
     if limit_ps is not None:
         engine.know(limit_ps)

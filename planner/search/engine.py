@@ -11,7 +11,7 @@ The proven bound of the whole space is the least bound of all regions, whenever 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 
@@ -20,7 +20,7 @@ from planner.search.infeasible import nothing_fits
 from planner.search.master import least_target
 from planner.search.planning import Planning, Solution
 from planner.search.problem import Problem
-from planner.search.regions import Region, fluid_bound_s, roots
+from planner.search.regions import Region, balanced, fluid_bound_s, most_replicas, roots
 from planner.search.relaxation import Relaxation
 
 LOOK_ROUNDS = (4, 2)
@@ -31,14 +31,14 @@ FULL_ROUNDS = 24
 PLAN_ROUNDS = 10
 SEARCHED = 3
 """Regions searched for plans before the proof begins."""
-PROBES = (1.0, 0.6, 1.6)
-"""Numbers of pipelines, relative to the relaxation's, at which a first plan is looked for."""
-FOLLOWED = 4
-"""Further numbers of pipelines, each half or double the last, tried while plans improve."""
+FOLLOWED = 5
+"""Numbers of pipelines tried on either side of the first, as long as plans improve."""
+STRIDE = 1.6
+"""Ratio of such numbers, where they are many."""
 EVEN_WITHIN = 0.25
 """How far from the wanted number of pipelines one that divides the batch is preferred."""
 FEW = 8
-"""Up to so many pipelines any number is looked at."""
+"""Below so many pipelines every number is looked at."""
 WORTH_A_LOOK = 1e-3
 """Regions whose relaxation is not this much better than the best plan are left to the proof."""
 GUESSED_WELL = 0.002
@@ -64,8 +64,8 @@ class SearchLimits:
     use_all: bool = False
     uniform_tried: int = 5
     """Plans of equal pipelines priced for real beside the integer master's."""
-    probes: tuple[float, ...] = PROBES
-    """Numbers of pipelines at which first plans are looked for, as in :data:`PROBES`."""
+    follow: bool = True
+    """Whether other numbers of pipelines than the relaxation's are tried for first plans."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Engine:
         The rest is left to the proof: it searches whatever it cannot rule out.
         """
         searched = 0
-        while searched < SEARCHED and not self.stop():
+        while searched < SEARCHED and not self.stop() and not self._proven():
             chosen = self._promising()
             if chosen is None:
                 break
@@ -175,43 +175,72 @@ class Engine:
             elif chosen.relaxation.target_ps is None:
                 self._look(chosen)
                 chosen.searched = chosen.relaxation.target_ps is None
-            elif chosen.region.same_cuts:
-                self._probe(chosen, self.limits.probes if searched == 0 else PROBES[:1])
-                searched += 1
             else:
-                self._split(chosen)
+                self._probe(chosen)
+                searched += 1
         return self.best
 
-    def _probe(self, node: _Node, factors: Sequence[float]) -> None:
-        """First plans near the optimum of a region's relaxation, before its replicas are split.
+    def _proven(self) -> bool:
+        """Whether the best plan is as good as was asked for."""
+        limit = self.limit_ps
+        return limit is not None and self.bound_ps() >= limit * (1 - self.limits.gap)
 
-        The relaxation sees little of what synchronisation costs: where the fewest (or the most)
-        pipelines of those tried give the best plan, fewer (more) of them are tried as well.
+    def _probe(self, node: _Node) -> None:
+        """First plans near the optimum of a region's relaxation, before the region is split.
+
+        The relaxation sees little of what synchronisation costs: more pipelines than it wants are
+        tried while they give better plans, or else fewer; then other cuts between vendors. Later
+        regions begin at the best number so far.
         """
         node.searched = True
-        wanted = self._relaxation(node).pipelines
-        tried: set[int] = set()
-        best = 0
-        ahead = [wanted * factor for factor in factors]
-        followed = 0
-        while ahead:
-            low, high = node.region.replicas
-            near = min(max(ahead.pop(0), low), high)
-            count = _even(self.problem.global_batch, near, (low, high))
-            if count not in tried:
-                tried.add(count)
-                best = count if self._try(node, count) else best
-            more = len(factors) > 1 and followed < FOLLOWED
-            if not ahead and more and best in (min(tried), max(tried)):
-                followed += 1
-                on = best * (0.5 if best == min(tried) else 2.0)
-                ahead = [on] if low <= on <= high else []
+        region = balanced(self.problem, node.region, self.limits.only_classes)
+        known = sum(self.best.counts) if self.best is not None else None
+        at = self._with(region, known or self._relaxation(node).pipelines)
+        self._try(node, at)
+        if not self.limits.follow:
+            return
+        at = self._walk(node, self._walk(node, at, self._more), self._fewer)
+        for cut in range(len(at.cuts)):
+            at = self._walk(node, at, lambda r, k=cut: self._moved(r, k, 1))
+            at = self._walk(node, at, lambda r, k=cut: self._moved(r, k, -1))
 
-    def _try(self, node: _Node, count: int) -> bool:
-        """Look for plans of so many pipelines; whether a better one was found."""
-        single = _Node(replace(node.region, replicas=(count, count)), 0, node)
-        if single.region in self._searched:
+    def _walk(self, node: _Node, at: Region, step: Callable[[Region], Region]) -> Region:
+        """Go on step by step while plans improve; the last region that gave a better one."""
+        for _ in range(FOLLOWED):
+            on = step(at)
+            if on == at or self._proven() or not self._try(node, on):
+                break
+            at = on
+        return at
+
+    def _with(self, region: Region, wanted: float) -> Region:
+        """The region with one number of pipelines, near the wanted one."""
+        low, high = 1, most_replicas(self.problem)
+        count = _even(self.problem.global_batch, min(max(wanted, low), high), (low, high))
+        return replace(region, replicas=(count, count))
+
+    def _more(self, at: Region) -> Region:
+        count = at.replicas[0]
+        return self._with(at, count + 1 if count < FEW else count * STRIDE)
+
+    def _fewer(self, at: Region) -> Region:
+        count = at.replicas[0]
+        return self._with(at, count - 1 if count <= FEW else count / STRIDE)
+
+    def _moved(self, at: Region, cut: int, by: int) -> Region:
+        """One cut between vendors elsewhere, unless another one is there."""
+        cuts = [low for low, _ in at.cuts]
+        cuts[cut] += by
+        edges = [0, *cuts, self.problem.tables.layers]
+        if not edges[cut] < edges[cut + 1] < edges[cut + 2]:
+            return at
+        return replace(at, cuts=tuple((c, c) for c in cuts))
+
+    def _try(self, node: _Node, region: Region) -> bool:
+        """Look for plans of a single setting inside a node; whether a better one was found."""
+        if region in self._searched:
             return False
+        single = _Node(region, 0, node)
         self._look(single)
         if self.limit_ps is not None and single.outlook_ps >= self.limit_ps:
             return False
@@ -359,7 +388,7 @@ class Engine:
                 self.problem, [n.region for n in self._open], self.limits.only_classes, self.stop
             )
             return SearchOutcome(None, 0, False, self._count, self._queries, impossible)
-        while not self.stop() and self._queries < self.limits.max_queries:
+        while not (self.stop() or self._proven()) and self._queries < self.limits.max_queries:
             goal = int(self._best_ps() * (1 - HEADROOM * self.limits.gap))
             waiting = [n for n in self._open if not n.settled and n.bound_ps < goal]
             settled = min((n.bound_ps for n in self._open if n.settled), default=goal)

@@ -39,6 +39,10 @@ def _fewest_alike(replicas: int) -> int:
     return fewest
 
 
+BALANCED = 4
+"""Times that all cuts are moved in turn."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Region:
     """``vendors`` in order along the pipelines, ``cuts`` between them; none: any chip anywhere."""
@@ -103,6 +107,31 @@ class Region:
             middle = _fewest_alike(high) - 1
         middle = min(max(middle, low), high - 1)
         return (replace(self, replicas=(low, middle)), replace(self, replicas=(middle + 1, high)))
+
+
+def balanced(problem: Problem, region: Region, classes: Sequence[int] | None = None) -> Region:
+    """The region with every cut where the vendors' work is in balance: a place to begin.
+
+    One cut after the other moves to where work over capacity is least, until none moves.
+    """
+
+    def work(cuts: Sequence[int]) -> float:
+        known = replace(region, cuts=tuple((c, c) for c in cuts))
+        return fluid_bound_s(problem, known.setting(problem, classes))
+
+    cuts = [(low + high) // 2 for low, high in region.cuts]
+    for _ in range(BALANCED):
+        before = list(cuts)
+        for k, (low, high) in enumerate(region.cuts):
+            first = max([low, *(c + 1 for c in cuts[:k])])
+            end = min([high + 1, *cuts[k + 1 :]])
+            cuts[k] = min(
+                range(first, end),
+                key=lambda c, k=k: (work([*cuts[:k], c, *cuts[k + 1 :]]), c),
+            )
+        if cuts == before:
+            break
+    return replace(region, cuts=tuple((c, c) for c in cuts))
 
 
 def _width(interval: tuple[int, int]) -> int:

@@ -25,6 +25,8 @@ SHIFT = 0.5
 """How far below the least target prices are taken, in widths of a round."""
 PATIENCE = 1
 """Rounds without new pipelines before the next finer width."""
+LATER = 1.15
+"""How much later than a target that nothing reaches the next one is, at first."""
 LATE = 64
 """Where nothing known reaches the batch, prices are taken at so many times the target."""
 
@@ -62,6 +64,7 @@ class Relaxation:
         self._guess_ps = guess_ps
         self._master = RelaxedMaster(problem, setting, divisible=True)
         self._level = 0
+        self._later = LATER
         self._stale = 0
 
     @property
@@ -135,7 +138,9 @@ class Relaxation:
             return
         new = sum(self._learn(c) for c in outcome.candidates)
         if outcome.proven and (self.target_ps is None or target < self.target_ps):
-            self._guess_ps = max(self._guess_ps, int(target * 1.5))  # nothing by then: look later
+            # nothing by then: look later, and ever later
+            self._guess_ps = max(self._guess_ps, int(target * self._later))
+            self._later **= 2
             if goal_ps is None or target < goal_ps:
                 return
         width, met = TOLERANCES[self._level], self.target_ps
