@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from heapq import heapify, heappop, heappush
 
 from costmodels.units import PS_PER_S
@@ -201,8 +202,8 @@ class Engine:
             return
         at = self._walk(node, self._walk(node, at, self._more), self._fewer)
         for cut in range(len(at.cuts)):
-            at = self._walk(node, at, lambda r, k=cut: self._moved(r, k, 1))
-            at = self._walk(node, at, lambda r, k=cut: self._moved(r, k, -1))
+            at = self._walk(node, at, partial(self._moved, cut, 1))
+            at = self._walk(node, at, partial(self._moved, cut, -1))
 
     def _walk(self, node: _Node, at: Region, step: Callable[[Region], Region]) -> Region:
         """Go on step by step while plans improve; the last region that gave a better one."""
@@ -227,7 +228,7 @@ class Engine:
         count = at.replicas[0]
         return self._with(at, count - 1 if count <= FEW else count / STRIDE)
 
-    def _moved(self, at: Region, cut: int, by: int) -> Region:
+    def _moved(self, cut: int, by: int, at: Region) -> Region:
         """One cut between vendors elsewhere, unless another one is there."""
         cuts = [low for low, _ in at.cuts]
         cuts[cut] += by

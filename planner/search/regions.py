@@ -125,10 +125,8 @@ def balanced(problem: Problem, region: Region, classes: Sequence[int] | None = N
         for k, (low, high) in enumerate(region.cuts):
             first = max([low, *(c + 1 for c in cuts[:k])])
             end = min([high + 1, *cuts[k + 1 :]])
-            cuts[k] = min(
-                range(first, end),
-                key=lambda c, k=k: (work([*cuts[:k], c, *cuts[k + 1 :]]), c),
-            )
+            each = [(work([*cuts[:k], c, *cuts[k + 1 :]]), c) for c in range(first, end)]
+            cuts[k] = min(each)[1]
         if cuts == before:
             break
     return replace(region, cuts=tuple((c, c) for c in cuts))
