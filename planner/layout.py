@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from costmodels.memory import MemoryItems, boundary_buffer_bytes, device_overhead, stage_memory
 from costmodels.price import POLICIES
@@ -159,6 +160,10 @@ class LayoutPricer:
         update_ps = self._update_ps(pipelines, zero_level)
         ends = [list(p.exact.stage_last_backward_end) for p in priced]
         exact = 0
+        # earlier stages run their last backwards while a later one synchronises
+        leads = [
+            list(accumulate((s.backward_ps for s in p.stages[:-1]), initial=0)) for p in priced
+        ]
         finish = [0] * len(priced)
         synced: dict[tuple[int, int], int] = {}
         shared: dict[tuple[int, int], int] = {}
@@ -175,10 +180,8 @@ class LayoutPricer:
             start = max(ends[p][s] for p, s in sync.members)
             for member in sync.members:
                 synced[member] = max(synced.get(member, 0), start + sync.time_ps)
-                # earlier stages run their last backwards while this one synchronises
                 p, s = member
-                lead = sum(stage.backward_ps for stage in priced[p].stages[:s])
-                after = sync.time_ps - lead
+                after = sync.time_ps - leads[p][s]
                 if member in shared:  # both ends wait for the first stage
                     after = sync.time_ps + shared[member]
                 finish[p] = max(finish[p], after)

@@ -81,24 +81,25 @@ class _Group:
 
 def _with_copies(
     held: _Held,
-    stage: LayoutStage,
+    mesh: StageMesh,
+    stages: int,
     parts: Sequence[tuple[int, Part]],
     per_parameter: int,
     shards: int,
 ) -> _Held:
-    """An island's copies with those of one more stage."""
+    """An island's copies with those of so many more stages of one mesh."""
     (own, dense), *rest = parts
-    experts, expert = rest[0] if rest else (0, stage.mesh.expert)
+    experts, expert = rest[0] if rest else (0, mesh.expert)
     shard = -(-per_parameter * dense.own(own) // shards)
     expert_shard = -(-per_parameter * expert.own(experts) // shards)
     return _Held(
         held.island,
-        held.replicas + dense.summed,
-        held.chips + stage.chips,
+        held.replicas + stages * dense.summed,
+        held.chips + stages * mesh.chips,
         max(held.shard, shard),
         max(held.full, shard * dense.lanes * dense.shards),
         max(held.lanes, dense.lanes * dense.shards),
-        held.expert_replicas + expert.summed,
+        held.expert_replicas + stages * expert.summed,
         max(held.expert_shard, expert_shard),
         max(held.expert_full, expert_shard * expert.lanes * expert.shards),
     )
@@ -147,14 +148,17 @@ class Reductions:
         loads: dict[tuple[int, int], int] = {}
         reduced: dict[tuple[int, int], float] = {}
         for group in groups:
-            by_island = {h.island.name: h for h in group.held}
+            if group.kind == "tied":
+                continue
+            several = len(group.held) > 1
+            by_island = {
+                h.island.name: (self._exchanged(h), h.inside_s(self._fabric(h))) for h in group.held
+            }
             for p, s in group.members:
-                here = by_island[pipelines[p].stages[s].island.name]
-                if group.kind == "tied":
-                    continue
-                if len(group.held) > 1:
-                    loads[p, s] = loads.get((p, s), 0) + self._exchanged(here)
-                reduced[p, s] = reduced.get((p, s), 0.0) + here.inside_s(self._fabric(here))
+                exchanged, inside_s = by_island[pipelines[p].stages[s].island.name]
+                if several:
+                    loads[p, s] = loads.get((p, s), 0) + exchanged
+                reduced[p, s] = reduced.get((p, s), 0.0) + inside_s
         return [
             SyncPrice(
                 group.first,
@@ -181,13 +185,13 @@ class Reductions:
         held = group.held
         busiest: dict[str, int] = {}
         longest: dict[str, float] = {}
-        for p, s in group.members:
-            name = pipelines[p].stages[s].island.name
-            load = loads.get((p, s), 0)
-            if group.kind == "tied":
-                load = next(self._exchanged(h) for h in held if h.island.name == name)
-            busiest[name] = max(busiest.get(name, 0), load)
-            longest[name] = max(longest.get(name, 0.0), reduced.get((p, s), 0.0))
+        if group.kind == "tied":
+            busiest = {h.island.name: self._exchanged(h) for h in held}
+        else:
+            for p, s in group.members:
+                name = pipelines[p].stages[s].island.name
+                busiest[name] = max(busiest.get(name, 0), loads.get((p, s), 0))
+                longest[name] = max(longest.get(name, 0.0), reduced[p, s])
         hosts = []
         latency = 0.0
         for at, h in enumerate(held):
@@ -264,13 +268,21 @@ class Reductions:
         shards: int,
     ) -> tuple[_Held, ...]:
         """What each island exchanges of a group, in order of name; one of so many shards."""
-        held: dict[str, _Held] = {}
-        known: dict[tuple[int, StageMesh, int], list[tuple[int, Part]]] = {}
+        alike: dict[tuple[str, StageMesh, int], int] = {}
+        first_of: dict[tuple[str, StageMesh, int], LayoutStage] = {}
         for p, s in members:
             stage = pipelines[p].stages[s]
-            key = (stage.island.class_index, stage.mesh, pipelines[p].rows)
-            if key not in known:
-                known[key] = self.parts(stage, pipelines[p].rows, first, end)
-            before = held.get(stage.island.name, _Held(stage.island))
-            held[stage.island.name] = _with_copies(before, stage, known[key], per_parameter, shards)
+            key = (stage.island.name, stage.mesh, pipelines[p].rows)
+            if key not in alike:
+                alike[key], first_of[key] = 0, stage
+            alike[key] += 1
+        held: dict[str, _Held] = {}
+        known: dict[tuple[int, StageMesh, int], list[tuple[int, Part]]] = {}
+        for (name, mesh, rows), stages in alike.items():
+            stage = first_of[name, mesh, rows]
+            kind = (stage.island.class_index, mesh, rows)
+            if kind not in known:
+                known[kind] = self.parts(stage, rows, first, end)
+            before = held.get(name, _Held(stage.island))
+            held[name] = _with_copies(before, mesh, stages, known[kind], per_parameter, shards)
         return tuple(held[name] for name in sorted(held))

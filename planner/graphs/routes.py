@@ -146,11 +146,16 @@ class Router:
     cells: Mapping[str, Cell]
     net: Network
     _legs: dict[tuple[int, int, int, int], Leg | None] = field(default_factory=dict)
+    _named: dict[tuple[str, str], Route | None] = field(default_factory=dict)
 
     def __call__(self, source: Island, target: Island) -> Route | None:
         """The best way alone; what it shares with others is in ``resources``."""
-        if source.name == target.name:
-            return None
+        pair = (source.name, target.name)
+        if pair not in self._named:
+            self._named[pair] = None if pair[0] == pair[1] else self._way(source, target)
+        return self._named[pair]
+
+    def _way(self, source: Island, target: Island) -> Route | None:
         a, b = self.cells[source.name], self.cells[target.name]
         if source.host == target.host:
             leg = same_host_leg(a.shape, b.shape, a.host_type.link_total, self.net)

@@ -17,7 +17,7 @@ from planner.costing import OptionTable, fabric_hop_ps
 from planner.mesh import StageMesh
 from planner.search.finish import expected_finish_s
 from planner.search.pipelines import Stage
-from planner.search.problem import Problem
+from planner.search.problem import Problem, Setting
 from planner.search.space import (
     UNBOUNDED_DEPTH,
     StageSpace,
@@ -258,7 +258,7 @@ def finish_ps(
     tables: Sequence[OptionTable],
     intervals: Sequence[tuple[int, int]],
     backward: Sequence[int],
-    replicas: int,
+    setting: Setting,
     together: bool,
 ) -> int:
     """When the last stage has synchronised and updated, after the last backward of the first.
@@ -268,7 +268,9 @@ def finish_ps(
     """
     latest, lead = 0, 0
     for table, (first, end), own in zip(tables, intervals, backward, strict=True):
-        seconds = expected_finish_s(problem, table, first, end, replicas, together=together)
+        seconds = expected_finish_s(
+            problem, table, first, end, setting.replicas[0], together=together, setting=setting
+        )
         latest = max(latest, round(seconds * PS_PER_S) - lead)
         lead += own
     return latest
@@ -327,7 +329,7 @@ def _column(
                 [space.options[s.option] for s in pipeline],
                 [(s.first, s.end) for s in pipeline],
                 backward,
-                space.setting.replicas[0],
+                space.setting,
                 together,
             ),
             usage=tuple(usage),

@@ -21,7 +21,7 @@ from planner.search.infeasible import nothing_fits
 from planner.search.master import least_target
 from planner.search.planning import Planning, Solution
 from planner.search.problem import Problem
-from planner.search.regions import Region, balanced, fluid_bound_s, most_replicas, roots
+from planner.search.regions import Region, apart, balanced, fluid_bound_s, most_replicas, roots
 from planner.search.relaxation import Relaxation
 
 LOOK_ROUNDS = (4, 2)
@@ -179,7 +179,25 @@ class Engine:
             else:
                 self._probe(chosen)
                 searched += 1
+        self._keep_apart()
         return self.best
+
+    def _keep_apart(self) -> None:
+        """Plans in which vendors share no layer, where they could but their collectives are slow.
+
+        These lie in the one region that the proof knows; its relaxation sees little of what the
+        collectives cost.
+        """
+        if self.problem.topology.cross_vendor_collectives == "none" or not self._open:
+            return
+        whole = self._open[0]
+        for region in apart(self.problem, self.limits.only_classes):
+            if self.stop() or self._proven():
+                break
+            node = _Node(region, 0, whole)
+            self._look(node)
+            if self.limit_ps is None or node.outlook_ps < self.limit_ps * (1 - WORTH_A_LOOK):
+                self._probe(node)
 
     def _proven(self) -> bool:
         """Whether the best plan is as good as was asked for."""

@@ -23,7 +23,7 @@ from costmodels.units import PS_PER_S
 from planner.costing import OptionTable, update_s
 from planner.graphs.topology import IslandClass, Route, Topology
 from planner.mesh import Part
-from planner.search.problem import Problem
+from planner.search.problem import Problem, Setting
 
 
 def sync_bytes_per_parameter(problem: Problem) -> int:
@@ -34,19 +34,15 @@ def sync_bytes_per_parameter(problem: Problem) -> int:
     return 2 * state.gradient
 
 
-def _routes(topology: Topology, cls: IslandClass) -> list[Route]:
+def _routes(topology: Topology, cls: IslandClass, setting: Setting | None) -> list[Route]:
     """The ways of a host of the class towards every class it may reduce with."""
     routes = (
         topology.class_routes.get((cls.index, other.index))
         for other in topology.classes
         if other.chip.vendor == cls.chip.vendor or topology.cross_vendor_collectives != "none"
+        if setting is None or setting.meet(cls.index, other.index)
     )
     return [r for r in routes if r is not None]
-
-
-def _ports(topology: Topology, cls: IslandClass) -> list[float]:
-    """Achievable bytes/s of a host of the class towards every class it may reduce with."""
-    return [route.bandwidth for route in _routes(topology, cls)]
 
 
 def _update_s(
@@ -61,9 +57,14 @@ def _update_s(
 
 
 def least_finish_s(
-    problem: Problem, table: OptionTable, replicas: tuple[int, int]
+    problem: Problem,
+    table: OptionTable,
+    replicas: tuple[int, int],
+    setting: Setting | None = None,
 ) -> NDArray[np.float64]:
     """Seconds ``[n]`` that a first stage of n layers pays at least under a replica interval.
+
+    A ``setting`` says which classes hold the same layers; without one, any may.
 
     Optimistic: the fewest replicas pay for the traffic, the most share the update; the replicas
     share one island if they could, and reach the others over the best port without competition.
@@ -74,7 +75,7 @@ def least_finish_s(
     sizes = [t.option.chips for t in problem.tables.tables if t.option.class_index == cls.index]
     widest = max(c.size for c in topology.classes)
     hosts = max(2, -(-low // widest))
-    port = max(_ports(topology, cls), default=np.inf)
+    port = max((r.bandwidth for r in _routes(topology, cls, setting)), default=np.inf)
     rate = cls.fabric.total_bandwidth * cls.fabric.efficiency
     # other replicas on the same island share what leaves it, however wide they are
     chips = min(cls.size, option.chips + (high - 1) * max(sizes))
@@ -117,6 +118,7 @@ def expected_finish_s(
     replicas: int,
     *,
     together: bool = False,
+    setting: Setting | None = None,
 ) -> float:
     """Seconds that stage ``[first, end)`` will pay when its replicas fill islands.
 
@@ -138,7 +140,8 @@ def expected_finish_s(
         # where the way was measured, a ring sends with one chip of each rank: slower than a port
         senders = max(1, cls.size // (local * table.option.mesh.dense.summed))
         rates = (
-            route.rate(exchanged / 2 / hosts, senders) for route in _routes(problem.topology, cls)
+            route.rate(exchanged / 2 / hosts, senders)
+            for route in _routes(problem.topology, cls, setting)
         )
         sync += (hosts - 1) / hosts * exchanged / min(rates, default=np.inf)
     return sync + _update_s(problem, table, parts, replicas)

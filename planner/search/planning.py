@@ -354,6 +354,7 @@ class Planning:
                     stage.end,
                     self.setting.replicas[0],
                     together=column.together,
+                    setting=self.setting,
                 )
                 self._own_sync_ps[key] = round(seconds * PS_PER_S)
             wanted = max(demand_ps[stage.first : stage.end])

@@ -23,6 +23,11 @@ class Setting:
     windows: tuple[tuple[int, int], ...]
     ranks: tuple[int, ...] = ()
 
+    def meet(self, one: int, other: int) -> bool:
+        """Whether two classes may hold the same layer, and so have to sum its gradients."""
+        (a, b), (c, d) = self.windows[one], self.windows[other]
+        return max(a, c) < min(b, d)
+
     def describe(self) -> str:
         """Short text for logs and certificates."""
         lo, hi = self.replicas

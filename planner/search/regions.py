@@ -143,13 +143,22 @@ def roots(problem: Problem, classes: Sequence[int] | None = None) -> list[Region
     vendor at the same cuts. Each vendor holds one run of consecutive layers (declared); vendors
     may be left out.
     """
+    if problem.topology.cross_vendor_collectives == "none":
+        found = apart(problem, classes)
+        if found:
+            return found
+    return [Region((), (), (1, most_replicas(problem)))]
+
+
+def apart(problem: Problem, classes: Sequence[int] | None = None) -> list[Region]:
+    """Regions in which no layer lies on two vendors; none where there is but one."""
     length = problem.tables.layers
     every = (1, most_replicas(problem))
     members = [c for c in problem.topology.classes if classes is None or c.index in classes]
     vendors = sorted({c.chip.vendor for c in members})
-    if problem.topology.cross_vendor_collectives != "none" or len(vendors) <= 1:
-        return [Region((), (), every)]
-    found = []
+    found: list[Region] = []
+    if len(vendors) <= 1:
+        return found
     for count in range(1, min(len(vendors), length) + 1):
         for order in permutations(vendors, count):
             cuts = tuple((k, length - count + k) for k in range(1, count))

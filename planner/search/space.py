@@ -317,7 +317,7 @@ def _hops(
 def _finish(problem: Problem, chosen: tuple[OptionTable, ...], setting: Setting) -> Floats:
     out = np.zeros((len(chosen), problem.tables.layers + 1))
     for k, table in enumerate(chosen):
-        out[k] = least_finish_s(problem, table, setting.replicas)
+        out[k] = least_finish_s(problem, table, setting.replicas, setting)
     return out
 
 
