@@ -3,27 +3,34 @@
 Every run of layers that all pipelines hold in a single stage is one reduction over its replicas;
 a weight that two layers share is summed in every pipeline first. Copies of a layer inside a stage
 count as replicas on its island.
+
+A layout may have thousands of pipelines, but few kinds of stages and of hosts: all stages lie in
+one row of arrays, and what is alike is priced once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from costmodels.catalog import Fabric
 from costmodels.collectives import SyncHost, all_reduce_s, gradient_sync_s
 from costmodels.memory import StateBytes
-from planner.costing import picoseconds
+from planner.costing import Ints, picoseconds
 from planner.graphs.model_graph import ModelGraph
-from planner.graphs.topology import Island, Topology
-from planner.mesh import Part, StageMesh
+from planner.graphs.topology import Island, Route, Topology
+from planner.mesh import Part
 
 if TYPE_CHECKING:
     from planner.layout import LayoutPipeline, LayoutStage
 
+Floats = NDArray[np.float64]
 Parts = Callable[["LayoutStage", int, int, int], list[tuple[int, Part]]]
 """Parameters with gradients of layers on one device: of a stage, at so many rows, from, to."""
 
@@ -39,70 +46,101 @@ class SyncPrice:
     time_ps: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """Copies of some layers on one island: how many, on how many chips, bytes of the largest
-    shard and of all shards, and the ranks of the widest copy.
+class _Stages:
+    """All stages of a layout in one row: on which island each lies, and of what shape it is.
 
-    Experts that lie on devices of their own are counted apart: ``expert_*``.
+    ``island`` and ``shape`` are numbers in ``islands``, in order of name, and ``shapes``, stages
+    with their rows per micro-batch that differ in class, mesh or rows.
     """
 
-    island: Island
-    replicas: int = 0
-    chips: int = 0
-    shard: int = 0
-    full: int = 0
-    lanes: int = 0
-    expert_replicas: int = 0
-    expert_shard: int = 0
-    expert_full: int = 0
+    def __init__(self, pipelines: Sequence[LayoutPipeline], host_chips: dict[str, int]) -> None:
+        self.pipelines = pipelines
+        every = [stage for pipe in pipelines for stage in pipe.stages]
+        rows = [pipe.rows for pipe in pipelines for _ in pipe.stages]
+        named = {stage.island.name: stage.island for stage in every}
+        self.islands: tuple[Island, ...] = tuple(named[name] for name in sorted(named))
+        number = {island.name: k for k, island in enumerate(self.islands)}
+        self.island: Ints = np.array([number[stage.island.name] for stage in every], dtype=np.int64)
+        self.host_chips: Ints = np.array([host_chips[i.host] for i in self.islands], dtype=np.int64)
+        self.classes: Ints = np.array([i.class_index for i in self.islands], dtype=np.int64)
+        shapes: dict[object, int] = {}
+        self.shapes: list[tuple[LayoutStage, int]] = []
+        shape = []
+        for stage, size in zip(every, rows, strict=True):
+            key = (stage.island.class_index, stage.mesh, size)
+            if key not in shapes:
+                shapes[key] = len(shapes)
+                self.shapes.append((stage, size))
+            shape.append(shapes[key])
+        self.shape: Ints = np.array(shape, dtype=np.int64)
+        counts = [len(pipe.stages) for pipe in pipelines]
+        self.start: Ints = np.cumsum([0, *counts[:-1]], dtype=np.int64)
+        templates: dict[tuple[int, ...], int] = {}
+        self._of = np.array(
+            [
+                templates.setdefault(tuple(s.end for s in pipe.stages), len(templates))
+                for pipe in pipelines
+            ]
+        )
+        self._ends = [np.array(ends) for ends in templates]
 
-    def inside_s(self, fabric: Fabric) -> float:
-        """Seconds to sum these layers over the copies of the island."""
-        return all_reduce_s(self.shard, self.replicas, fabric) + self.experts_s(fabric)
-
-    def experts_s(self, fabric: Fabric) -> float:
-        """Seconds of it that go to experts."""
-        if not self.expert_shard:
-            return 0.0
-        return all_reduce_s(self.expert_shard, self.expert_replicas, fabric)
+    def holding(self, layer: int) -> Ints:
+        """Position in its pipeline of the stage that holds the layer, by pipeline."""
+        at = [int(np.searchsorted(ends, layer, side="right")) for ends in self._ends]
+        out: Ints = np.array(at, dtype=np.int64)[self._of]
+        return out
 
 
 @dataclass(frozen=True, slots=True)
+class _Held:
+    """Copies of some layers by island: how many, on how many chips, bytes of the largest shard
+    and of all shards, and the ranks of the widest copy.
+
+    Experts that lie on devices of their own are counted apart: ``expert_*``. ``of`` says on which
+    of the islands each member lies.
+    """
+
+    island: Ints
+    of: Ints
+    replicas: Ints
+    chips: Ints
+    shard: Ints
+    full: Ints
+    lanes: Ints
+    expert_replicas: Ints
+    expert_shard: Ints
+    expert_full: Ints
+
+
+@dataclass(frozen=True)
 class _Group:
-    """Layers that are reduced together, and what the islands hold of them."""
+    """Layers that are reduced together: stages by pipeline, and what the islands hold of them."""
 
     first: int
     end: int
-    kind: str
+    stages: Ints
     members: tuple[tuple[int, int], ...]
-    held: tuple[_Held, ...]
+    held: _Held
+    exchanged: Ints
+    inside_s: Floats
 
 
-def _with_copies(
-    held: _Held,
-    mesh: StageMesh,
-    stages: int,
-    parts: Sequence[tuple[int, Part]],
-    per_parameter: int,
-    shards: int,
-) -> _Held:
-    """An island's copies with those of so many more stages of one mesh."""
-    (own, dense), *rest = parts
-    experts, expert = rest[0] if rest else (0, mesh.expert)
-    shard = -(-per_parameter * dense.own(own) // shards)
-    expert_shard = -(-per_parameter * expert.own(experts) // shards)
-    return _Held(
-        held.island,
-        held.replicas + stages * dense.summed,
-        held.chips + stages * mesh.chips,
-        max(held.shard, shard),
-        max(held.full, shard * dense.lanes * dense.shards),
-        max(held.lanes, dense.lanes * dense.shards),
-        held.expert_replicas + stages * expert.summed,
-        max(held.expert_shard, expert_shard),
-        max(held.expert_full, expert_shard * expert.lanes * expert.shards),
-    )
+@dataclass
+class _Prices:
+    """One pricing of one layout: the stages, and what was found out about them so far.
+
+    Per stage: ``loads`` bytes that its host exchanges, ``reduced`` seconds inside its island.
+    """
+
+    stages: _Stages
+    problems: list[str]
+    loads: Ints
+    reduced: Floats
+    routes: list[Route | None] = field(default_factory=list)
+    number_of: dict[object, int] = field(default_factory=dict)
+    route_of: dict[tuple[int, int], int] = field(default_factory=dict)
+    rates: dict[tuple[int, float, int], float] = field(default_factory=dict)
+    inside: dict[tuple[int, ...], tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -138,151 +176,224 @@ class Reductions:
         per_parameter = (
             -(-(state.gradient + state.parameter) // 2) if zero_level else state.gradient
         )
-        # a replica needs of a shared weight only what it updates
-        own = len(pipelines) if zero_level else 1
-        groups = []
-        for first, end, kind, members in self._groups(pipelines):
-            shards = own if kind == "tied" else 1
-            held = self._held(pipelines, first, end, members, per_parameter, shards)
-            groups.append(_Group(first, end, kind, members, held))
-        loads: dict[tuple[int, int], int] = {}
-        reduced: dict[tuple[int, int], float] = {}
+        stages = _Stages(pipelines, self.host_chips)
+        size = len(stages.island)
+        prices = _Prices(stages, problems, np.zeros(size, dtype=np.int64), np.zeros(size))
+        groups = list(self._runs(prices, per_parameter))
         for group in groups:
-            if group.kind == "tied":
-                continue
-            several = len(group.held) > 1
-            by_island = {
-                h.island.name: (self._exchanged(h), h.inside_s(self._fabric(h))) for h in group.held
-            }
-            for p, s in group.members:
-                exchanged, inside_s = by_island[pipelines[p].stages[s].island.name]
-                if several:
-                    loads[p, s] = loads.get((p, s), 0) + exchanged
-                reduced[p, s] = reduced.get((p, s), 0.0) + inside_s
-        return [
-            SyncPrice(
-                group.first,
-                group.end,
-                group.kind,
-                group.members,
-                self._ring_ps(group, pipelines, loads, reduced, problems),
-            )
-            for group in groups
+            if len(group.held.island) > 1:
+                prices.loads[group.stages] += group.exchanged[group.held.of]
+            prices.reduced[group.stages] += group.inside_s[group.held.of]
+        found = [
+            SyncPrice(g.first, g.end, "gradients", g.members, self._ring_ps(g, prices))
+            for g in groups
         ]
+        # a replica needs of a shared weight only what it updates
+        return [*found, *self._tied(prices, per_parameter, len(pipelines) if zero_level else 1)]
 
-    def _fabric(self, held: _Held) -> Fabric:
-        return self.topology.classes[held.island.class_index].fabric
+    def _runs(self, prices: _Prices, per_parameter: int) -> Iterator[_Group]:
+        """Runs of layers that every pipeline holds in one stage, where there is anything to sum."""
+        stages = prices.stages
+        meshes = [stage.mesh for stage, _ in stages.shapes]
+        copied = np.array([m.dense.summed > 1 or m.expert.summed > 1 for m in meshes])
+        firsts = {s.first for p in stages.pipelines for s in p.stages}
+        for first, end in pairwise(sorted(firsts | {len(self.model.layers)})):
+            position = stages.holding(first)
+            own = stages.start + position
+            if len(own) > 1 or copied[stages.shape[own]].any():
+                members = tuple(enumerate(position.tolist()))
+                yield self._group(prices, (first, end), own, members, per_parameter, 1)
 
-    def _ring_ps(
-        self,
-        group: _Group,
-        pipelines: Sequence[LayoutPipeline],
-        loads: dict[tuple[int, int], int],
-        reduced: dict[tuple[int, int], float],
-        problems: list[str],
-    ) -> int:
-        """Picoseconds until the last stage of a group is through with all that it reduces."""
-        held = group.held
-        busiest: dict[str, int] = {}
-        longest: dict[str, float] = {}
-        if group.kind == "tied":
-            busiest = {h.island.name: self._exchanged(h) for h in held}
-        else:
-            for p, s in group.members:
-                name = pipelines[p].stages[s].island.name
-                busiest[name] = max(busiest.get(name, 0), loads.get((p, s), 0))
-                longest[name] = max(longest.get(name, 0.0), reduced[p, s])
-        hosts = []
-        latency = 0.0
-        for at, h in enumerate(held):
-            port = None
-            if len(held) > 1:
-                other = held[(at + 1) % len(held)].island
-                route = self.topology.route(h.island, other)
-                if route is None:
-                    problems.append(
-                        f"layers [{group.first}, {group.end}): no network joins {h.island.name} "
-                        f"and {other.name}, whose gradients must be summed"
-                    )
-                    continue
-                # every ring leaves a host by one chip of each tensor-parallel rank
-                host = h.island.host
-                senders = max(1, h.lanes * self.host_chips[host] // h.chips)
-                port = route.rate(busiest[h.island.name] / len(held), senders)
-                latency = max(latency, route.latency_s)
-            fabric = self._fabric(h)
-            # the other runs of layers that the busiest stage of the island reduces, and experts
-            others = 0.0
-            if group.kind == "gradients":
-                others = max(0.0, longest[h.island.name] - h.inside_s(fabric))
-            hosts.append(
-                SyncHost(
-                    replicas=h.replicas,
-                    shard_bytes=h.shard,
-                    fabric=fabric,
-                    exchanged_bytes=busiest[h.island.name],
-                    port_bytes_per_s=port,
-                    extra_s=h.experts_s(fabric) + others,
-                )
-            )
-        return picoseconds(gradient_sync_s(hosts, latency_s=latency))
-
-    def _groups(
-        self, pipelines: Sequence[LayoutPipeline]
-    ) -> list[tuple[int, int, str, tuple[tuple[int, int], ...]]]:
-        """``(first, end, kind, members)`` of every reduction."""
-
-        def holders(layer: int) -> tuple[tuple[int, int], ...]:
-            return tuple(
-                (p, next(s for s, stage in enumerate(pipe.stages) if stage.end > layer))
-                for p, pipe in enumerate(pipelines)
-            )
-
-        def several(members: tuple[tuple[int, int], ...]) -> bool:
-            meshes = [pipelines[p].stages[s].mesh for p, s in members]
-            return len(meshes) > 1 or any(m.dense.summed > 1 or m.expert.summed > 1 for m in meshes)
-
-        out = []
-        cuts = sorted({s.first for p in pipelines for s in p.stages} | {len(self.model.layers)})
-        runs = [(a, b, holders(a)) for a, b in pairwise(cuts)]
-        out += [(a, b, "gradients", members) for a, b, members in runs if several(members)]
+    def _tied(self, prices: _Prices, per_parameter: int, shards: int) -> Iterator[SyncPrice]:
+        """Every pipeline sums what the two ends of a shared weight hold; then replicas do."""
+        stages = prices.stages
+        known: dict[tuple[int, ...], int] = {}
         for first, second in self.model.tied:
-            # every pipeline sums what its two ends hold, then its replicas reduce the sum
-            for one, two in zip(holders(first), holders(second), strict=True):
-                if one != two:
-                    out.append((first, first + 1, "tied", (one, two)))
-        return out
+            ends = zip(stages.holding(first), stages.holding(second), strict=True)
+            for p, (one, two) in enumerate(ends):
+                if one == two:
+                    continue
+                own = stages.start[p] + np.array([one, two])
+                a, b = stages.island[own].tolist()
+                ways = (self._route(prices, a, b), self._route(prices, b, a))
+                chips = stages.host_chips[[a, b]].tolist()
+                key = (first, *stages.shape[own].tolist(), int(a == b), *ways, *chips)
+                if key not in known or None in (prices.routes[w] for w in ways if a != b):
+                    members = ((p, int(one)), (p, int(two)))
+                    run = (first, first + 1)
+                    group = self._group(prices, run, own, members, per_parameter, shards)
+                    known[key] = self._ring_ps(group, prices, tied=True)
+                members = ((p, int(one)), (p, int(two)))
+                yield SyncPrice(first, first + 1, "tied", members, known[key])
 
-    def _exchanged(self, held: _Held) -> int:
-        """Bytes that the host would exchange if all its chips held as much: the group's share."""
-        whole = held.full + held.expert_full
-        return -(-whole * self.host_chips[held.island.host] // held.chips)
-
-    def _held(
+    def _group(
         self,
-        pipelines: Sequence[LayoutPipeline],
-        first: int,
-        end: int,
-        members: Sequence[tuple[int, int]],
+        prices: _Prices,
+        run: tuple[int, int],
+        own: Ints,
+        members: tuple[tuple[int, int], ...],
         per_parameter: int,
         shards: int,
-    ) -> tuple[_Held, ...]:
-        """What each island exchanges of a group, in order of name; one of so many shards."""
-        alike: dict[tuple[str, StageMesh, int], int] = {}
-        first_of: dict[tuple[str, StageMesh, int], LayoutStage] = {}
-        for p, s in members:
-            stage = pipelines[p].stages[s]
-            key = (stage.island.name, stage.mesh, pipelines[p].rows)
-            if key not in alike:
-                alike[key], first_of[key] = 0, stage
-            alike[key] += 1
-        held: dict[str, _Held] = {}
-        known: dict[tuple[int, StageMesh, int], list[tuple[int, Part]]] = {}
-        for (name, mesh, rows), stages in alike.items():
-            stage = first_of[name, mesh, rows]
-            kind = (stage.island.class_index, mesh, rows)
-            if kind not in known:
-                known[kind] = self.parts(stage, rows, first, end)
-            before = held.get(name, _Held(stage.island))
-            held[name] = _with_copies(before, mesh, stages, known[kind], per_parameter, shards)
-        return tuple(held[name] for name in sorted(held))
+    ) -> _Group:
+        """What the islands of some stages hold of a run of layers; one of so many shards."""
+        stages = prices.stages
+        held = self._held(stages, run, own, per_parameter, shards)
+        # bytes that the host would exchange if all its chips held as much: the group's share
+        whole = (held.full + held.expert_full) * stages.host_chips[held.island]
+        exchanged: Ints = -(-whole // held.chips)
+        inside = [s for s, _ in self._inside(prices, held)]
+        return _Group(*run, own, members, held, exchanged, np.array(inside))
+
+    def _held(
+        self, stages: _Stages, run: tuple[int, int], own: Ints, per_parameter: int, shards: int
+    ) -> _Held:
+        kinds, counts = np.unique(
+            stages.island[own] * len(stages.shapes) + stages.shape[own], return_counts=True
+        )
+        island, shape = np.divmod(kinds, len(stages.shapes))
+        heads = np.flatnonzero(np.concatenate([[True], island[1:] != island[:-1]]))
+        each = np.zeros((8, len(stages.shapes)), dtype=np.int64)
+        for k in set(shape.tolist()):
+            stage, rows = stages.shapes[k]
+            each[:, k] = self._of_one(stage, rows, run, per_parameter, shards)
+        own_of = each[:, shape]
+        replicas, chips, experts = np.add.reduceat(counts * own_of[:3], heads, axis=1)
+        largest = np.maximum.reduceat(own_of[3:], heads, axis=1)
+        shard, full, lanes, expert_shard, expert_full = largest
+        where = island[heads]
+        return _Held(
+            island=where,
+            of=np.searchsorted(where, stages.island[own]),
+            replicas=replicas,
+            chips=chips,
+            shard=shard,
+            full=full,
+            lanes=lanes,
+            expert_replicas=experts,
+            expert_shard=expert_shard,
+            expert_full=expert_full,
+        )
+
+    def _of_one(
+        self,
+        stage: LayoutStage,
+        rows: int,
+        run: tuple[int, int],
+        per_parameter: int,
+        shards: int,
+    ) -> tuple[int, ...]:
+        """What one stage adds to its island: copies, chips, copies of experts; largest shards."""
+        (own, dense), *rest = self.parts(stage, rows, *run)
+        experts, expert = rest[0] if rest else (0, stage.mesh.expert)
+        shard = -(-per_parameter * dense.own(own) // shards)
+        expert_shard = -(-per_parameter * expert.own(experts) // shards)
+        lanes = dense.lanes * dense.shards
+        counted = (dense.summed, stage.chips, expert.summed)
+        largest = (shard, shard * lanes, lanes)
+        wide = expert.lanes * expert.shards
+        return (*counted, *largest, expert_shard, expert_shard * wide)
+
+    def _fabric(self, class_index: int) -> Fabric:
+        return self.topology.classes[class_index].fabric
+
+    def _inside(self, prices: _Prices, held: _Held) -> list[tuple[float, float]]:
+        """By island: seconds to sum the layers over its copies, and what experts take of it."""
+        kinds = zip(
+            prices.stages.classes[held.island].tolist(),
+            held.shard.tolist(),
+            held.replicas.tolist(),
+            held.expert_shard.tolist(),
+            held.expert_replicas.tolist(),
+            strict=True,
+        )
+        out = []
+        for kind in kinds:
+            if kind not in prices.inside:
+                class_index, shard, replicas, expert_shard, expert_replicas = kind
+                fabric = self._fabric(class_index)
+                experts = (
+                    all_reduce_s(expert_shard, expert_replicas, fabric) if expert_shard else 0.0
+                )
+                prices.inside[kind] = (all_reduce_s(shard, replicas, fabric) + experts, experts)
+            out.append(prices.inside[kind])
+        return out
+
+    def _route(self, prices: _Prices, source: int, target: int) -> int:
+        """Number of the way between two islands; ways with equal times share one."""
+        pair = (source, target)
+        if pair not in prices.route_of:
+            islands = prices.stages.islands
+            route = self.topology.route(islands[source], islands[target])
+            times = None if route is None else (route.bandwidth, route.latency_s, route.points)
+            if times not in prices.number_of:
+                prices.number_of[times] = len(prices.routes)
+                prices.routes.append(route)
+            prices.route_of[pair] = prices.number_of[times]
+        return prices.route_of[pair]
+
+    def _rate(self, prices: _Prices, way: int, bytes_: float, senders: int) -> float:
+        key = (way, bytes_, senders)
+        if key not in prices.rates:
+            route = prices.routes[way]
+            prices.rates[key] = route.rate(bytes_, senders) if route is not None else 0.0
+        return prices.rates[key]
+
+    def _ring_ps(self, group: _Group, prices: _Prices, *, tied: bool = False) -> int:
+        """Picoseconds until the last stage of a group is through with all that it reduces."""
+        held, stages = group.held, prices.stages
+        size = len(held.island)
+        busiest = group.exchanged if tied else np.zeros(size, dtype=np.int64)
+        # the other runs of layers that the busiest stage of the island reduces, and experts
+        others = np.zeros(size)
+        if not tied:
+            np.maximum.at(busiest, held.of, prices.loads[group.stages])
+            longest = np.zeros(size)
+            np.maximum.at(longest, held.of, prices.reduced[group.stages])
+            others = np.maximum(0.0, longest - group.inside_s)
+        names = held.island.tolist()
+        ways = [-1] * size
+        if size > 1:
+            ring = zip(names, [*names[1:], names[0]], strict=True)
+            ways = [self._route(prices, a, b) for a, b in ring]
+        # every ring leaves a host by one chip of each tensor-parallel rank
+        senders = np.maximum(1, held.lanes * stages.host_chips[held.island] // held.chips)
+        alike = zip(
+            stages.classes[held.island].tolist(),
+            held.replicas.tolist(),
+            held.shard.tolist(),
+            busiest.tolist(),
+            others.tolist(),
+            [experts for _, experts in self._inside(prices, held)],
+            ways,
+            senders.tolist(),
+            strict=True,
+        )
+        hosts = {}
+        latency, missing = 0.0, 0
+        for at, kind in enumerate(alike):
+            class_index, replicas, shard, load, other, experts, way, sending = kind
+            if way >= 0 and prices.routes[way] is None:
+                here, there = stages.islands[names[at]], stages.islands[names[(at + 1) % size]]
+                prices.problems.append(
+                    f"layers [{group.first}, {group.end}): no network joins {here.name} "
+                    f"and {there.name}, whose gradients must be summed"
+                )
+                missing += 1
+                continue
+            if kind in hosts:
+                continue
+            port = None
+            if way >= 0:
+                port = self._rate(prices, way, load / size, sending)
+                latency = max(latency, getattr(prices.routes[way], "latency_s", 0.0))
+            hosts[kind] = SyncHost(
+                replicas=replicas,
+                shard_bytes=shard,
+                fabric=self._fabric(class_index),
+                exchanged_bytes=load,
+                port_bytes_per_s=port,
+                extra_s=experts + other,
+            )
+        return picoseconds(
+            gradient_sync_s(list(hosts.values()), latency_s=latency, count=size - missing)
+        )

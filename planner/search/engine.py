@@ -191,7 +191,7 @@ class Engine:
         if self.problem.topology.cross_vendor_collectives == "none" or not self._open:
             return
         whole = self._open[0]
-        for region in apart(self.problem, self.limits.only_classes):
+        for region in reversed(apart(self.problem, self.limits.only_classes)):
             if self.stop() or self._proven():
                 break
             node = _Node(region, 0, whole)
