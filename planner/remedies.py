@@ -114,6 +114,9 @@ def candidate_jobs(job: ResolvedJob, *, measured: bool = False) -> list[tuple[st
     if state.optimizer > 6:
         small = replace(state, optimizer=2)
         out.append(("--set job.optimizer=adam8bit", replace(job, state_bytes=small)))
+    if not job.optimizer_offload:
+        hosted = replace(job, optimizer_offload=True)
+        out.append(("--set job.techniques.optimizer_offload=true", hosted))
     if job.seq_len > 1024 and not measured:
         half = job.seq_len // 2
         out.append((f"--set job.seq_len={half}", replace(job, seq_len=half)))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, pairwise, product
 
+from costmodels.offload import OFFLOAD_BUFFER_BYTES
 from costmodels.schedules import period, takt
 from costmodels.units import PS_PER_S
 from planner.costing import OptionTable
@@ -182,6 +183,10 @@ def _usage(problem: Problem, stages: Sequence[BruteStage]) -> tuple[int, ...]:
     )
 
 
+NEVER_FITS = 1 << 62
+"""Bytes of a stage whose offloaded state is too large for its host."""
+
+
 def peak_bytes(problem: Problem, stage: BruteStage, in_flight: int, replicas: int) -> int:
     """Peak memory of one device of a stage, layer by layer."""
     tables = problem.tables
@@ -194,6 +199,9 @@ def peak_bytes(problem: Problem, stage: BruteStage, in_flight: int, replicas: in
     buffers //= (mesh.tp if tables.sequence_parallel else 1) * mesh.cp * mesh.dp
     copies = (mesh.cp * mesh.dp, mesh.chips // (mesh.ep * mesh.expert_tp))
     total = over.context_bytes + over.buffer_bytes + over.fragmentation_bytes + buffers
+    on_host = 0
+    if mesh.offload:
+        total += OFFLOAD_BUFFER_BYTES
     if mesh.zero3:
         largest = max(layer.parameters for layer in layers)
         total += largest * (2 * tables.state.parameter + tables.state.gradient)
@@ -204,9 +212,15 @@ def peak_bytes(problem: Problem, stage: BruteStage, in_flight: int, replicas: in
             total += -(-own * tables.state.parameter // inside)
             total += -(-own * tables.state.gradient // inside)
             over_all = replicas * held if tables.zero_level else inside
-            total += -(-own * tables.state.optimizer // over_all)
+            if mesh.offload:
+                on_host += -(-own * tables.state.total // over_all)
+            else:
+                total += -(-own * tables.state.optimizer // over_all)
         total += in_flight * layer.activation_bytes[stage.policy]
         total += layer.logits_bytes
+    host = problem.topology.classes[table.option.class_index].host
+    if on_host and (host is None or host.memory_bytes is None or on_host > host.memory_bytes):
+        return NEVER_FITS
     return total + max(layer.working_bytes[stage.policy] for layer in layers)
 
 

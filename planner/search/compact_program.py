@@ -11,7 +11,14 @@ from itertools import pairwise
 
 from ortools.sat.python import cp_model
 
-from planner.costing import OptionTable, fixed_bytes, gathered_bytes
+from planner.costing import (
+    OptionTable,
+    fixed_bytes,
+    gathered_bytes,
+    host_bytes,
+    host_limit,
+    offload_buffer,
+)
 from planner.search.compact_variables import (
     Expr,
     Slot,
@@ -188,7 +195,7 @@ def _add_depths(program: Program, slot: Slot) -> None:
 
 
 def _add_memory(program: Program, slot: Slot) -> None:
-    """(8): the peak of every stage fits the usable memory of its chips."""
+    """(8): every stage's peak fits the usable memory of its chips, what it offloads its host's."""
     model, tables = program.model, program.problem.tables
     room = program.limits.memory
     for s in range(program.limits.stages):
@@ -208,6 +215,7 @@ def _add_memory(program: Program, slot: Slot) -> None:
             cls = program.problem.topology.classes[table.option.class_index]
             over = tables.overheads[cls.index]
             overhead = over.context_bytes + over.buffer_bytes + over.fragmentation_bytes
+            overhead += offload_buffer(table.option.mesh) or 0
             divisor = table.option.mesh.boundary_parts(sequence_parallel=tables.sequence_parallel)
             edges = 2 * _boundaries(program, slot, s, table)
             if table.option.mesh.zero3:
@@ -222,6 +230,9 @@ def _add_memory(program: Program, slot: Slot) -> None:
                     divisor * (slot.weigh(s, state) + kept + working + gathered) + edges
                     <= divisor * (cls.usable_memory_bytes - overhead) + divisor - 1
                 ).only_enforce_if(literal)
+                if table.option.mesh.offload:
+                    on_host = slot.weigh(s, host_bytes(tables, table, shards))
+                    model.add(on_host <= host_limit(cls)).only_enforce_if(literal)
 
 
 def _boundaries(program: Program, slot: Slot, s: int, table: OptionTable) -> Expr:

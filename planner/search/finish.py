@@ -56,8 +56,8 @@ def _update_s(
     tables = problem.tables
     # a part that a stage does not hold is not updated; the first one always is
     held = [(n, part) for k, (n, part) in enumerate(parts) if n or not k]
-    seconds = update_s(held, replicas, tables.zero_level, tables.state, cls.chip, cls.derate)
-    return seconds * cls.update_scale
+    offload = table.option.mesh.offload
+    return update_s(held, replicas, tables.zero_level, tables.state, cls, offload=offload)
 
 
 def least_finish_s(
