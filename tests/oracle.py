@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, pairwise, product
 
-from costmodels.offload import OFFLOAD_BUFFER_BYTES
+from costmodels.offload import OFFLOAD_BUFFER_BYTES, offloaded_update_s
 from costmodels.schedules import period, takt
 from costmodels.units import PS_PER_S
 from planner.costing import OptionTable
@@ -279,6 +279,32 @@ def runs_of(problem: Problem, pipeline: BrutePipeline, replicas: int, most: int)
     return found
 
 
+def host_update_ps(
+    problem: Problem, table: OptionTable, first: int, end: int, replicas: int
+) -> int:
+    """An update on the host waits for all stages: norm, gradients down, Adam, weights up."""
+    mesh, tables = table.option.mesh, problem.tables
+    cls = problem.topology.classes[table.option.class_index]
+    if not mesh.offload:
+        return 0
+    assert cls.host is not None
+    layers = [cost.price for cost in table.costs[first:end]]
+    experts = sum(layer.expert_parameters for layer in layers)
+    copies = (mesh.cp * mesh.dp, mesh.chips // (mesh.ep * mesh.expert_tp))
+    seconds = 0.0
+    for number, held in zip((sum(p.parameters for p in layers) - experts, experts), copies):
+        own = -(-number // held) if mesh.zero3 else number
+        left = 1 if mesh.zero3 else held
+        sharers = replicas * left if tables.zero_level else 1
+        if number or held == copies[0]:
+            seconds += offloaded_update_s(
+                own, tables.state, cls.chip, cls.host, sharers, derate=cls.derate
+            )
+            if not experts:
+                break
+    return round(seconds * PS_PER_S)
+
+
 def finish_ps(problem: Problem, pipeline: BrutePipeline, replicas: int) -> int:
     """Synchronisation and update that no earlier stage's backward hides, in picoseconds."""
     tables = [problem.tables.tables[s.option] for s in pipeline.stages]
@@ -286,6 +312,7 @@ def finish_ps(problem: Problem, pipeline: BrutePipeline, replicas: int) -> int:
     for s, (table, stage) in enumerate(zip(tables, pipeline.stages)):
         seconds = expected_finish_s(problem, table, stage.first, stage.end, replicas)
         latest = max(latest, round(seconds * PS_PER_S) - sum(pipeline.backward_ps[:s]))
+        latest = max(latest, host_update_ps(problem, table, stage.first, stage.end, replicas))
     return latest
 
 
@@ -297,6 +324,7 @@ def finish_ps_of(problem: Problem, column: Column, replicas: int) -> int:
         table = problem.tables.tables[at]
         seconds = expected_finish_s(problem, table, stage.first, stage.end, replicas)
         latest = max(latest, round(seconds * PS_PER_S) - sum(column.backward_ps[:s]))
+        latest = max(latest, host_update_ps(problem, table, stage.first, stage.end, replicas))
     return latest
 
 

@@ -26,6 +26,7 @@ from planner.search.compact_variables import (
     find_limits,
     finish_ps,
     new_slot,
+    unhidden_ps,
 )
 from planner.search.problem import Problem, Setting
 from planner.search.space import expected_hop_ps, over_network
@@ -254,12 +255,17 @@ def _add_finish(program: Program, slot: Slot) -> None:
             for i in range(program.layers):
                 for j in range(i + 1, program.layers + 1):
                     least = finish_ps(program.problem, table, i, j, r)
+                    rest = unhidden_ps(program.problem, table, i, j, r)
                     for s in range(program.limits.stages):
                         held = slot.y[s][j - 1] - (slot.y[s - 1][i] if s else 0)
                         lead = Expr.sum(slot.backward[:s])
                         program.model.add(slot.finish >= least * held - lead).only_enforce_if(
                             slot.shared[s][k][r]
                         )
+                        if rest:
+                            program.model.add(slot.finish >= rest * held).only_enforce_if(
+                                slot.shared[s][k][r]
+                            )
 
 
 def _add_step_time(program: Program, slot: Slot) -> None:

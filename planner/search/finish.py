@@ -109,6 +109,18 @@ def least_finish_s(
     return out
 
 
+def unhidden_s(problem: Problem, table: OptionTable, first: int, end: int, replicas: int) -> float:
+    """Seconds of stage ``[first, end)`` after the last backward of all that nothing can hide.
+
+    An update on the host waits for the norm of all gradients and takes seconds. On the device it
+    takes milliseconds, and none are counted here.
+    """
+    if not table.option.mesh.offload:
+        return 0.0
+    parts = [(int(layers[first:end].sum()), part) for layers, part in table.parts]
+    return _update_s(problem, table, parts, replicas)
+
+
 def expected_finish_s(
     problem: Problem,
     table: OptionTable,
