@@ -46,7 +46,12 @@ def alone(
     if limit_ps is not None:
         engine.know(limit_ps)
     wanted = islands is None and limit_ps is None
-    return beside.Alone(engine.find(), beside.shaped(context, classes) if wanted else None)
+    found = engine.find()
+    hosted: Narrow = "all state on the host"
+    if found is None and limit_ps is None and hosted in narrow_kinds(context):
+        narrow = narrowed(context, hosted)
+        found = engine_for(narrow, only, lambda _: None, interrupted, islands).find()
+    return beside.Alone(found, beside.shaped(context, classes) if wanted else None)
 
 
 def first_plan(
@@ -79,6 +84,11 @@ def first_narrow(
     would have been found without it. Experts and long sequences often want all of an island. Where
     every stage offloads, the first one, whose update is all that pricing sees, speaks for all.
     """
+    return engine_for(narrowed(context, kind), limits, lambda _: None, interrupted).find()
+
+
+def narrowed(context: Context, kind: Narrow) -> Context:
+    """The problem with some of its meshes."""
 
     def wanted(mesh: StageMesh, class_index: int) -> bool:
         if kind == "tensor parallelism alone":
@@ -92,9 +102,7 @@ def first_narrow(
         own = table.option
         largest[own.class_index] = max(largest.get(own.class_index, 1), own.chips)
     kept = tuple(t for t in tables.tables if wanted(t.option.mesh, t.option.class_index))
-    problem = replace(context.problem, tables=replace(tables, tables=kept))
-    narrow = replace(context, problem=problem)
-    return engine_for(narrow, limits, lambda _: None, interrupted).find()
+    return replace(context, problem=replace(context.problem, tables=replace(tables, tables=kept)))
 
 
 def engine_for(

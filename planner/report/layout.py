@@ -182,6 +182,7 @@ def _replica_texts(stage: Stage, names: Mapping[str, str]) -> list[tuple[str, st
             )
             if degree > 1
         ) + (" zero3" if r.mesh.zero3 else "")
+        mesh += " offload" if stage.offload == "optimizer" else ""
         rows = f" ({plural(r.rows, 'row')})" if unequal else ""
         found.setdefault((f"{len(r.devices)} × {names[r.chip]}{mesh}{rows}", r.chip), []).append(r)
     return [
