@@ -139,7 +139,7 @@ def _stage_row(p: int, pipeline: Pipeline, s: int, stage: Stage, replica: Replic
         "recompute": "+".join(dict.fromkeys(r.policy for r in stage.recompute)),
         "hop_to_next_s": stage.hop_to_next_s,
         **{f"{key}_s": value for key, value in replica.time_s.model_dump().items()},
-        **{f"{key}_bytes": value for key, value in replica.memory_bytes.model_dump().items()},
+        **{f"{key}_bytes": value for key, value in replica.memory_bytes},
     }
 
 

@@ -231,7 +231,7 @@ def _batch(plan: Plan, world: Restored) -> Iterator[Problem]:
 def _plan_class(plan: Plan) -> Iterator[Problem]:
     """Whether the plan claims to be simpler than it is."""
     degrees = {
-        replica.mesh
+        (replica.mesh, stage.offload)
         for pipeline in plan.pipelines
         for stage in pipeline.stages
         for replica in stage.replicas
@@ -241,7 +241,9 @@ def _plan_class(plan: Plan) -> Iterator[Problem]:
             p.micro_batches,
             p.micro_batch_rows,
             p.last_micro_batch_rows,
-            tuple((s.layers, tuple((r.rows, r.mesh) for r in s.replicas)) for s in p.stages),
+            tuple(
+                (s.layers, s.offload, tuple((r.rows, r.mesh) for r in s.replicas)) for s in p.stages
+            ),
         )
         for p in plan.pipelines
     }
@@ -249,7 +251,8 @@ def _plan_class(plan: Plan) -> Iterator[Problem]:
     if plan.plan_class != "asymmetric" and (len(alike) > 1 or uneven):
         yield Problem("plan_class", f"is {plan.plan_class}, but the pipelines differ")
     elif plan.plan_class == "rectangular" and len(degrees) > 1:
-        yield Problem("plan_class", "is rectangular, but the stages differ in their degrees")
+        message = "is rectangular, but the stages differ in their degrees or in what they offload"
+        yield Problem("plan_class", message)
 
 
 def _sync_groups(plan: Plan, world: Restored) -> Iterator[Problem]:
