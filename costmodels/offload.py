@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from costmodels.catalog import Chip
+from costmodels.compute import UPDATE_KERNELS
 from costmodels.constants import Constants, shipped_constants
 from costmodels.memory import StateBytes
 from costmodels.units import MIB
@@ -89,7 +90,8 @@ def offloaded_update_s(
     """
     c = constants or shipped_constants()
     own = -(-parameters // zero_replicas)
-    norm = parameters * state.gradient / (chip.memory_bandwidth * c.stream) + c.launch_s
+    norm = parameters * state.gradient / (chip.memory_bandwidth * c.stream)
+    norm += UPDATE_KERNELS * c.launch_s  # as many as an update on the device has
     link = own * (state.gradient + state.parameter) / host.link_bandwidth
     moved = own * (state.gradient + 2 * state.optimizer + state.parameter)
     return norm / derate + link + moved / host.memory_bandwidth

@@ -214,6 +214,11 @@ class CostTables:
     overheads: tuple[DeviceOverhead, ...]
     zero_level: int
     sequence_parallel: bool
+    offload_bytes: int = OFFLOAD_BUFFER_BYTES
+
+    def offload_buffer(self, option: StageOption) -> int:
+        """Bytes of a device through which offloaded state passes; 0 without offload."""
+        return self.offload_bytes if option.mesh.offload else 0
 
     @property
     def layers(self) -> int:

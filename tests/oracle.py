@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, pairwise, product
 
-from costmodels.offload import OFFLOAD_BUFFER_BYTES, offloaded_update_s
+from costmodels.offload import offloaded_update_s
 from costmodels.schedules import period, takt
 from costmodels.units import PS_PER_S
 from planner.costing import OptionTable
@@ -201,7 +201,7 @@ def peak_bytes(problem: Problem, stage: BruteStage, in_flight: int, replicas: in
     total = over.context_bytes + over.buffer_bytes + over.fragmentation_bytes + buffers
     on_host = 0
     if mesh.offload:
-        total += OFFLOAD_BUFFER_BYTES
+        total += tables.offload_bytes
     if mesh.zero3:
         largest = max(layer.parameters for layer in layers)
         total += largest * (2 * tables.state.parameter + tables.state.gradient)

@@ -17,7 +17,6 @@ from planner.costing import (
     gathered_bytes,
     host_bytes,
     host_limit,
-    offload_buffer,
 )
 from planner.search.compact_variables import (
     Expr,
@@ -216,7 +215,7 @@ def _add_memory(program: Program, slot: Slot) -> None:
             cls = program.problem.topology.classes[table.option.class_index]
             over = tables.overheads[cls.index]
             overhead = over.context_bytes + over.buffer_bytes + over.fragmentation_bytes
-            overhead += offload_buffer(table.option.mesh) or 0
+            overhead += tables.offload_buffer(table.option)
             divisor = table.option.mesh.boundary_parts(sequence_parallel=tables.sequence_parallel)
             edges = 2 * _boundaries(program, slot, s, table)
             if table.option.mesh.zero3:

@@ -29,7 +29,6 @@ from planner.costing import (
     gathered_bytes,
     host_bytes,
     host_limit,
-    offload_buffer,
     route_hop_ps,
 )
 from planner.graphs.topology import Topology
@@ -263,7 +262,7 @@ def stage_limits(
         + over.context_bytes
         + over.buffer_bytes
         + over.fragmentation_bytes
-        + (offload_buffer(table.option.mesh) or 0)
+        + tables.offload_buffer(table.option)
     )
     each = _window_sums(table.activation_bytes[policy])
     room = cls.usable_memory_bytes - static
