@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
@@ -167,6 +168,7 @@ def checked(context: Context) -> list[str]:
             names.append(flag)
         if len(names) > 1 and plan_exists(context, context.topology, job):
             out.append(f"all of these together: {'; '.join(names)}: checked, a plan exists")
+    out += _of_hosts(context)
     routed = all(
         context.topology.class_routes.get((c.index, c.index)) is not None
         for c in context.topology.classes
@@ -176,6 +178,43 @@ def checked(context: Context) -> list[str]:
             out.append(f"{factor} times as many nodes of each kind: checked, a plan exists")
             break
     return out
+
+
+def larger_hosts(topology: Topology, factor: int) -> Topology:
+    """The same cluster with ``factor`` times the memory in every host whose memory is known."""
+    return replace(
+        topology,
+        classes=tuple(
+            replace(c, host=replace(c.host, memory_bytes=factor * c.host.memory_bytes))
+            if c.host is not None and c.host.memory_bytes is not None
+            else c
+            for c in topology.classes
+        ),
+    )
+
+
+def _of_hosts(context: Context) -> Iterator[str]:
+    """What hosts would need for an offload that is allowed and does not suffice."""
+    if not context.job.optimizer_offload:
+        return
+    unknown = [
+        c.name for c in context.topology.classes if c.host is None or c.host.memory_bytes is None
+    ]
+    if unknown:
+        yield (
+            f"say host_memory_gib of the nodes of {', '.join(unknown)}: nothing is offloaded to a "
+            "host of unknown memory"
+        )
+    if len(unknown) == len(context.topology.classes):
+        return
+    for factor in (2, 4):
+        found = quick_step_s(context, larger_hosts(context.topology, factor), context.job)
+        if found is not None:
+            yield (
+                f"{factor} times as much host memory: checked, a plan exists, {found:.3g} s per "
+                "step at a first look"
+            )
+            return
 
 
 def _merged(original: ResolvedJob, job: ResolvedJob, changed: ResolvedJob) -> ResolvedJob:
@@ -195,8 +234,10 @@ def infeasible(context: Context) -> InfeasibleError:
     what = (
         f"{context.model.name} does not fit, proven for every plan with recomputation "
         f"{{{', '.join(POLICIES[p] for p in context.options.policies)}}} and ZeRO level "
-        f"{context.options.zero_level}: "
+        f"{context.options.zero_level}"
     )
+    offloads = any(o.mesh.offload for o in context.options.options)
+    what += ", its optimizer on devices or hosts: " if offloads else ": "
     if short is None:
         what += f"more than {MAX_EXTRA_GIB} GiB are missing on every device"
     else:
