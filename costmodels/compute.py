@@ -209,9 +209,9 @@ def optimizer_update_s(
     own = -(-parameters // zero_replicas)
     moved = parameters * state.gradient
     moved += own * (state.gradient + 2 * state.optimizer + state.parameter)
-    seconds = moved / (chip.memory_bandwidth * c.stream) + _UPDATE_KERNELS * c.launch_s
+    seconds = moved / (chip.memory_bandwidth * c.stream) + UPDATE_KERNELS * c.launch_s
     return seconds / derate
 
 
-_UPDATE_KERNELS = 4
+UPDATE_KERNELS = 4
 """Fused norm, clip factor, update and cast, as multi-tensor kernels."""

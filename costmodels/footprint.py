@@ -107,7 +107,8 @@ def _in_runtime(
         fragmentation=round(moving * space.share),
         peak=0,
     )
-    return replace(changed, peak=sum(getattr(changed, f) for f in MemoryItems.__slots__))
+    on_device = [f for f in MemoryItems.__slots__ if f != "host"]
+    return replace(changed, peak=sum(getattr(changed, f) for f in on_device))
 
 
 def in_flight(run: Run, stage: int) -> int:

@@ -76,7 +76,10 @@ def device_overhead(chip: Chip, usable_memory_bytes: int | None = None) -> Devic
 
 @dataclass(frozen=True, slots=True)
 class MemoryItems:
-    """Bytes of one device at its peak, by cause; ``peak`` is their sum."""
+    """Bytes of one device at its peak, by cause; ``peak`` is their sum.
+
+    ``host`` bytes of offloaded state lie in the host's memory and are no part of it.
+    """
 
     parameters: int
     gradients: int
@@ -87,6 +90,7 @@ class MemoryItems:
     context: int
     fragmentation: int
     peak: int
+    host: int = 0
 
 
 def boundary_buffer_bytes(
@@ -114,6 +118,7 @@ def stage_memory(
     boundary_bytes: int,
     expert_replicas: int | None = None,
     inner: tuple[int, int] = (1, 1),
+    offload_buffer: int | None = None,
 ) -> MemoryItems:
     """Peak memory of one device that runs ``layers``.
 
@@ -127,7 +132,9 @@ def stage_memory(
     ``inner`` devices of the stage itself (for experts: the second number) divide weights and
     gradients whatever the level, as level 3 does.
     ``boundary_bytes`` comes from :func:`boundary_buffer_bytes` and is added as it is. Frozen
-    weights have no gradient and no optimizer state.
+    weights have no gradient and no optimizer state. With an ``offload_buffer`` (bytes) the
+    optimizer's state lies in the host's memory and the device holds the buffer instead
+    (:mod:`costmodels.offload`).
     """
     holders = [replicas] * len(layers) if isinstance(replicas, int) else list(replicas)
     parts = [
@@ -163,11 +170,12 @@ def stage_memory(
     items = (
         held(parts, state.parameter, 3),
         held(trained, state.gradient, 2),
-        held(trained, state.optimizer, 1),
+        held(trained, state.optimizer, 1) if offload_buffer is None else 0,
         min(in_flight, micro_batches) * kept + working,
         sum(layer.logits_bytes for layer in layers),
-        overhead.buffer_bytes + boundary_bytes + gathered + scattered,
+        overhead.buffer_bytes + boundary_bytes + gathered + scattered + (offload_buffer or 0),
         overhead.context_bytes,
         overhead.fragmentation_bytes,
     )
-    return MemoryItems(*items, peak=sum(items))
+    host = 0 if offload_buffer is None else held(trained, state.total, 1)
+    return MemoryItems(*items, peak=sum(items), host=host)

@@ -92,6 +92,8 @@ def _stage(
         fragmentation=m.fragmentation,
         peak=m.peak,
         usable=priced.usable_bytes,
+        host=m.host,
+        host_usable=priced.host_bytes if m.host else 0,
     )
     sharded = zero_level >= 1 and replicas * stage.mesh.copies > 1
     return Stage(
@@ -99,6 +101,7 @@ def _stage(
         in_flight=priced.in_flight,
         recompute=_ranges(stage.first, stage.policies),
         zero=Zero(level=zero_level, scope="all-replicas" if sharded else "none"),
+        offload="optimizer" if stage.mesh.offload else "none",
         replicas=(
             Replica(
                 rows=rows,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 from costmodels.price import POLICIES
 from planner.graphs.topology import Island, Topology
@@ -70,6 +71,7 @@ def rectangular_layout(
     policy: int,
     *,
     only_first: bool = False,
+    offload: bool = False,
 ) -> list[LayoutPipeline]:
     """Pipelines in Megatron's rank order: tensor parallel fastest, then data, then pipeline.
 
@@ -87,7 +89,7 @@ def rectangular_layout(
                         devices=groups[s * dp + d][1],
                         first=first,
                         end=end,
-                        mesh=StageMesh(len(groups[s * dp + d][1])),
+                        mesh=StageMesh(len(groups[s * dp + d][1]), offload=offload),
                         policies=(policy,) * (end - first),
                     )
                     for s, (first, end) in enumerate(intervals)
@@ -204,7 +206,11 @@ def _best_policy(
     """Fastest feasible micro-batch size and recomputation of one shape, if below the limit."""
     best: EqualSplit | None = None
     reason = ""
-    for rows in rows_choices:
+    hosted = {o.class_index for o in options.options if o.mesh.offload}
+    homes = [False]
+    if hosted >= {island.class_index for island, _ in groups}:
+        homes.append(True)
+    for rows, offload in product(rows_choices, homes):
         if dp * rows > batch:
             continue
         for policy in options.policies:
@@ -212,7 +218,9 @@ def _best_policy(
             alone_ps = pricer.alone_ps(first[0], options.zero_level, dp)
             if limit_ps is not None and alone_ps >= limit_ps:
                 break  # the policies that are left are slower still
-            layouts = rectangular_layout(groups, intervals, dp, rows, batch, policy)
+            layouts = rectangular_layout(
+                groups, intervals, dp, rows, batch, policy, offload=offload
+            )
             if vendors_mixed(pricer.topology, layouts):
                 return None, "replicas of a layer would lie on two vendors without a collective"
             priced = pricer.price(layouts, options.zero_level)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
 from costmodels.constants import shipped_constants
 from costmodels.layers import EXPERT_IMBALANCE
 from costmodels.memory import device_overhead
+from costmodels.offload import HOST_MEMORY_PERCENT, OFFLOAD_BUFFER_BYTES
 from costmodels.price import POLICIES
-from costmodels.units import GIB, PS_PER_S
+from costmodels.units import GIB, MIB, PS_PER_S
 from planner import assemble
 from planner.inputs.job import ResolvedJob
 from planner.inputs.training import notes_on_training
@@ -108,8 +109,9 @@ def declared_space(context: Context) -> SearchSpace:
         )
     dropped += _untried(job)
     dropped += [
-        "ZeRO 2, ZeRO 3 and expert parallelism beyond a stage, offload, interleaved and "
-        "zero-bubble schedules, unequal rows inside a stage: not in this version's space",
+        "ZeRO 2, ZeRO 3 and expert parallelism beyond a stage, offload of weights or activations, "
+        "interleaved and zero-bubble schedules, unequal rows inside a stage: not in this version's "
+        "space",
     ]
     return SearchSpace(allowed=tuple(allowed), dropped=tuple(dropped))
 
@@ -126,6 +128,8 @@ def _inside_a_stage(options: OptionSet) -> list[str]:
         said.append(f"expert parallel {{{', '.join(map(str, experts))}}} inside a stage, {copies}")
     if any(m.zero3 for m in meshes):
         said.append("ZeRO 3 over the copies inside a stage")
+    if any(m.offload for m in meshes):
+        said.append("optimizer state on the device or in the host's memory, one or other per stage")
     if any(m.dp > 1 for m in meshes):
         said.append("data parallel inside a stage where experts or ZeRO 3 ask for it")
     return said
@@ -137,6 +141,7 @@ def _untried(job: ResolvedJob) -> list[str]:
         "context_parallel": job.context_parallel,
         "expert_parallel": job.expert_parallel,
         "zero3": job.zero3,
+        "optimizer_offload": job.optimizer_offload,
     }
     names = [name for name, yes in tried.items() if not yes]
     if not names:
@@ -187,6 +192,30 @@ def idle_reasons(
     return out
 
 
+def _offload(context: Context) -> Iterator[str]:
+    """What a host is taken to have for an offloaded optimizer."""
+    indices = {o.class_index for o in context.options.options if o.mesh.offload}
+    if not indices:
+        return
+    yield (
+        "offloaded optimizer: gradients down the host link, update and weights up follow the last "
+        f"backward one after the other; {HOST_MEMORY_PERCENT} % of a host's memory may hold state, "
+        f"{context.job.state_bytes.total} bytes per parameter, "
+        f"{OFFLOAD_BUFFER_BYTES // MIB} MiB of every device are buffers; all devices of a host "
+        "share it evenly"
+    )
+    for index in sorted(indices):
+        host = context.topology.classes[index].host
+        if host is None or host.memory_bytes is None:
+            continue
+        yield (
+            f"{context.topology.classes[index].name}: a device has {host.memory_bytes / GIB:.1f} "
+            f"GiB of its host's memory, {host.link_bandwidth / 1e9:.1f} GB/s each way to it, and "
+            f"{host.memory_bandwidth / 1e9:.1f} GB/s of what the host streams (100 GB/s per host "
+            "where host_memory_bandwidth is not given)"
+        )
+
+
 def assumptions(context: Context) -> tuple[str, ...]:
     """Everything that was assumed, not given."""
     out = [*context.model.notes, *context.cluster.notes, *context.job.notes]
@@ -221,6 +250,7 @@ def assumptions(context: Context) -> tuple[str, ...]:
             f"ZeRO 3: {shipped_constants().shard_exposed:.0%} of gathers and scatters exposed, "
             "and what the computation beside them does not cover"
         )
+    out += _offload(context)
     out.append(
         "activations cross stages in slices over the ports of all chips of a tensor-parallel "
         "group, with a fair share of their host's ports"

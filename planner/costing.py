@@ -19,6 +19,7 @@ from costmodels.collectives import Links
 from costmodels.compute import optimizer_update_s
 from costmodels.constants import shipped_constants
 from costmodels.memory import DeviceOverhead, StateBytes, device_overhead
+from costmodels.offload import OFFLOAD_BUFFER_BYTES, host_share, offloaded_update_s
 from costmodels.price import POLICIES, LayerConfig, LayerPrice, price_layer
 from costmodels.shapes import LayerShape
 from costmodels.sharding import ShardGroup, exposed_gathers_s
@@ -213,6 +214,11 @@ class CostTables:
     overheads: tuple[DeviceOverhead, ...]
     zero_level: int
     sequence_parallel: bool
+    offload_bytes: int = OFFLOAD_BUFFER_BYTES
+
+    def offload_buffer(self, option: StageOption) -> int:
+        """Bytes of a device through which offloaded state passes; 0 without offload."""
+        return self.offload_bytes if option.mesh.offload else 0
 
     @property
     def layers(self) -> int:
@@ -412,9 +418,30 @@ def fixed_bytes(tables: CostTables, table: OptionTable, pipelines: int) -> Ints:
             total
             + sharded_bytes(parameters * state.parameter, part.shards)
             + sharded_bytes(parameters * state.gradient, part.shards)
-            + sharded_bytes(parameters * state.optimizer, over)
         )
+        if not table.option.mesh.offload:
+            total = total + sharded_bytes(parameters * state.optimizer, over)
     return total
+
+
+def host_bytes(tables: CostTables, table: OptionTable, pipelines: int) -> Ints:
+    """Bytes that every layer of one device holds in the host's memory: 0 without offload."""
+    total = np.zeros_like(table.parameters)
+    if table.option.mesh.offload:
+        for parameters, part in table.parts:
+            over = optimizer_shards(part, pipelines, tables.zero_level)
+            total = total + sharded_bytes(parameters * tables.state.total, over)
+    return total
+
+
+def host_limit(cls: IslandClass) -> int:
+    """Bytes that a device of the class may hold in its host's memory."""
+    return 0 if cls.host is None else cls.host.memory_bytes or 0
+
+
+def offload_buffer(mesh: StageMesh) -> int | None:
+    """Bytes of a device through which offloaded state passes; None without offload."""
+    return OFFLOAD_BUFFER_BYTES if mesh.offload else None
 
 
 def gathered_bytes(tables: CostTables, table: OptionTable) -> Ints:
@@ -430,14 +457,22 @@ def update_s(
     pipelines: int,
     zero_level: int,
     state: StateBytes,
-    chip: Chip,
-    derate: float = 1.0,
+    cls: IslandClass,
+    *,
+    offload: bool = False,
 ) -> float:
-    """Seconds of the optimizer's update on one device: parameters of each part of its layers."""
+    """Seconds of the optimizer's update on one device: parameters of each part of its layers.
+
+    A measured optimizer step scales the formula's; one that runs on the host was not measured.
+    """
     seconds = 0.0
     for parameters, part in parts:
         over = optimizer_shards(part, pipelines, zero_level) // part.shards
         own = -(-parameters // part.shards)
         # fractions of a parameter do not occur: sums of integers may come as floats
-        seconds += optimizer_update_s(int(own), state, chip, over, derate=derate)
-    return seconds
+        if offload:
+            host = cls.host or host_share(None, cls.size, cls.chip.host_fabric.total_bandwidth)
+            seconds += offloaded_update_s(int(own), state, cls.chip, host, over, derate=cls.derate)
+        else:
+            seconds += optimizer_update_s(int(own), state, cls.chip, over, derate=cls.derate)
+    return seconds if offload else seconds * cls.update_scale

@@ -278,7 +278,21 @@ def _reshard(before: Plan, after: Plan) -> Reshard:
     states = [p.inputs.job.resolved.get("state_bytes") for p in (before, after)]
     if states[0] != states[1]:
         optimizer.append("the optimizer keeps other state per parameter")
+    if hosted(before) != hosted(after):
+        optimizer.append("its state moves between devices and host memory")
     return Reshard(True, weights, tuple(optimizer))
+
+
+def hosted(plan: Plan) -> tuple[int, ...]:
+    """Layers whose optimizer's state some stage keeps in host memory."""
+    found = {
+        layer
+        for pipe in plan.pipelines
+        for stage in pipe.stages
+        if stage.offload == "optimizer"
+        for layer in range(*stage.layers)
+    }
+    return tuple(sorted(found))
 
 
 def _weights(before: Plan, after: Plan) -> Iterator[str]:
@@ -330,6 +344,7 @@ def _layout(plan: Plan) -> object:
                     s.in_flight,
                     s.recompute,
                     s.zero,
+                    s.offload,
                     [(r.devices, r.mesh) for r in s.replicas],
                 )
                 for s in p.stages

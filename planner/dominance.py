@@ -1,7 +1,8 @@
 """Meshes that no plan needs, because another one of as many chips is at least as good in every way.
 
 A stage under mesh B may run under A on the same devices when both have equal chips and copies (of
-dense weights and of experts) and A is, on every layer,
+dense weights and of experts), both or neither offload the optimizer (with offload a stage is
+smaller but later, so neither is at least as good as the other) and A is, on every layer,
 
 - no slower, forward and backward, under any policy,
 - no larger: parameters and experts per device, activations, working and logits bytes, and the part
@@ -43,8 +44,8 @@ def _dominates(
     one, other = a.option, b.option
     alike = (
         (one.class_index, one.rows, one.chips) == (other.class_index, other.rows, other.chips)
-        and (one.mesh.dense.copies, one.mesh.expert.copies, one.mesh.zero3)
-        == (other.mesh.dense.copies, other.mesh.expert.copies, other.mesh.zero3)
+        and (one.mesh.dense.copies, one.mesh.expert.copies, one.mesh.zero3, one.mesh.offload)
+        == (other.mesh.dense.copies, other.mesh.expert.copies, other.mesh.zero3, other.mesh.offload)
         and one.mesh.boundary_parts(sequence_parallel=sequence_parallel)
         >= other.mesh.boundary_parts(sequence_parallel=sequence_parallel)
     )

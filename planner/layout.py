@@ -24,8 +24,10 @@ from costmodels.units import GIB
 from planner.costing import (
     LayerCost,
     blocked_ps,
+    host_limit,
     measured_scale,
     model_costs,
+    offload_buffer,
     picoseconds,
     pipeline_hops_ps,
     split_parameters,
@@ -82,6 +84,7 @@ class PricedStage:
     """A stage with its costs: picoseconds per micro-batch and itemised bytes.
 
     ``forward_ps`` and ``backward_ps`` include ``transfer_ps`` each, where transfers block.
+    ``host_bytes`` of its host's memory are there for what each device offloads.
     """
 
     stage: LayoutStage
@@ -93,6 +96,7 @@ class PricedStage:
     usable_bytes: int
     hop_to_next_ps: int | None
     transfer_ps: int = 0
+    host_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -243,6 +247,12 @@ class LayoutPricer:
                     f"{priced.memory.peak / GIB:.2f} GiB of {priced.usable_bytes / GIB:.2f} GiB "
                     f"usable, {short:.2f} GiB too much per device"
                 )
+            if priced.memory.host > priced.host_bytes:
+                problems.append(
+                    f"pipeline {index} stage {s} on {stage.devices[0]}: offloads "
+                    f"{priced.memory.host / GIB:.2f} GiB per device, and its share of the host's "
+                    f"memory is {priced.host_bytes / GIB:.2f} GiB"
+                )
             stages.append(replace(priced, stage=stage))
         return replace(known, pipeline=pipe, stages=tuple(stages))
 
@@ -279,6 +289,7 @@ class LayoutPricer:
                 usable_bytes=self.topology.classes[stage.island.class_index].usable_memory_bytes,
                 hop_to_next_ps=hops[s] if s < len(hops) else None,
                 transfer_ps=blocked[s],
+                host_bytes=host_limit(self.topology.classes[stage.island.class_index]),
             )
             for s, stage in enumerate(pipe.stages)
         )
@@ -332,6 +343,7 @@ class LayoutPricer:
                 sequence_parallel=self.job.sequence_parallel,
                 copies=mesh.copies,
             ),
+            offload_buffer=offload_buffer(mesh),
         )
 
     def _depths(
@@ -386,10 +398,10 @@ class LayoutPricer:
                     len(pipelines),
                     zero_level,
                     self.job.state_bytes,
-                    cls.chip,
-                    cls.derate,
+                    cls,
+                    offload=stage.mesh.offload,
                 )
-                worst = max(worst, update * cls.update_scale)
+                worst = max(worst, update)
         return picoseconds(worst)
 
     def _parts(self, stage: LayoutStage, rows: int, first: int, end: int) -> list[tuple[int, Part]]:

@@ -4,7 +4,8 @@
 
 Experts lie across the same chips: ``ep`` of them hold different experts, each divided among
 ``expert_tp``. Everything here is local to a stage, so that pipelines stay independent of one
-another and the search sees only an option's chips, times, bytes and gradients.
+another and the search sees only an option's chips, times, bytes and gradients. Where the
+optimizer's state of the stage lies, on its devices or in their host's memory, is decided with it.
 """
 
 from __future__ import annotations
@@ -40,13 +41,17 @@ class Part:
 
 @dataclass(frozen=True, slots=True, order=True)
 class StageMesh:
-    """Degrees of one stage. ``zero3``: its copies share weights and gradients (FSDP)."""
+    """Degrees of one stage. ``zero3``: its copies share weights and gradients (FSDP).
+
+    ``offload``: its optimizer's state lies in the host's memory and is updated there.
+    """
 
     tp: int = 1
     cp: int = 1
     dp: int = 1
     ep: int = 1
     zero3: bool = False
+    offload: bool = False
 
     @property
     def chips(self) -> int:
@@ -86,6 +91,11 @@ class StageMesh:
     @property
     def plain(self) -> bool:
         """Whether there is nothing but tensor parallelism."""
+        return self.tensor_alone and not self.offload
+
+    @property
+    def tensor_alone(self) -> bool:
+        """Whether the devices share layers by tensor parallelism alone; the state lies anywhere."""
         return self.cp == self.dp == self.ep == 1 and not self.zero3
 
     def boundary_parts(self, *, sequence_parallel: bool) -> int:
@@ -96,4 +106,5 @@ class StageMesh:
         """``tp 4 cp 2``: what is not 1, tensor parallelism always."""
         named = (("cp", self.cp), ("dp", self.dp), ("ep", self.ep))
         parts = [f"tp {self.tp}", *(f"{name} {degree}" for name, degree in named if degree > 1)]
-        return " ".join([*parts, *(["zero 3"] if self.zero3 else [])])
+        said = (("zero 3", self.zero3), ("offload", self.offload))
+        return " ".join([*parts, *(name for name, yes in said if yes)])

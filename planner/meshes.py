@@ -12,6 +12,7 @@ What is enumerated is declared in the certificate. Three restrictions keep it sm
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 
 from costmodels.shapes import LayerShape
@@ -24,8 +25,17 @@ def meshes(model: ModelGraph, job: ResolvedJob, sizes: Sequence[int]) -> list[St
     """Every mesh that the techniques of the job ask for, on numbers of chips from ``sizes``.
 
     Tensor parallelism alone comes first, then the others by chips. Of the ways to spread experts
-    over the same devices, those that leave the fewest copies of an expert in the stage.
+    over the same devices, those that leave the fewest copies of an expert in the stage. With
+    ``optimizer_offload`` all of them come again, their optimizer's state in the host's memory.
     """
+    found = list(_on_devices(model, job, sizes))
+    if job.optimizer_offload:
+        found += [replace(mesh, offload=True) for mesh in found]
+    return found
+
+
+def _on_devices(model: ModelGraph, job: ResolvedJob, sizes: Sequence[int]) -> list[StageMesh]:
+    """The meshes whose optimizer's state lies on the devices."""
     tensor = [n for n in sizes if n == 1 or job.tensor_parallel]
     context = [n for n in sizes if n == 1 or job.context_parallel]
     numbers = expert_numbers([layer.shape for layer in model.layers])

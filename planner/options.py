@@ -126,7 +126,10 @@ def _against(
     gap = cls.profile.problem(tp, rows) if cls.profile is not None else None
     if gap is not None:
         return Rejected(f"{rows} rows at tp={tp} on {cls.name}" if plain else "", gap)
-    if plain:
+    if mesh.offload and (cls.host is None or cls.host.memory_bytes is None):
+        reason = "the cluster does not say host_memory_gib, which bounds it"
+        return Rejected(f"optimizer offload on {cls.name}", reason)
+    if mesh.tensor_alone:
         return None
     if cls.profile is not None:
         reason = "a measured profile prices tensor parallelism alone"

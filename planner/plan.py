@@ -24,6 +24,7 @@ SCHEMA_VERSION = 1
 PlanClass = Literal["rectangular", "staged", "asymmetric"]
 Recompute = Literal["none", "selective", "full"]
 Schedule = Literal["1f1b", "gpipe", "interleaved"]
+Offload = Literal["none", "optimizer"]
 Interval = tuple[int, int]
 
 
@@ -111,7 +112,11 @@ class StageTime(_Frozen):
 
 
 class StageMemory(_Frozen):
-    """Bytes on the stage's worst device, by cause."""
+    """Bytes on the stage's worst device, by cause.
+
+    ``host`` bytes of its offloaded state lie in its host's memory, of ``host_usable``; both are
+    left out of the file where nothing is offloaded.
+    """
 
     parameters: int
     gradients: int
@@ -123,6 +128,15 @@ class StageMemory(_Frozen):
     fragmentation: int
     peak: int
     usable: int
+    host: int = 0
+    host_usable: int = 0
+
+    @model_serializer(mode="wrap")
+    def _without_host(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        value: dict[str, Any] = handler(self)
+        if not self.host:
+            del value["host"], value["host_usable"]
+        return value
 
 
 class Replica(_Frozen):
@@ -141,7 +155,8 @@ class Stage(_Frozen):
 
     Under the interleaved schedule a stage holds several ``chunks`` in order of execution;
     ``layers`` then reaches from the first chunk's begin to the last one's end. Without chunks the
-    field is left out of the file, so that plans of older versions keep their hash.
+    field is left out of the file, so that plans of older versions keep their hash. ``offload``
+    "optimizer": the optimizer's state lies in the host's memory and is updated there.
     """
 
     layers: Interval
@@ -149,7 +164,7 @@ class Stage(_Frozen):
     in_flight: int
     recompute: tuple[RecomputeRange, ...]
     zero: Zero
-    offload: Literal["none"] = "none"
+    offload: Offload = "none"
     replicas: tuple[Replica, ...]
     hop_to_next_s: float | None
     """Seconds for one micro-batch of activations to the next stage; null for the last, 0 where

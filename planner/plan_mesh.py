@@ -6,14 +6,15 @@ from planner.mesh import StageMesh
 from planner.plan import Mesh
 
 
-def stage_mesh(mesh: Mesh) -> StageMesh:
-    """The mesh that a plan's replica names."""
+def stage_mesh(mesh: Mesh, offload: str = "none") -> StageMesh:
+    """The mesh that a plan's replica names, with what its stage offloads."""
     return StageMesh(
         tp=mesh.tensor_parallel,
         cp=mesh.context_parallel,
         dp=mesh.data_parallel,
         ep=mesh.expert_parallel,
         zero3=mesh.zero3,
+        offload=offload == "optimizer",
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from costmodels.price import POLICIES
-from costmodels.units import GIB
+from costmodels.units import GIB, PS_PER_S
 from planner.costing import build_tables
 from planner.errors import InfeasibleError
 from planner.graphs.topology import Topology
@@ -25,9 +26,14 @@ MAX_EXTRA_GIB = 512
 
 def plan_exists(context: Context, topology: Topology, job: ResolvedJob) -> bool:
     """Whether any plan at all is found on a changed cluster or job (quick search, no proof)."""
+    return quick_step_s(context, topology, job) is not None
+
+
+def quick_step_s(context: Context, topology: Topology, job: ResolvedJob) -> float | None:
+    """Formula seconds of the step that a quick search finds; None if it finds no plan."""
     options = legal_options(context.model.graph, topology, job)
     if not options.options:
-        return False
+        return None
     problem = Problem(
         tables=build_tables(context.model.graph, topology, job, options),
         topology=topology,
@@ -36,7 +42,8 @@ def plan_exists(context: Context, topology: Topology, job: ResolvedJob) -> bool:
         max_stages=context.problem.max_stages,
     )
     limits = SearchLimits(gap=1.0, seed=0, rounds=1, integer_work=0.2)
-    return Engine(problem, limits).find() is not None
+    found = Engine(problem, limits).find()
+    return None if found is None else found.target_ps / PS_PER_S
 
 
 def with_extra_memory(topology: Topology, extra_bytes: int) -> Topology:
@@ -114,6 +121,9 @@ def candidate_jobs(job: ResolvedJob, *, measured: bool = False) -> list[tuple[st
     if state.optimizer > 6:
         small = replace(state, optimizer=2)
         out.append(("--set job.optimizer=adam8bit", replace(job, state_bytes=small)))
+    if not job.optimizer_offload:
+        hosted = replace(job, optimizer_offload=True)
+        out.append(("--set job.techniques.optimizer_offload=true", hosted))
     if job.seq_len > 1024 and not measured:
         half = job.seq_len // 2
         out.append((f"--set job.seq_len={half}", replace(job, seq_len=half)))
@@ -145,9 +155,9 @@ def bigger_cluster(topology: Topology, factor: int) -> Topology:
 def checked(context: Context) -> list[str]:
     """Changes that were each tried by a search and have a plan."""
     out = [
-        f"{flag}: checked, a plan exists"
+        f"{flag}: checked, a plan exists, {seconds:.3g} s per step at a first look"
         for flag, job in candidate_jobs(context.job, measured=context.profile is not None)
-        if plan_exists(context, context.topology, job)
+        if (seconds := quick_step_s(context, context.topology, job)) is not None
     ]
     if not out:
         everything = candidate_jobs(context.job, measured=context.profile is not None)
@@ -158,6 +168,7 @@ def checked(context: Context) -> list[str]:
             names.append(flag)
         if len(names) > 1 and plan_exists(context, context.topology, job):
             out.append(f"all of these together: {'; '.join(names)}: checked, a plan exists")
+    out += _of_hosts(context)
     routed = all(
         context.topology.class_routes.get((c.index, c.index)) is not None
         for c in context.topology.classes
@@ -167,6 +178,43 @@ def checked(context: Context) -> list[str]:
             out.append(f"{factor} times as many nodes of each kind: checked, a plan exists")
             break
     return out
+
+
+def larger_hosts(topology: Topology, factor: int) -> Topology:
+    """The same cluster with ``factor`` times the memory in every host whose memory is known."""
+    return replace(
+        topology,
+        classes=tuple(
+            replace(c, host=replace(c.host, memory_bytes=factor * c.host.memory_bytes))
+            if c.host is not None and c.host.memory_bytes is not None
+            else c
+            for c in topology.classes
+        ),
+    )
+
+
+def _of_hosts(context: Context) -> Iterator[str]:
+    """What hosts would need for an offload that is allowed and does not suffice."""
+    if not context.job.optimizer_offload:
+        return
+    unknown = [
+        c.name for c in context.topology.classes if c.host is None or c.host.memory_bytes is None
+    ]
+    if unknown:
+        yield (
+            f"say host_memory_gib of the nodes of {', '.join(unknown)}: nothing is offloaded to a "
+            "host of unknown memory"
+        )
+    if len(unknown) == len(context.topology.classes):
+        return
+    for factor in (2, 4):
+        found = quick_step_s(context, larger_hosts(context.topology, factor), context.job)
+        if found is not None:
+            yield (
+                f"{factor} times as much host memory: checked, a plan exists, {found:.3g} s per "
+                "step at a first look"
+            )
+            return
 
 
 def _merged(original: ResolvedJob, job: ResolvedJob, changed: ResolvedJob) -> ResolvedJob:
@@ -186,8 +234,10 @@ def infeasible(context: Context) -> InfeasibleError:
     what = (
         f"{context.model.name} does not fit, proven for every plan with recomputation "
         f"{{{', '.join(POLICIES[p] for p in context.options.policies)}}} and ZeRO level "
-        f"{context.options.zero_level}: "
+        f"{context.options.zero_level}"
     )
+    offloads = any(o.mesh.offload for o in context.options.options)
+    what += ", its optimizer on devices or hosts: " if offloads else ": "
     if short is None:
         what += f"more than {MAX_EXTRA_GIB} GiB are missing on every device"
     else:

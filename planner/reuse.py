@@ -48,12 +48,13 @@ def _possible(
 ) -> bool:
     """Whether the job tries the stage's mesh and the model can run it; measured: tp alone."""
     mesh = stage.mesh
-    if measured and not mesh.plain:
+    if measured and not mesh.tensor_alone:
         return False
     tried = (
         (job.context_parallel or mesh.cp == 1)
         and (job.expert_parallel or mesh.ep == 1)
         and (job.zero3 or not mesh.zero3)
+        and (job.optimizer_offload or not mesh.offload)
     )
     fits = mesh.chips == len(stage.devices)
     return tried and fits and mesh_problem(model, mesh, rows, job)[1] is None
@@ -82,7 +83,7 @@ def _layout(
                 devices=replica.devices,
                 first=stage.layers[0],
                 end=stage.layers[1],
-                mesh=stage_mesh(replica.mesh),
+                mesh=stage_mesh(replica.mesh, stage.offload),
                 policies=tuple(policies),
                 in_flight=stage.in_flight,
             )

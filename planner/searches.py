@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from planner import assemble, beside
+from planner.mesh import StageMesh
 from planner.place import Load, Placement, place
 from planner.search.engine import (
     Engine,
@@ -45,7 +46,12 @@ def alone(
     if limit_ps is not None:
         engine.know(limit_ps)
     wanted = islands is None and limit_ps is None
-    return beside.Alone(engine.find(), beside.shaped(context, classes) if wanted else None)
+    found = engine.find()
+    hosted: Narrow = "all state on the host"
+    if found is None and limit_ps is None and hosted in narrow_kinds(context):
+        narrow = narrowed(context, hosted)
+        found = engine_for(narrow, only, lambda _: None, interrupted, islands).find()
+    return beside.Alone(found, beside.shaped(context, classes) if wanted else None)
 
 
 def first_plan(
@@ -55,12 +61,18 @@ def first_plan(
     return engine_for(context, limits, lambda _: None, interrupted).find()
 
 
-def has_meshes(context: Context) -> bool:
-    """Whether some stage may be more than a tensor-parallel group."""
-    return any(not o.mesh.plain for o in context.options.options)
+Narrow = Literal["tensor parallelism alone", "whole islands", "all state on the host"]
 
 
-Narrow = Literal["tensor parallelism alone", "whole islands"]
+def narrow_kinds(context: Context) -> tuple[Narrow, ...]:
+    """The narrower spaces that are searched as well, if stages may be more than tensor parallel."""
+    meshes = [o.mesh for o in context.options.options]
+    wider: dict[Narrow, bool] = {
+        "tensor parallelism alone": any(not m.plain for m in meshes),
+        "whole islands": any(not m.tensor_alone for m in meshes),
+        "all state on the host": any(m.offload for m in meshes),
+    }
+    return tuple(kind for kind, yes in wider.items() if yes)
 
 
 def first_narrow(
@@ -69,24 +81,28 @@ def first_narrow(
     """A first look at some of the meshes: tensor-parallel groups alone, or stages of an island.
 
     A wider space is harder to round in: a technique that is allowed must not cost a plan that
-    would have been found without it. Experts and long sequences often want all of an island.
+    would have been found without it. Experts and long sequences often want all of an island. Where
+    every stage offloads, the first one, whose update is all that pricing sees, speaks for all.
     """
+    return engine_for(narrowed(context, kind), limits, lambda _: None, interrupted).find()
+
+
+def narrowed(context: Context, kind: Narrow) -> Context:
+    """The problem with some of its meshes."""
+
+    def wanted(mesh: StageMesh, class_index: int) -> bool:
+        if kind == "tensor parallelism alone":
+            return mesh.plain
+        if kind == "all state on the host":
+            return mesh.offload
+        return mesh.chips in (1, largest[class_index])
+
     tables, largest = context.problem.tables, dict[int, int]()
     for table in tables.tables:
         own = table.option
         largest[own.class_index] = max(largest.get(own.class_index, 1), own.chips)
-    kept = tuple(
-        t
-        for t in tables.tables
-        if (
-            t.option.mesh.plain
-            if kind == "tensor parallelism alone"
-            else t.option.chips in (1, largest[t.option.class_index])
-        )
-    )
-    problem = replace(context.problem, tables=replace(tables, tables=kept))
-    narrow = replace(context, problem=problem)
-    return engine_for(narrow, limits, lambda _: None, interrupted).find()
+    kept = tuple(t for t in tables.tables if wanted(t.option.mesh, t.option.class_index))
+    return replace(context, problem=replace(context.problem, tables=replace(tables, tables=kept)))
 
 
 def engine_for(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
 
 from planner import assemble, beside, certify, remedies
 from planner.aside import Answer, Aside
@@ -35,14 +34,13 @@ from planner.search.engine import (
 from planner.search.planning import Solution
 from planner.search.problem import Problem
 from planner.searches import (
-    Narrow,
     alone,
     engine_for,
     first_narrow,
     first_plan,
     fleet_parts,
-    has_meshes,
     leaves_idle,
+    narrow_kinds,
     place_solution,
     rectangular,
 )
@@ -188,8 +186,7 @@ def search(
     shaped = aside.ask(rectangular)
     parts = [] if limits.use_all else fleet_parts(context)
     asked = [aside.ask(alone, part, limits) for part in parts if params.baselines]
-    kinds = get_args(Narrow) if has_meshes(context) else ()
-    narrow = [aside.ask(first_narrow, limits, kind) for kind in kinds]
+    narrow = [aside.ask(first_narrow, limits, kind) for kind in narrow_kinds(context)]
     engine = engine_for(context, limits, progress, interrupted)
     known = plans_known(context, [hint_placement(context, hint)] if hint is not None else [])
     for placement in known:

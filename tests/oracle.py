@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, pairwise, product
 
+from costmodels.offload import offloaded_update_s
 from costmodels.schedules import period, takt
 from costmodels.units import PS_PER_S
 from planner.costing import OptionTable
@@ -182,6 +183,10 @@ def _usage(problem: Problem, stages: Sequence[BruteStage]) -> tuple[int, ...]:
     )
 
 
+NEVER_FITS = 1 << 62
+"""Bytes of a stage whose offloaded state is too large for its host."""
+
+
 def peak_bytes(problem: Problem, stage: BruteStage, in_flight: int, replicas: int) -> int:
     """Peak memory of one device of a stage, layer by layer."""
     tables = problem.tables
@@ -194,6 +199,9 @@ def peak_bytes(problem: Problem, stage: BruteStage, in_flight: int, replicas: in
     buffers //= (mesh.tp if tables.sequence_parallel else 1) * mesh.cp * mesh.dp
     copies = (mesh.cp * mesh.dp, mesh.chips // (mesh.ep * mesh.expert_tp))
     total = over.context_bytes + over.buffer_bytes + over.fragmentation_bytes + buffers
+    on_host = 0
+    if mesh.offload:
+        total += tables.offload_bytes
     if mesh.zero3:
         largest = max(layer.parameters for layer in layers)
         total += largest * (2 * tables.state.parameter + tables.state.gradient)
@@ -204,9 +212,15 @@ def peak_bytes(problem: Problem, stage: BruteStage, in_flight: int, replicas: in
             total += -(-own * tables.state.parameter // inside)
             total += -(-own * tables.state.gradient // inside)
             over_all = replicas * held if tables.zero_level else inside
-            total += -(-own * tables.state.optimizer // over_all)
+            if mesh.offload:
+                on_host += -(-own * tables.state.total // over_all)
+            else:
+                total += -(-own * tables.state.optimizer // over_all)
         total += in_flight * layer.activation_bytes[stage.policy]
         total += layer.logits_bytes
+    host = problem.topology.classes[table.option.class_index].host
+    if on_host and (host is None or host.memory_bytes is None or on_host > host.memory_bytes):
+        return NEVER_FITS
     return total + max(layer.working_bytes[stage.policy] for layer in layers)
 
 
@@ -265,6 +279,32 @@ def runs_of(problem: Problem, pipeline: BrutePipeline, replicas: int, most: int)
     return found
 
 
+def host_update_ps(
+    problem: Problem, table: OptionTable, first: int, end: int, replicas: int
+) -> int:
+    """An update on the host waits for all stages: norm, gradients down, Adam, weights up."""
+    mesh, tables = table.option.mesh, problem.tables
+    cls = problem.topology.classes[table.option.class_index]
+    if not mesh.offload:
+        return 0
+    assert cls.host is not None
+    layers = [cost.price for cost in table.costs[first:end]]
+    experts = sum(layer.expert_parameters for layer in layers)
+    copies = (mesh.cp * mesh.dp, mesh.chips // (mesh.ep * mesh.expert_tp))
+    seconds = 0.0
+    for number, held in zip((sum(p.parameters for p in layers) - experts, experts), copies):
+        own = -(-number // held) if mesh.zero3 else number
+        left = 1 if mesh.zero3 else held
+        sharers = replicas * left if tables.zero_level else 1
+        if number or held == copies[0]:
+            seconds += offloaded_update_s(
+                own, tables.state, cls.chip, cls.host, sharers, derate=cls.derate
+            )
+            if not experts:
+                break
+    return round(seconds * PS_PER_S)
+
+
 def finish_ps(problem: Problem, pipeline: BrutePipeline, replicas: int) -> int:
     """Synchronisation and update that no earlier stage's backward hides, in picoseconds."""
     tables = [problem.tables.tables[s.option] for s in pipeline.stages]
@@ -272,6 +312,7 @@ def finish_ps(problem: Problem, pipeline: BrutePipeline, replicas: int) -> int:
     for s, (table, stage) in enumerate(zip(tables, pipeline.stages)):
         seconds = expected_finish_s(problem, table, stage.first, stage.end, replicas)
         latest = max(latest, round(seconds * PS_PER_S) - sum(pipeline.backward_ps[:s]))
+        latest = max(latest, host_update_ps(problem, table, stage.first, stage.end, replicas))
     return latest
 
 
@@ -283,6 +324,7 @@ def finish_ps_of(problem: Problem, column: Column, replicas: int) -> int:
         table = problem.tables.tables[at]
         seconds = expected_finish_s(problem, table, stage.first, stage.end, replicas)
         latest = max(latest, round(seconds * PS_PER_S) - sum(column.backward_ps[:s]))
+        latest = max(latest, host_update_ps(problem, table, stage.first, stage.end, replicas))
     return latest
 
 

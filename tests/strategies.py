@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from costmodels.catalog import Chip, Fabric
 from costmodels.constants import shipped_constants
 from costmodels.memory import DeviceOverhead, StateBytes
+from costmodels.offload import HostShare
 from costmodels.price import LayerPrice
 from costmodels.units import PS_PER_S
 from planner.costing import CostTables, LayerCost, OptionTable, option_table
@@ -42,6 +43,9 @@ UPDATE_PS = round(4 * shipped_constants().launch_s * PS_PER_S)
 
 AMPLE = 10**6
 """More bytes than any tiny problem needs."""
+
+OFFLOAD_BYTES = 2
+"""Buffers of a device whose state lies on its host."""
 
 MESHES = {
     2: (
@@ -244,7 +248,7 @@ def build_problem(
     for size in rows:
         for cls in cluster.classes:
             for degree in degrees[cls.index]:
-                mesh = degree if isinstance(degree, StageMesh) else StageMesh(degree)
+                mesh = _mesh(degree)
                 if size % mesh.dp:
                     continue
                 option = StageOption(len(tables), cls.index, mesh, size)
@@ -261,6 +265,7 @@ def build_problem(
             overheads=(overhead,) * len(cluster.classes),
             zero_level=zero_level,
             sequence_parallel=sequence_parallel,
+            offload_bytes=OFFLOAD_BYTES,
         ),
         topology=cluster,
         policies=policies,
@@ -340,10 +345,12 @@ def problems(
     max_pipelines: int = 2500,
     max_batch: int = 9,
     meshes: bool = False,
+    offload: bool = False,
 ) -> Problem:
     """A problem that a brute force can enumerate: at most ``max_pipelines`` pipelines.
 
-    ``meshes`` adds options of more than tensor parallelism.
+    ``meshes`` adds options of more than tensor parallelism, ``offload`` such of all kinds that
+    keep their optimizer's state on hosts, which may be too small for it.
     """
     count = draw(st.sampled_from(range(max_layers, 0, -1)))
     heavy = draw(st.sampled_from((6, 30)))
@@ -368,6 +375,10 @@ def problems(
             else own
             for own, cls in zip(widths, cluster.classes)
         )
+    if offload:
+        widths = tuple(
+            (*own, *(replace(_mesh(m), offload=True) for m in draw(_some(own)))) for own in widths
+        )
     policies = draw(st.sampled_from(((0, 1, 2), (0, 2), (0,))))
     state = draw(st.sampled_from((SMALL_STATE, StateBytes(2, 2, 12))))
     fat = draw(st.sampled_from((4, 25)))  # a tensor that fits only inside a stage
@@ -383,6 +394,8 @@ def problems(
         )
         for cls in cluster.classes
     )
+    if offload:
+        classes = tuple(replace(cls, host=draw(hosts(whole))) for cls in classes)
     problem = build_problem(
         layers,
         topology(classes, cluster.class_routes),
@@ -402,6 +415,22 @@ def problems(
     while count_pipelines(problem) > max_pipelines:
         problem = replace(problem, max_stages=problem.max_stages - 1)
     return problem
+
+
+@st.composite
+def hosts(draw: st.DrawFn, whole: int) -> HostShare:
+    """A host that holds everything or some of it, over a link of some speed."""
+    rates = [TICK_RATE * draw(st.sampled_from((1, 4, 32))) for _ in range(2)]
+    room = draw(st.sampled_from((AMPLE, AMPLE, whole // 2, whole // 4)))
+    return HostShare(room, *rates)
+
+
+def _mesh(degree: int | StageMesh) -> StageMesh:
+    return degree if isinstance(degree, StageMesh) else StageMesh(degree)
+
+
+def _some(own: tuple[int | StageMesh, ...]) -> st.SearchStrategy[list[int | StageMesh]]:
+    return st.lists(st.sampled_from(own), min_size=1, max_size=2, unique=True)
 
 
 @st.composite

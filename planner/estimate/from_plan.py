@@ -169,7 +169,10 @@ class _Reader:
             remedy = "give every replica a pipeline of its own"
             self.problems.append(_Found((*at, "replicas"), message, remedy))
         else:
-            devices, mesh = stage.replicas[0].devices, stage_mesh(stage.replicas[0].mesh)
+            devices = stage.replicas[0].devices
+            mesh = stage_mesh(stage.replicas[0].mesh, stage.offload)
+            if mesh.tensor_alone:  # a hand may have changed the devices alone
+                mesh = StageMesh(len(devices), offload=mesh.offload)
             mesh = None if mesh.plain else mesh
             self._check_devices(stage, (*at, "replicas", 0))
         return StageSketch(
@@ -206,8 +209,8 @@ class _Reader:
             found = _Found((*at, "chip"), message + Catalog.alias(chip.id), remedy)
             self.problems.append(found)
         mesh = stage_mesh(replica.mesh)
-        if mesh.plain:
-            mesh = StageMesh(len(replica.devices))  # a hand may have changed the devices alone
+        if mesh.tensor_alone:
+            mesh = StageMesh(len(replica.devices))
         elif mesh.chips != len(replica.devices):
             message = f"names {len(replica.devices)} devices for {mesh.describe()}"
             self.problems.append(_Found(path, message, f"name {mesh.chips} devices"))
@@ -219,3 +222,7 @@ class _Reader:
         _, why = mesh_problem(self.model, mesh, replica.rows, job)
         if why is not None:
             self.problems.append(_Found((*at, "mesh"), f"{mesh.describe()} is not possible: {why}"))
+        host = self.topology.classes[self.home[replica.devices[0]].class_index].host
+        if stage.offload != "none" and (host is None or host.memory_bytes is None):
+            message = f"offloads to the host of {replica.devices[0]}, whose memory is not known"
+            self.problems.append(_Found(at, message, "give host_memory_gib in the cluster"))

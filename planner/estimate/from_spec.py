@@ -24,6 +24,7 @@ from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import IslandClass, Topology
 from planner.inputs.job import ResolvedJob
 from planner.inputs.layout_spec import LayoutInput
+from planner.mesh import StageMesh
 from planner.options import tensor_parallel_problem
 
 Intervals = tuple[tuple[int, int], ...]
@@ -80,6 +81,7 @@ class _Drawing:
                         policies=(POLICIES.index(self._policy(s)),) * (end - first),
                         devices=groups[s][d],
                         in_flight=self._in_flight(s),
+                        mesh=self._offloaded(s, len(groups[s][d])),
                     )
                     for s, (first, end) in enumerate(intervals)
                 ),
@@ -204,6 +206,12 @@ class _Drawing:
     def _policy(self, s: int) -> str:
         policy = self.spec.recompute
         return policy if isinstance(policy, str) else policy[s]
+
+    def _offloaded(self, s: int, chips: int) -> StageMesh | None:
+        """The mesh of a stage that offloads its optimizer; None where tp says it all."""
+        asked = self.spec.offload
+        asked = asked if isinstance(asked, str) else asked[s]
+        return StageMesh(chips, offload=True) if asked == "optimizer" else None
 
     def _in_flight(self, s: int) -> int | None:
         depth = self.spec.in_flight

@@ -32,7 +32,8 @@ MAX_CHANGES = 4
 class Shortfall:
     """A stage that needs more memory than its chips have, in all pipelines where it does.
 
-    ``number`` counts stages from 1, as reports do; sizes are bytes per chip.
+    ``number`` counts stages from 1, as reports do; sizes are bytes per chip. ``on_host``: what it
+    offloads is more than its share of the host's memory.
     """
 
     number: int
@@ -41,28 +42,37 @@ class Shortfall:
     peak: int
     usable: int
     pipelines: int
+    on_host: bool = False
 
     def __str__(self) -> str:
         first, end = self.layers
         many = f" in {self.pipelines} pipelines" if self.pipelines > 1 else ""
+        what, room = ("offloads", "of its host") if self.on_host else ("needs", "usable")
         return (
-            f"stage {self.number} (layers {first}–{end - 1} on {self.chip}){many} needs "
-            f"{self.peak / GIB:.2f} GiB of {self.usable / GIB:.2f} GiB usable, "
+            f"stage {self.number} (layers {first}–{end - 1} on {self.chip}){many} {what} "
+            f"{self.peak / GIB:.2f} GiB of {self.usable / GIB:.2f} GiB {room}, "
             f"{(self.peak - self.usable) / GIB:.2f} GiB too much per chip"
         )
 
 
 def shortfalls(priced: PricedLayout, topology: Topology) -> tuple[Shortfall, ...]:
     """Stages that do not fit, equal ones of several pipelines joined, in order of stages."""
-    found: dict[tuple[int, tuple[int, int], str, int, int], int] = {}
+    found: dict[tuple[int, tuple[int, int], str, int, int, bool], int] = {}
     for pipe in priced.pipelines:
         for s, stage in enumerate(pipe.stages):
-            if stage.memory.peak > stage.usable_bytes:
-                chip = Catalog.alias(topology.classes[stage.stage.island.class_index].chip.id)
-                layers = (stage.stage.first, stage.stage.end)
-                key = (s + 1, layers, chip, stage.memory.peak, stage.usable_bytes)
-                found[key] = found.get(key, 0) + 1
-    return tuple(Shortfall(*key, pipelines=n) for key, n in sorted(found.items()))
+            chip = Catalog.alias(topology.classes[stage.stage.island.class_index].chip.id)
+            layers, memory = (stage.stage.first, stage.stage.end), stage.memory
+            for needed, usable, on_host in (
+                (memory.peak, stage.usable_bytes, False),
+                (memory.host, stage.host_bytes, True),
+            ):
+                if needed > usable:
+                    key = (s + 1, layers, chip, needed, usable, on_host)
+                    found[key] = found.get(key, 0) + 1
+    return tuple(
+        Shortfall(number, layers, chip, needed, usable, n, on_host)
+        for (number, layers, chip, needed, usable, on_host), n in sorted(found.items())
+    )
 
 
 def remarks(
@@ -122,6 +132,7 @@ def _forbidden(ground: Ground, zero_level: int, job: ResolvedJob) -> Iterator[Pr
         ("context_parallel", any(s.mesh.cp > 1 for s in stages), f"shares sequences{refused}"),
         ("expert_parallel", any(s.mesh.ep > 1 for s in stages), f"spreads experts{refused}"),
         ("zero3", any(s.mesh.zero3 for s in stages), f"divides weights{refused}"),
+        ("optimizer_offload", any(s.mesh.offload for s in stages), f"offloads{refused}"),
         ("recompute_selective", 1 in policies, f"uses selective recomputation{refused}"),
         ("recompute_full", 2 in policies, f"uses full recomputation{refused}"),
         ("zero1", zero_level == 1, f"uses ZeRO level 1{refused}"),

@@ -39,7 +39,7 @@ def narrower(sketch: Sketch) -> Sketch | Impossible:
     if all(mesh.chips == 1 for mesh in meshes):
         return Impossible("every stage runs on one chip")
     if any(mesh.tp % 2 for mesh in meshes):
-        plain = all(mesh.plain for mesh in meshes)
+        plain = all(mesh.tensor_alone for mesh in meshes)
         what = "an odd number of chips" if plain else "an odd tensor-parallel degree"
         return Impossible(f"some stage runs on {what}")
     if any(_rows(p) < 2 for p in sketch.pipelines):
@@ -79,7 +79,7 @@ def shallower(sketch: Sketch) -> Sketch | Impossible:
             return Impossible("some pipeline has a single row: it cannot be shared")
         pairs = list(zip(pipe.stages[::2], pipe.stages[1::2], strict=True))
         if any(a.degrees != b.degrees for a, b in pairs):
-            if all(a.degrees.plain and b.degrees.plain for a, b in pairs):
+            if all(a.degrees.tensor_alone and b.degrees.tensor_alone for a, b in pairs):
                 return Impossible("neighbouring stages run on different numbers of chips")
             return Impossible("neighbouring stages run on different meshes")
         for half, rows in enumerate(_halves(_rows(pipe))):

@@ -2,7 +2,7 @@
 
     tp=8 · tp=8 on v100 · cp=2 · ep=8 · pp=4 · dp=2 · rows=2
     recompute=full · zero=0 · schedule=gpipe
-    use v100 · without v100 · all chips · precision=fp16 · global_batch=1024
+    use v100 · without v100 · all chips · offload · precision=fp16 · global_batch=1024
     a layout (a file, or its fields: 'tp: 8, pp: 4') · another plan.json
 
 Several are joined by commas.
@@ -82,8 +82,10 @@ _NAMES = {
 _SHORT = ("tp", "pp", "dp", "cp", "ep")
 
 _NOT_YET = {
-    "vpp": "an interleaved schedule", "offload": "offloading",
+    "vpp": "an interleaved schedule",
 }  # fmt: skip
+
+_OFFLOAD = ("offload", "optimizer offload", "offload=optimizer", "offload=true")
 
 _CHIPS = re.compile(r"(?P<what>use|using|with|without|no|drop) (?P<chip>[A-Za-z0-9][\w.-]*)")
 _ALL = re.compile(r"(?:use )?(?:all|every) chips?")
@@ -99,6 +101,8 @@ def parse_wish(text: str) -> Wish:
     if match is not None:
         without = match["what"] in ("without", "no", "drop")
         return Chips(line, "without" if without else "use", match["chip"])
+    if line in _OFFLOAD:
+        return Changed(line, (parse_change("techniques.optimizer_offload=true"),))
     if _ALL.fullmatch(line):
         return Chips(line, "all")
     return _assignments(line)

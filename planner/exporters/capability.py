@@ -49,7 +49,8 @@ class Capability:
     None for any with a torch device. ``optimizers`` and ``gradient_bytes`` are what the target's
     state per parameter can be. ``keeps_depth``: whether it holds as many micro-batches in flight
     as the plan says, or always stages - stage. ``checked_by_target`` says which of its own code
-    has read such files.
+    has read such files. ``optimizer_offload``: whether it keeps the optimizer's state, and nothing
+    else, in the host's memory; ``why_no_offload`` is the reason where it is a particular one.
     """
 
     target: str
@@ -76,4 +77,6 @@ class Capability:
     mixed_vendors: bool = False
     keeps_depth: bool = False
     tied_across_stages: bool = True
+    optimizer_offload: bool = False
+    why_no_offload: str = "no exporter of it writes that"
     on_torch: bool = True

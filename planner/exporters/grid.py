@@ -29,6 +29,7 @@ class GridStage:
     in_flight: int
     least_in_flight: int
     zero: int
+    offload: bool
     policies: tuple[Recompute, ...]
     chips: tuple[str, ...]
     devices: tuple[tuple[str, ...], ...]
@@ -82,6 +83,11 @@ class Grid:
     def zero(self) -> int:
         """The highest ZeRO level of any stage."""
         return max(stage.zero for stage in self.stages)
+
+    @property
+    def offload(self) -> bool:
+        """Whether any stage keeps its optimizer's state in the host's memory."""
+        return any(stage.offload for stage in self.stages)
 
     @property
     def world(self) -> int:
@@ -165,6 +171,7 @@ def _unlike(a: Pipeline, b: Pipeline) -> Iterator[tuple[str, object, object]]:
         ("schedule", a.schedule, b.schedule),
         ("recomputation", _policies(a), _policies(b)),
         ("ZeRO level", _zero(a), _zero(b)),
+        ("offload", _offload(a), _offload(b)),
     ]
     yield from ((what, x, y) for what, x, y in pairs if x != y)
 
@@ -189,6 +196,10 @@ def _zero(p: Pipeline) -> str:
     return "/".join(str(s.zero.level) for s in p.stages)
 
 
+def _offload(p: Pipeline) -> str:
+    return "/".join(s.offload for s in p.stages)
+
+
 def _policy(stage: Stage) -> str:
     return "+".join(f"{r.layers[1] - r.layers[0]} {r.policy}" for r in stage.recompute)
 
@@ -207,6 +218,7 @@ def _stage(plan: Plan, s: int, stage: Stage) -> GridStage:
         in_flight=max(other.in_flight for other in alike),
         least_in_flight=min(other.in_flight for other in alike),
         zero=stage.zero.level,
+        offload=stage.offload == "optimizer",
         policies=tuple(
             part.policy for part in stage.recompute for _ in range(part.layers[0], part.layers[1])
         ),

@@ -15,6 +15,10 @@ from planner.exporters.view import View, common_recompute
 Sections = tuple[tuple[str, Arguments], ...]
 
 
+OFFLOAD = ("optimizer-cpu-offload", "use-precision-aware-optimizer")
+"""The second is demanded by the first; it demands a sharded optimizer in turn."""
+
+
 def plan_sections(view: View, launch: Launch, layers: Arguments) -> Sections:
     """All arguments of a plan by what they are for; ``layers`` is how the target splits them."""
     grid = view.even_grid
@@ -76,6 +80,8 @@ def state_arguments(view: View) -> Arguments:
     found.append(("optimizer", "sgd" if job.optimizer == "sgd" else "adam"))
     if grid.zero >= 1:
         found.append(("use-distributed-optimizer", ""))
+    if grid.offload:
+        found += [(flag, "") for flag in OFFLOAD] + [("optimizer-offload-fraction", "1.0")]
     return tuple(found)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from planner.exporters.megatron_arguments import OFFLOAD
 from planner.exporters.megatron_layout import broken_layout, layout_counts, parse_layout
 from planner.exporters.megatron_model import parameters
 from planner.exporters.placement import broken_placement
@@ -140,6 +141,16 @@ def _optimizer(r: MegatronRead) -> str:
     return not_equal("a sharded optimizer", sharded, r.view.even_grid.zero >= 1)
 
 
+def _offload(r: MegatronRead) -> str:
+    found = [flag for flag in OFFLOAD if flag in r.flags]
+    if found and len(found) < len(OFFLOAD):
+        return f"--{found[0]} goes with --{next(f for f in OFFLOAD if f not in found)}"
+    if found and "use-distributed-optimizer" not in r.flags:
+        return "offload takes a sharded optimizer: plan with job.techniques.zero1=true"
+    wanted = float(r.flags.get("optimizer-offload-fraction", "1.0")) if found else 0.0
+    return not_equal("the offloaded part", wanted, 1.0 if r.view.even_grid.offload else 0.0)
+
+
 def _precision(r: MegatronRead) -> str:
     both = "bf16" in r.flags and "fp16" in r.flags
     found = next((p for p in ("bf16", "fp16") if p in r.flags), "fp32")
@@ -165,6 +176,7 @@ COMMON: tuple[Rule[MegatronRead], ...] = (
     Rule("degrees", "degrees, batch and sequence are the plan's", _degrees),
     Rule("parameters", "the model has the plan's parameters", _parameters),
     Rule("optimizer", "the optimizer is sharded as planned", _optimizer),
+    Rule("offload", "the optimizer's state lies where the plan keeps it, all of it", _offload),
     Rule("precision", "one precision, the plan's", _precision),
     Rule("placement", "every rank starts on the device that the plan gives it", _placement),
 )

@@ -21,6 +21,7 @@ def refusals(capability: Capability, view: View) -> tuple[Problem, ...]:
     problems += _model(capability, view)
     problems += _schedules(capability, view)
     problems += _meshes(capability, view)
+    problems += _offload(capability, view)
     if view.grid is not None:
         problems += _grid(capability, view, view.grid)
     return tuple(problems)
@@ -201,6 +202,24 @@ def _meshes(capability: Capability, view: View) -> Iterator[Problem]:
     if any(mesh.zero3 for mesh in meshes):
         message = f"the copies inside a stage divide their weights; {unwritten}"
         yield Problem("ZeRO level 3 inside a stage", message, "plan with --forbid zero3")
+
+
+def _offload(capability: Capability, view: View) -> Iterator[Problem]:
+    """Optimizer state in the host's memory: one setting for the whole job, where there is one."""
+    stages = [s for p in view.plan.pipelines for s in p.stages]
+    hosted = [s.offload == "optimizer" for s in stages]
+    remedy = "plan with --forbid optimizer_offload"
+    if not any(hosted):
+        return
+    if not capability.optimizer_offload:
+        message = f"the plan updates state in host memory; {capability.why_no_offload}"
+        yield Problem("optimizer offload", message, remedy)
+    elif not all(hosted):
+        count = sum(s.offload for s in view.grid.stages) if view.grid else sum(hosted)
+        total = len(view.grid.stages) if view.grid else len(stages)
+        message = f"{count} of {total} stages offload, the target has one setting for all"
+        remedy = "plan with --set job.plan_class=rectangular"
+        yield Problem("optimizer offload by stage", message, remedy)
 
 
 def _depth(grid: Grid) -> Iterator[Problem]:

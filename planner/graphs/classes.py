@@ -88,10 +88,12 @@ def _host_key(host: HostType) -> tuple[tuple[tuple[str | float, ...], ...], ...]
     """The host around an island, comparable and without names."""
     memory = -1 if host.host_memory_bytes is None else host.host_memory_bytes
     total = -1.0 if host.link_total is None else host.link_total
+    # named only where it is given: classes of older clusters keep their order
+    rate = () if host.memory_bandwidth is None else (host.memory_bandwidth,)
     return (
         tuple(sorted(_shape_key(s) for s in host.islands)),
         tuple(sorted((p.kind, -p.achievable, -p.nominal, p.latency_s) for p in host.ports)),
-        ((memory, total),),
+        ((memory, total, *rate),),
     )
 
 
@@ -152,6 +154,7 @@ def named_classes(members: Sequence[Members], catalog: Catalog) -> Iterator[Isla
             usable_memory_bytes=shape.usable_memory_bytes,
             host_memory_bytes=cells[0].host_type.host_memory_bytes,
             measured_rows_per_s=shape.measured_rows_per_s,
+            host=cells[0].host_type.share(shape),
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from costmodels.catalog import Chip, Fabric
 from costmodels.catalog.links import network_kind
+from costmodels.offload import HostShare, host_share
 from costmodels.units import GIB, US_PER_S
 from planner.inputs.cluster_spec import (
     ClusterSpec,
@@ -95,6 +96,19 @@ class HostType:
     host_memory_bytes: int | None
     link_total: float | None
     """Achievable bytes/s of the root complex that all chips share, None if they do not."""
+    memory_bandwidth: float | None = None
+    """Bytes/s that the processors stream, None where nobody says."""
+
+    def share(self, shape: IslandShape) -> HostShare:
+        """What a device of one of the islands may count on while all devices do the same."""
+        own = shape.host_fabric
+        return host_share(
+            self.host_memory_bytes,
+            sum(island.size for island in self.islands),
+            own.total_bandwidth * own.efficiency,
+            link_total=self.link_total,
+            memory_bandwidth=self.memory_bandwidth,
+        )
 
 
 def host_types(spec: ClusterSpec, chip_of: Callable[[str], Chip]) -> tuple[HostType, ...]:
@@ -104,7 +118,8 @@ def host_types(spec: ClusterSpec, chip_of: Callable[[str], Chip]) -> tuple[HostT
     """
     alike: dict[Hashable, list[NodeSpec]] = {}
     for node in spec.nodes:
-        content = (node.devices, node.nics, node.host_memory_gib, node.host_link)
+        host = (node.host_memory_gib, node.host_memory_bandwidth, node.host_link)
+        content = (node.devices, node.nics, host)
         alike.setdefault(content, []).append(node)
     networks = {n.name: n for n in spec.networks}
     return tuple(_host_type(nodes, networks, chip_of) for nodes in alike.values())
@@ -143,6 +158,9 @@ def _host_type(
         ports=tuple(_ports(node.nics, networks)),
         host_memory_bytes=None if gib is None else round(gib * GIB),
         link_total=total,
+        memory_bandwidth=(
+            None if node.host_memory_bandwidth is None else float(node.host_memory_bandwidth)
+        ),
     )
 
 

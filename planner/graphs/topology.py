@@ -12,6 +12,7 @@ from typing import Protocol
 
 from costmodels.catalog import Chip, Fabric
 from costmodels.link_points import LinkPoints
+from costmodels.offload import HostShare
 from costmodels.profiles import LayerProfile
 
 
@@ -33,7 +34,8 @@ class IslandClass:
     share and the user's reservation. ``measured_rows_per_s`` replaces the layer formulas by the
     measured rate of the whole model on one device (rows per second, forward and backward).
     ``profile`` holds measured layer times, which replace both; ``update_scale`` is the measured
-    optimizer step over the formula's.
+    optimizer step over the formula's. ``host`` is one device's share of its host, None where
+    nothing is known of it.
     """
 
     index: int
@@ -49,6 +51,7 @@ class IslandClass:
     measured_rows_per_s: float | None = None
     profile: LayerProfile | None = None
     update_scale: float = 1.0
+    host: HostShare | None = None
 
     @property
     def count(self) -> int:

@@ -10,7 +10,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+)
 
 from planner.inputs.quantities import Bandwidth, MemorySize
 from planner.inputs.reading import field_error
@@ -111,7 +119,11 @@ class NicSpec(Strict):
 
 
 class NodeSpec(Strict):
-    """One host (``name``), or ``count`` equal hosts (``name_prefix`` and a running index)."""
+    """One host (``name``), or ``count`` equal hosts (``name_prefix`` and a running index).
+
+    ``host_memory_gib`` and ``host_memory_bandwidth`` (what all its cores together read and write,
+    as a STREAM benchmark measures it) bound an optimizer that is offloaded to the host.
+    """
 
     name: Name | None = None
     name_prefix: Name | None = None
@@ -119,8 +131,17 @@ class NodeSpec(Strict):
     first_index: int = Field(default=0, strict=True, ge=0)
     devices: Annotated[tuple[DeviceGroup, ...], AfterValidator(_not_empty)]
     host_memory_gib: Number | None = Field(default=None, gt=0.0, le=65_536.0)
+    host_memory_bandwidth: Bandwidth | None = None
     nics: tuple[NicSpec, ...] = ()
     host_link: HostLinkSpec | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # a younger field is named only where it is given: older clusters keep their digest
+        value: dict[str, Any] = handler(self)
+        if self.host_memory_bandwidth is None:
+            del value["host_memory_bandwidth"]
+        return value
 
     @property
     def host_names(self) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ DEFAULT_SEQ_LEN = 4096
 LONG_SEQ_LEN = 32_768
 """Tokens per row from which context parallelism is tried without being asked for."""
 
-YOUNGER_TECHNIQUES = ("context_parallel", "expert_parallel", "zero3")
+YOUNGER_TECHNIQUES = ("context_parallel", "expert_parallel", "zero3", "optimizer_offload")
 """Named in a resolved job only where they are tried."""
 
 MAX_TOKENS = 32_768
@@ -86,6 +86,7 @@ class ResolvedJob:
     context_parallel: bool = False
     expert_parallel: bool = False
     zero3: bool = False
+    optimizer_offload: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -200,6 +201,7 @@ def _techniques(
         if experts:
             notes.append("expert parallelism tried: the model has experts (default)")
     asked["zero3"] = bool(asked["zero3"])
+    asked["optimizer_offload"] = bool(asked["optimizer_offload"])
     return asked
 
 

@@ -35,7 +35,8 @@ class Techniques(_Strict):
     pipelines may differ in chips, depth, layer split, tensor parallelism or micro-batches.
     Inside a stage: ``context_parallel`` devices share every sequence (null: from 32,768 tokens per
     row on), ``expert_parallel`` ones hold different experts (null: where the model has any),
-    ``zero3`` divides weights and gradients among the copies (null: not).
+    ``zero3`` divides weights and gradients among the copies (null: not). ``optimizer_offload``: a
+    stage may keep its optimizer's state in the host's memory and update it there (null: not).
     """
 
     tensor_parallel: bool = True
@@ -48,6 +49,7 @@ class Techniques(_Strict):
     context_parallel: bool | None = None
     expert_parallel: bool | None = None
     zero3: bool | None = None
+    optimizer_offload: bool | None = None
 
 
 TECHNIQUES = tuple(Techniques.model_fields)

@@ -29,6 +29,7 @@ from planner.inputs.reading import (
 from planner.inputs.resources import SUFFIXES, fixture, fixture_names
 
 Policy = Literal["none", "selective", "full"]
+Offload = Literal["none", "optimizer"]
 
 MAX_DEGREE = 1_000_000
 
@@ -55,6 +56,9 @@ class LayoutSpec(BaseModel):
     1F1B); ``zero`` 2 shards gradients as well, 3 weights too (FSDP), over ``shard`` replicas
     (by default all). A layout with any of these is uniform: one value of everything for all
     stages, chips of one kind (ZeRO 2 and 3 alone, in one stage: of several).
+
+    ``offload: optimizer``, for all stages or one entry per stage, keeps the optimizer's state in
+    the host's memory and updates it there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,6 +78,7 @@ class LayoutSpec(BaseModel):
     shard: Degree | None = None
     layers_per_stage: tuple[Count | Interval, ...] | None = None
     in_flight: Literal["deep", "classic"] | tuple[Degree, ...] = "deep"
+    offload: Offload | tuple[Offload, ...] = "none"
     chips: tuple[str, ...] | None = None
     placement: tuple[str | tuple[str, ...], ...] | None = None
 
@@ -84,11 +89,10 @@ UNIFORM = ("cp", "ep", "expert_tp", "virtual", "shard")
 FOREIGN = {
     "etp": ("the tensor-parallel degree of experts is called expert_tp", "write expert_tp"),
     "vpp": ("chunks of layers per stage are called virtual", "write virtual"),
-    "offload": ("offload to host memory is not priced by this version", "leave it out"),
 }
 """What other planners and runtimes write."""
 
-PER_STAGE = ("tp", "recompute", "layers_per_stage", "in_flight", "placement")
+PER_STAGE = ("tp", "recompute", "layers_per_stage", "in_flight", "offload", "placement")
 """Fields that may be lists with one entry per stage."""
 
 
@@ -178,7 +182,7 @@ def _lengths(spec: LayoutSpec, stages: int, document: Document) -> Iterator[Prob
     for field, length in lists.items():
         if length != stages:
             remedy = "give one entry per stage"
-            if field in ("tp", "recompute"):
+            if field in ("tp", "recompute", "offload"):
                 remedy += ", or one value for all of them"
             entries = "entry" if length == 1 else "entries"
             message = f"has {length} {entries}, but there are {stages} stages ({source})"
@@ -201,6 +205,9 @@ def _uniform(spec: LayoutSpec, document: Document) -> Iterator[Problem]:
     for field, length in _lists(spec).items():
         message = f"has {length} entries, but {asked[0]} is priced for uniform layouts only"
         yield Problem(document.where((field,)), message, f"give one {field}, or leave {asked[0]}")
+    if spec.offload != "none":
+        message = f"is not priced together with {asked[0]}"
+        yield Problem(document.where(("offload",)), message, "leave out one of the two")
     if spec.shard is not None and not spec.zero:
         message = "says over how many replicas nothing is sharded"
         yield Problem(document.where(("shard",)), message, "add zero: 1, 2 or 3")

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from costmodels.catalog.names import short_name
-from planner.diff import PlanDiff
+from planner.diff import PlanDiff, hosted
 from planner.plan import Plan
 from planner.report.explanation import TERMS
 from planner.report.format import count, duration, interval, memory, percent, plural
@@ -57,8 +57,20 @@ def diff_rows(found: PlanDiff, costs: tuple[Costs, Costs] | None) -> list[Row]:
         change = "" if used == then else f"{then - used:+d}"
         rows.append(Row(f"{short_name(chip)} in use", str(used), str(then), change))
     rows += _memory(found)
+    homes = [_state_home(plan) for plan in (one, other)]
+    if any(home != "on the devices" for home in homes):
+        change = "" if homes[0] == homes[1] else "changed"
+        rows.append(Row("optimizer state", homes[0], homes[1], change))
     rows += _costs(costs) if costs else []
     return rows
+
+
+def _state_home(plan: Plan) -> str:
+    layers = len(hosted(plan))
+    if not layers:
+        return "on the devices"
+    share = "" if layers == len(plan.layer_order) else f" of {plural(layers, 'layer')}"
+    return f"in host memory{share}"
 
 
 def _timed(what: str, before: float, after: float) -> Row:

@@ -86,6 +86,8 @@ def _heading(group: PipelineGroup) -> Text:
         f"{_micro_batches(group)} of "
         f"{plural(first.micro_batch_rows, 'row')} · {first.schedule}"
     )
+    if _all_hosted(group):
+        text.append(" · optimizer offloaded")
     if any(p.last_micro_batch_rows != p.micro_batch_rows for p in group.pipelines):
         text.append(f" · last one of {span(p.last_micro_batch_rows for p in group.pipelines)}")
     return text
@@ -138,12 +140,13 @@ def _stage_table(group: PipelineGroup, kinds: Mapping[str, int], names: Mapping[
     table.add_column("backward\nms", justify="right", no_wrap=True)
     table.add_column("memory per chip\nGiB of usable", no_wrap=True)
     table.add_column("left", justify="right", no_wrap=True)
+    everywhere = _all_hosted(group)
     for stage in group.stages:
         first, end = stage.first.layers
         memory = stage.tightest.memory_bytes
         table.add_row(
             str(stage.number),
-            _chips_cell(stage.first, kinds, names),
+            _chips_cell(stage.first, kinds, names, hosted=not everywhere),
             device_list(stage.devices),
             f"{interval(first, end)} ({end - first})",
             str(stage.first.in_flight),
@@ -158,12 +161,21 @@ def _stage_table(group: PipelineGroup, kinds: Mapping[str, int], names: Mapping[
     return table
 
 
-def _chips_cell(stage: Stage, kinds: Mapping[str, int], names: Mapping[str, str]) -> Text:
+def _all_hosted(group: PipelineGroup) -> bool:
+    """Whether every stage offloads: then the heading says so, and not every line."""
+    return all(s.first.offload == "optimizer" for s in group.stages)
+
+
+def _chips_cell(
+    stage: Stage, kinds: Mapping[str, int], names: Mapping[str, str], *, hosted: bool
+) -> Text:
     cell = Text()
     for n, (text, chip) in enumerate(_replica_texts(stage, names)):
         if n:
             cell.append(" + ")
         cell.append(text, style=COLOURS[kinds[chip] % len(COLOURS)])
+    if hosted and stage.offload == "optimizer":
+        cell.append(" offload")
     return cell
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -43,6 +45,8 @@ def figures(plan: Plan) -> Table:
     )
     table.add_row("time goes to", _breakdown(estimate))
     table.add_row("memory", _tightest(plan))
+    if hosts := _hosts(plan):
+        table.add_row("host memory", hosts)
     if plan.certificate is not None:
         table.add_row("proof", proof(plan.certificate))
     return table
@@ -92,6 +96,27 @@ def _tightest(plan: Plan) -> Text:
     if 0 <= left < SMALL_MARGIN:
         text.append("\nthin: other software on the chip could use that up", style="yellow")
     return text
+
+
+def _hosts(plan: Plan) -> str:
+    """What offloaded state takes on the fullest host; empty where nothing is offloaded."""
+    taken: Counter[str] = Counter()
+    fullest = 0.0
+    for pipeline in plan.pipelines:
+        for stage in pipeline.stages:
+            for replica in stage.replicas:
+                for device in replica.devices:
+                    taken[device.rpartition("/")[0]] += replica.memory_bytes.host
+                if replica.memory_bytes.host:
+                    own = replica.memory_bytes
+                    fullest = max(fullest, own.host / own.host_usable)
+    host, most = max(taken.items(), key=lambda item: item[1])
+    if not most:
+        return ""
+    return (
+        f"{memory(most)} of optimizer state on {host}; the fullest share of a device is "
+        f"{percent(fullest)} taken"
+    )
 
 
 def proof(certificate: Certificate) -> Text:

@@ -135,10 +135,11 @@ def _stage_row(p: int, pipeline: Pipeline, s: int, stage: Stage, replica: Replic
         "micro_batches": pipeline.micro_batches,
         "rows": replica.rows,
         "in_flight": stage.in_flight,
+        "offload": stage.offload,
         "recompute": "+".join(dict.fromkeys(r.policy for r in stage.recompute)),
         "hop_to_next_s": stage.hop_to_next_s,
         **{f"{key}_s": value for key, value in replica.time_s.model_dump().items()},
-        **{f"{key}_bytes": value for key, value in replica.memory_bytes.model_dump().items()},
+        **{f"{key}_bytes": value for key, value in replica.memory_bytes},
     }
 
 

@@ -15,7 +15,7 @@ from costmodels.schedules import depth_rule, period, takt
 from costmodels.units import PS_PER_S
 from planner.costing import OptionTable, fabric_hop_ps
 from planner.mesh import StageMesh
-from planner.search.finish import expected_finish_s
+from planner.search.finish import expected_finish_s, unhidden_s
 from planner.search.pipelines import Stage
 from planner.search.problem import Problem, Setting
 from planner.search.space import (
@@ -264,14 +264,16 @@ def finish_ps(
     """When the last stage has synchronised and updated, after the last backward of the first.
 
     A stage ends its last backward before the earlier stages run theirs: what it exchanges hides
-    behind them.
+    behind them, but for an update on the host.
     """
     latest, lead = 0, 0
     for table, (first, end), own in zip(tables, intervals, backward, strict=True):
+        replicas = setting.replicas[0]
         seconds = expected_finish_s(
-            problem, table, first, end, setting.replicas[0], together=together, setting=setting
+            problem, table, first, end, replicas, together=together, setting=setting
         )
-        latest = max(latest, round(seconds * PS_PER_S) - lead)
+        rest = unhidden_s(problem, table, first, end, replicas)
+        latest = max(latest, round(seconds * PS_PER_S) - lead, round(rest * PS_PER_S))
         lead += own
     return latest
 

@@ -37,11 +37,13 @@ less is always better.
          with A[s,j] = Σ_{s..j} g + 2·Σ_{s..j−1} h, for all s < j, n     `_add_depths`
      (8) [o[s,k] or z[s,k,r]] ⇒ state + kept[s] + max_v working·x
          + max_v gathered·x + logits + ⌊boundaries⌋ + overhead ≤ usable,
-         gathered is of ZeRO-3 alone, and
+         gathered is of ZeRO-3 alone; with offload state less optimizer,
+         Σ_v host[k,v,r]·x ≤ a device's share of its host; and
          [D[s] ≥ n and m ≥ n] ⇒ kept[s] ≥ n·Σ_v activation·x             `_add_memory`
      (9) [z[s,k,r]] ⇒ f ≥ finish[k,i,j,r]·(y[j−1,s] − y[i,s−1])
          − Σ_{s′<s} b[s′]: in full where stage s holds the layers
-         i … j−1;  [w[s,k,a]] ⇒ b[s] = Σ_v backward[k,a,v]·x[v,s]        `_add_finish`
+         i … j−1; f ≥ update[k,i,j,r]·(…), nothing hidden, where option
+         k offloads;  [w[s,k,a]] ⇒ b[s] = Σ_v backward[k,a,v]·x[v,s]     `_add_finish`
     (10) [m ≥ n] ⇒ T ≥ Σ g + 2·Σ h + (n − 1)·τ + f                       `_add_step_time`
     (11) Σ_p rows·m ≥ global batch                                       `_add_batch`
     (12) chips in groups of at least n ≤ capacity, every packing row    `_add_packing`
@@ -69,7 +71,7 @@ from costmodels.schedules import depth_rule, period
 from planner.costing import OptionTable
 from planner.search.columns import Column, TemplateStage
 from planner.search.compact_program import Program
-from planner.search.compact_variables import Slot, finish_ps, hops_ps
+from planner.search.compact_variables import Slot, finish_ps, hops_ps, unhidden_ps
 from planner.search.problem import Problem, Setting
 
 
@@ -175,6 +177,7 @@ def _decode(program: Program, slot: Slot, solver: cp_model.CpSolver) -> CompactP
                     finish_ps(problem, t, i, j, replicas) - sum(backward[:s])
                     for s, (t, _, i, j) in enumerate(chosen)
                 ),
+                *(unhidden_ps(problem, t, i, j, replicas) for t, _, i, j in chosen),
             ),
             usage=usage,
             max_micro_batches=micro_batches,

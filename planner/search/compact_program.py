@@ -11,7 +11,13 @@ from itertools import pairwise
 
 from ortools.sat.python import cp_model
 
-from planner.costing import OptionTable, fixed_bytes, gathered_bytes
+from planner.costing import (
+    OptionTable,
+    fixed_bytes,
+    gathered_bytes,
+    host_bytes,
+    host_limit,
+)
 from planner.search.compact_variables import (
     Expr,
     Slot,
@@ -19,6 +25,7 @@ from planner.search.compact_variables import (
     find_limits,
     finish_ps,
     new_slot,
+    unhidden_ps,
 )
 from planner.search.problem import Problem, Setting
 from planner.search.space import expected_hop_ps, over_network
@@ -188,7 +195,7 @@ def _add_depths(program: Program, slot: Slot) -> None:
 
 
 def _add_memory(program: Program, slot: Slot) -> None:
-    """(8): the peak of every stage fits the usable memory of its chips."""
+    """(8): every stage's peak fits the usable memory of its chips, what it offloads its host's."""
     model, tables = program.model, program.problem.tables
     room = program.limits.memory
     for s in range(program.limits.stages):
@@ -208,6 +215,7 @@ def _add_memory(program: Program, slot: Slot) -> None:
             cls = program.problem.topology.classes[table.option.class_index]
             over = tables.overheads[cls.index]
             overhead = over.context_bytes + over.buffer_bytes + over.fragmentation_bytes
+            overhead += tables.offload_buffer(table.option)
             divisor = table.option.mesh.boundary_parts(sequence_parallel=tables.sequence_parallel)
             edges = 2 * _boundaries(program, slot, s, table)
             if table.option.mesh.zero3:
@@ -222,6 +230,9 @@ def _add_memory(program: Program, slot: Slot) -> None:
                     divisor * (slot.weigh(s, state) + kept + working + gathered) + edges
                     <= divisor * (cls.usable_memory_bytes - overhead) + divisor - 1
                 ).only_enforce_if(literal)
+                if table.option.mesh.offload:
+                    on_host = slot.weigh(s, host_bytes(tables, table, shards))
+                    model.add(on_host <= host_limit(cls)).only_enforce_if(literal)
 
 
 def _boundaries(program: Program, slot: Slot, s: int, table: OptionTable) -> Expr:
@@ -243,12 +254,17 @@ def _add_finish(program: Program, slot: Slot) -> None:
             for i in range(program.layers):
                 for j in range(i + 1, program.layers + 1):
                     least = finish_ps(program.problem, table, i, j, r)
+                    rest = unhidden_ps(program.problem, table, i, j, r)
                     for s in range(program.limits.stages):
                         held = slot.y[s][j - 1] - (slot.y[s - 1][i] if s else 0)
                         lead = Expr.sum(slot.backward[:s])
                         program.model.add(slot.finish >= least * held - lead).only_enforce_if(
                             slot.shared[s][k][r]
                         )
+                        if rest:
+                            program.model.add(slot.finish >= rest * held).only_enforce_if(
+                                slot.shared[s][k][r]
+                            )
 
 
 def _add_step_time(program: Program, slot: Slot) -> None:

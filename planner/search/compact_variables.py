@@ -10,7 +10,7 @@ from ortools.sat.python import cp_model
 
 from costmodels.units import PS_PER_S
 from planner.costing import Ints, OptionTable
-from planner.search.finish import expected_finish_s
+from planner.search.finish import expected_finish_s, unhidden_s
 from planner.search.problem import Problem, Setting
 from planner.search.space import expected_hop_ps, over_network
 
@@ -109,6 +109,11 @@ def fill_limit(limits: Limits) -> int:
 def finish_ps(problem: Problem, table: OptionTable, first: int, end: int, replicas: int) -> int:
     """Synchronisation and update of a stage, as the objective counts it."""
     return round(expected_finish_s(problem, table, first, end, replicas) * PS_PER_S)
+
+
+def unhidden_ps(problem: Problem, table: OptionTable, first: int, end: int, replicas: int) -> int:
+    """What of it no earlier stage's backward hides."""
+    return round(unhidden_s(problem, table, first, end, replicas) * PS_PER_S)
 
 
 def hops_ps(

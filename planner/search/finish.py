@@ -52,8 +52,8 @@ def _update_s(
     tables = problem.tables
     # a part that a stage does not hold is not updated; the first one always is
     held = [(n, part) for k, (n, part) in enumerate(parts) if n or not k]
-    seconds = update_s(held, replicas, tables.zero_level, tables.state, cls.chip, cls.derate)
-    return seconds * cls.update_scale
+    offload = table.option.mesh.offload
+    return update_s(held, replicas, tables.zero_level, tables.state, cls, offload=offload)
 
 
 def least_finish_s(
@@ -108,6 +108,18 @@ def least_finish_s(
     whole = np.maximum(np.floor((sync + update) * PS_PER_S) - 2, 0.0)
     out: NDArray[np.float64] = whole / PS_PER_S
     return out
+
+
+def unhidden_s(problem: Problem, table: OptionTable, first: int, end: int, replicas: int) -> float:
+    """Seconds of stage ``[first, end)`` after the last backward of all that nothing can hide.
+
+    An update on the host waits for the norm of all gradients and takes seconds. On the device it
+    takes milliseconds, and none are counted here.
+    """
+    if not table.option.mesh.offload:
+        return 0.0
+    parts = [(int(layers[first:end].sum()), part) for layers, part in table.parts]
+    return _update_s(problem, table, parts, replicas)
 
 
 def expected_finish_s(

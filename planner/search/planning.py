@@ -15,7 +15,7 @@ from costmodels.units import PS_PER_S
 from planner.mesh import StageMesh
 from planner.search.bound import reduced_value
 from planner.search.columns import Column, make_columns
-from planner.search.finish import expected_finish_s
+from planner.search.finish import expected_finish_s, unhidden_s
 from planner.search.master import (
     Prices,
     RelaxedMaster,
@@ -360,7 +360,14 @@ class Planning:
             wanted = max(demand_ps[stage.first : stage.end])
             if self._own_sync_ps[key] > wanted * TRUST:
                 return None
-            latest = max(latest, wanted - lead)
+            rest = unhidden_s(
+                self.problem,
+                options[stage.class_index, stage.mesh],
+                stage.first,
+                stage.end,
+                self.setting.replicas[0],
+            )
+            latest = max(latest, wanted - lead, round(rest * PS_PER_S))
             lead += backward
         return replace(column, finish_ps=latest)
 

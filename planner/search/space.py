@@ -27,6 +27,8 @@ from planner.costing import (
     fair_share,
     fixed_bytes,
     gathered_bytes,
+    host_bytes,
+    host_limit,
     route_hop_ps,
 )
 from planner.graphs.topology import Topology
@@ -239,7 +241,10 @@ def _window_max(values: Ints) -> Ints:
 def stage_limits(
     problem: Problem, table: OptionTable, policy: int, replicas: int
 ) -> tuple[Ints, Ints, Ints]:
-    """Static bytes, bytes per in-flight micro-batch and room left, each ``[i, n]``."""
+    """Static bytes, bytes per in-flight micro-batch and room left, each ``[i, n]``.
+
+    There is no room (-1) where the stage's state does not fit its host.
+    """
     tables = problem.tables
     cls = problem.topology.classes[table.option.class_index]
     over = tables.overheads[cls.index]
@@ -257,9 +262,14 @@ def stage_limits(
         + over.context_bytes
         + over.buffer_bytes
         + over.fragmentation_bytes
+        + tables.offload_buffer(table.option)
     )
     each = _window_sums(table.activation_bytes[policy])
-    return static, each, cls.usable_memory_bytes - static
+    room = cls.usable_memory_bytes - static
+    if table.option.mesh.offload:
+        on_host = _window_sums(host_bytes(tables, table, replicas))
+        room = np.where(on_host > host_limit(cls), -1, room)
+    return static, each, room
 
 
 def _stages(

@@ -13,6 +13,7 @@ from itertools import accumulate
 from costmodels.collectives import Links
 from costmodels.constants import shipped_constants
 from costmodels.memory import boundary_buffer_bytes, device_overhead, stage_memory
+from costmodels.offload import OFFLOAD_BUFFER_BYTES
 from costmodels.price import POLICIES, LayerPrice
 from costmodels.schedules import exact_time, formula_time
 from costmodels.sharding import ShardGroup, exposed_gathers_s
@@ -132,7 +133,7 @@ class _Audit:
         times["backward_total"] += busy
         for name in StageTime.model_fields:
             self._equal(f"{where}.time_s.{name}", getattr(replica.time_s, name), times[name])
-        held = (min(stage.in_flight, pipeline.micro_batches), stage.zero.level)
+        held = (min(stage.in_flight, pipeline.micro_batches), stage.zero.level, stage.offload)
         copies = tuple(self.copies[layer] for layer in range(*stage.layers))
         if (*kind, *held, copies) not in self.memories:
             self.memories[*kind, *held, copies] = self._memory(
@@ -146,6 +147,12 @@ class _Audit:
         if replica.memory_bytes.peak > cls.usable_memory_bytes:
             message = f"needs {replica.memory_bytes.peak} bytes of {cls.usable_memory_bytes} usable"
             self._report(f"{where}.memory_bytes.peak", message)
+        if replica.memory_bytes.host > _host_share(cls):
+            message = (
+                f"offloads {replica.memory_bytes.host} bytes, its share of the host's memory is "
+                f"{_host_share(cls)}"
+            )
+            self._report(f"{where}.memory_bytes.host", message)
         return times
 
     def _with_gathers(
@@ -281,9 +288,11 @@ class _Audit:
                 sequence_parallel=self.world.job.sequence_parallel,
                 copies=whole.copies,
             ),
+            offload_buffer=OFFLOAD_BUFFER_BYTES if stage.offload == "optimizer" else None,
         )
         found = {f.name: getattr(items, f.name) for f in fields(items)}
-        return found | {"usable": cls.usable_memory_bytes}
+        on_host = _host_share(cls) if items.host else 0
+        return found | {"usable": cls.usable_memory_bytes, "host_usable": on_host}
 
     def _equal(self, where: str, stated_s: float, derived_ps: int) -> None:
         """Times agree to the picosecond."""
@@ -322,6 +331,11 @@ def _stage_times(
         + times["tp_comm_backward"]
     )
     return times
+
+
+def _host_share(cls: IslandClass) -> int:
+    """Bytes of its host's memory that a device may fill; none where the host is not known."""
+    return 0 if cls.host is None or cls.host.memory_bytes is None else cls.host.memory_bytes
 
 
 def _policies(stage: Stage) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ def check_layout(plan: Plan, world: Restored) -> list[Problem]:
             copies = len(plan.pipelines) * sum(copies_of(r.mesh) for r in stage.replicas)
             problems += _recompute(stage, world, at)
             problems += _zero(stage, copies, world, at)
+            problems += _offload(stage, world, at)
             problems += _alone(stage, at)
             for r, replica in enumerate(stage.replicas):
                 problems += _replica(replica, world, f"{at}.replicas[{r}]")
@@ -230,7 +231,7 @@ def _batch(plan: Plan, world: Restored) -> Iterator[Problem]:
 def _plan_class(plan: Plan) -> Iterator[Problem]:
     """Whether the plan claims to be simpler than it is."""
     degrees = {
-        replica.mesh
+        (replica.mesh, stage.offload)
         for pipeline in plan.pipelines
         for stage in pipeline.stages
         for replica in stage.replicas
@@ -240,7 +241,9 @@ def _plan_class(plan: Plan) -> Iterator[Problem]:
             p.micro_batches,
             p.micro_batch_rows,
             p.last_micro_batch_rows,
-            tuple((s.layers, tuple((r.rows, r.mesh) for r in s.replicas)) for s in p.stages),
+            tuple(
+                (s.layers, s.offload, tuple((r.rows, r.mesh) for r in s.replicas)) for s in p.stages
+            ),
         )
         for p in plan.pipelines
     }
@@ -248,7 +251,8 @@ def _plan_class(plan: Plan) -> Iterator[Problem]:
     if plan.plan_class != "asymmetric" and (len(alike) > 1 or uneven):
         yield Problem("plan_class", f"is {plan.plan_class}, but the pipelines differ")
     elif plan.plan_class == "rectangular" and len(degrees) > 1:
-        yield Problem("plan_class", "is rectangular, but the stages differ in their degrees")
+        message = "is rectangular, but the stages differ in their degrees or in what they offload"
+        yield Problem("plan_class", message)
 
 
 def _sync_groups(plan: Plan, world: Restored) -> Iterator[Problem]:
@@ -278,6 +282,21 @@ def _sync_groups(plan: Plan, world: Restored) -> Iterator[Problem]:
         elif not count and (holders[layer].total() > 1 or layer in unsummed):
             yield Problem("sync_groups", f"no group reduces layer {layer} over its replicas")
     yield from _tied(plan, world, holders)
+
+
+def _offload(stage: Stage, world: Restored, at: str) -> Iterator[Problem]:
+    """State goes to hosts whose memory is known, and only where the job allows it."""
+    if stage.offload == "none":
+        return
+    if not world.job.optimizer_offload:
+        yield Problem(f"{at}.offload", "optimizer offload is not allowed by the job")
+    for replica in stage.replicas:
+        for device in replica.devices[:1]:
+            if device in world.island_of:
+                cls = world.topology.classes[world.island_of[device].class_index]
+                if cls.host is None or cls.host.memory_bytes is None:
+                    message = f"the cluster does not say how much memory the host of {device} has"
+                    yield Problem(f"{at}.offload", message)
 
 
 def _alone(stage: Stage, at: str) -> Iterator[Problem]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from costmodels.catalog import Fabric
 from costmodels.collectives import SyncHost, all_reduce_s, gradient_sync_s
 from costmodels.compute import optimizer_update_s
+from costmodels.offload import offloaded_update_s
 from costmodels.units import PS_PER_S
 from planner.errors import Problem
-from planner.graphs.topology import Island
+from planner.graphs.topology import Island, IslandClass
 from planner.plan import Plan, Replica, SyncGroup, SyncMember
 from planner.restore import Restored
 from planner.verify.meshes import Holding, dense, experts, trained
@@ -158,6 +159,19 @@ def _parameters(
     return trained(priced[slice(*layers)], replica.mesh)
 
 
+def _update_s(
+    parameters: int, sharers: int, world: Restored, cls: IslandClass, *, on_host: bool
+) -> float:
+    """Seconds of one device's update, on the device or, over its link, on its host."""
+    state = world.job.state_bytes
+    if not on_host:
+        own = optimizer_update_s(parameters, state, cls.chip, sharers, derate=cls.derate)
+        return own * cls.update_scale
+    if cls.host is None:
+        return float("inf")  # the layout check has said so
+    return offloaded_update_s(parameters, state, cls.chip, cls.host, sharers, derate=cls.derate)
+
+
 def _update(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
     slowest = 0.0
     for pipeline in plan.pipelines:
@@ -167,16 +181,16 @@ def _update(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
                 island = world.island_of[replica.devices[0]]
                 cls = world.topology.classes[island.class_index]
                 update = sum(
-                    optimizer_update_s(
+                    _update_s(
                         holding.on_a_chip(parameters),
-                        world.job.state_bytes,
-                        cls.chip,
                         copies * holding.to_sum if stage.zero.level else 1,
-                        derate=cls.derate,
+                        world,
+                        cls,
+                        on_host=stage.offload == "optimizer",
                     )
                     for parameters, holding in _parameters(replica, stage.layers, world, prices)
                 )
-                slowest = max(slowest, update * cls.update_scale)
+                slowest = max(slowest, update)
     stated = plan.estimate.breakdown_s.update
     if round(stated * PS_PER_S) != round(slowest * PS_PER_S):
         message = f"says {stated!r} s, re-derived {slowest!r} s"

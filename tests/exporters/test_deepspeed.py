@@ -10,6 +10,7 @@ from tests.exporters.laid_out import broken, exported, laid_out, refused, text_o
 from tests.exporters.real_target import require, run_check, write
 
 DEEP = "tp: 1, pp: 4, dp: 4, layers_per_stage: [7, 8, 8, 9], in_flight: classic"
+OFFLOAD = "cluster.nodes.0.host_memory_gib=1024"
 
 
 def config(plan):
@@ -70,6 +71,8 @@ def test_fp32_gradients_of_one_replica_are_refused():
         ("degrees", "planned_pipeline.py", "NUM_REPLICAS = 4", "NUM_REPLICAS = 2"),
         ("zero", "ds_config.json", '"stage": 1', '"stage": 2'),
         ("zero", "ds_config.json", '"stage": 1', '"stage": 4'),
+        ("offload", "ds_config.json", '"cpu"', '"none"'),
+        ("offload", "ds_config.json", '"stage": 1', '"stage": 0'),
         ("precision", "ds_config.json", '"bf16": {', '"fp16": {'),
         ("mixed", "ds_config.json", '"stage": 1', '"stage": 0'),
         ("checkpoints", "planned_pipeline.py", "INTERVAL = 0", "INTERVAL = 1"),
@@ -78,12 +81,27 @@ def test_fp32_gradients_of_one_replica_are_refused():
 )
 def test_every_rule_breaks(rule, path, old, new):
     plan = laid_out(DEEP, "job.gradient_dtype=fp32")
+    if rule == "offload":
+        plan = laid_out(f"{DEEP}, offload: optimizer", OFFLOAD)
     if rule == "placement":
         plan = laid_out(
             "tp: 1, pp: 2, dp: 2, placement: [[node0/0, node1/0], [node0/1, node1/1]]",
             cluster="2x2xA100-SXM-80GB @ 100Gb/s",
         )
     assert rule in broken(plan, "deepspeed", (path, old, new))
+
+
+def test_an_offloaded_optimizer_is_zeros_even_of_one_replica():
+    for layout in (DEEP, "tp: 1, pp: 8, dp: 1"):
+        found = config(laid_out(f"{layout}, offload: optimizer", OFFLOAD))
+        offload = {"device": "cpu", "pin_memory": True}
+        assert found["zero_optimization"] == {"stage": 1, "offload_optimizer": offload}
+
+
+def test_offload_of_some_stages_is_refused_by_name():
+    plan = laid_out(f"{DEEP}, offload: [optimizer, none, none, none]", OFFLOAD)
+    said = {p.where: p for p in refused(plan, "deepspeed")}
+    assert "1 of 4 stages offload" in said["optimizer offload by stage"].message
 
 
 def test_no_rule_is_without_a_test():
@@ -99,6 +117,14 @@ def test_deepspeeds_own_classes_accept_the_files(tmp_path):
     assert "accepts ds_config.json: batch 64 = 1 · 16 · 4, ZeRO 1" in ended.stdout
     assert "stage 3: layers 24 to 33" in ended.stdout
     assert "34 layers, each once" in ended.stdout
+
+
+def test_deepspeeds_own_classes_accept_an_offloaded_optimizer(tmp_path):
+    require("deepspeed")
+    plan = laid_out(f"{DEEP}, offload: optimizer", OFFLOAD)
+    ended = run_check(write(plan, "deepspeed", tmp_path))
+    assert ended.returncode == 0, ended.stderr
+    assert "ZeRO 1" in ended.stdout
 
 
 def test_deepspeeds_own_classes_refuse_a_wrong_batch(tmp_path):

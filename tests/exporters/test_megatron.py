@@ -15,6 +15,7 @@ from tests.exporters.laid_out import broken, exported, laid_out, refused, text_o
 
 ARGUMENTS = "arguments.sh"
 DEEP = "tp: 2, pp: 4, dp: 2, layers_per_stage: [7, 8, 8, 9], in_flight: classic"
+OFFLOAD = "cluster.nodes.0.host_memory_gib=1024"
 
 
 def flags(plan):
@@ -101,6 +102,8 @@ def test_recomputation_that_differs_by_stage_is_refused():
         ("degrees", "--micro-batch-size 1", "--micro-batch-size 2"),
         ("parameters", "--ffn-hidden-size 11008", "--ffn-hidden-size 11010"),
         ("optimizer", "--use-distributed-optimizer", ""),
+        ("offload", "--use-precision-aware-optimizer", ""),
+        ("offload", "--optimizer-offload-fraction 1.0", "--optimizer-offload-fraction 0.5"),
         ("precision", "--bf16", "--fp16"),
         ("placement", "--sequence-parallel", "--sequence-parallel --use-tp-pp-dp-mapping"),
         ("layout", "Et*7|t*8", "Et*8|t*7"),
@@ -112,9 +115,24 @@ def test_recomputation_that_differs_by_stage_is_refused():
 )
 def test_every_rule_breaks(rule, old, new):
     plan = laid_out(f"{DEEP}, recompute: full")
+    if rule == "offload":
+        plan = laid_out(f"{DEEP}, recompute: full, offload: optimizer", OFFLOAD)
     if rule == "recomputed":
         old, new = "uniform\n  --recompute-num-layers 1", "block\n  --recompute-num-layers 7"
     assert rule in broken(plan, "megatron", (ARGUMENTS, old, new))
+
+
+def test_an_offloaded_optimizer_is_a_precision_aware_one():
+    found = flags(laid_out(f"{DEEP}, offload: optimizer", OFFLOAD))
+    assert "optimizer-cpu-offload" in found
+    assert "use-precision-aware-optimizer" in found
+    assert found["optimizer-offload-fraction"] == "1.0"
+    assert "optimizer-cpu-offload" not in flags(laid_out(DEEP))
+
+
+def test_an_offloaded_optimizer_that_is_not_sharded_is_refused():
+    (problem,) = refused(laid_out(f"{DEEP}, zero: 0, offload: optimizer", OFFLOAD), "megatron")
+    assert "sharded optimizer" in problem.message
 
 
 def test_no_rule_is_without_a_test():

@@ -152,3 +152,20 @@ def test_every_file_names_the_plan(target):
     for file in found.files:
         named = plan.plan_id[:12] in file.text
         assert named or file.path == "ds_config.json", file.path
+
+
+KEEPS_STATE_ON_HOSTS = {"deepspeed", "megatron", "megatron-bridge"}
+
+
+@pytest.mark.parametrize("target", [t for t in TARGETS if t not in ("kubernetes", "slurm")])
+def test_an_offloaded_optimizer_is_run_or_refused_by_name(target):
+    plan = laid_out("tp: 1, pp: 2, offload: optimizer", "cluster.nodes.0.host_memory_gib=2048")
+    problems = only(plan, target, "optimizer offload")
+    assert bool(problems) == (target not in KEEPS_STATE_ON_HOSTS)
+    assert all("--forbid optimizer_offload" in p.remedy for p in problems)
+
+
+def test_fsdp_moves_more_than_the_optimizer():
+    plan = laid_out("tp: 1, pp: 2, offload: optimizer", "cluster.nodes.0.host_memory_gib=2048")
+    (problem,) = only(plan, "torchtitan", "optimizer offload")
+    assert "moves weights and gradients as well" in problem.message

@@ -286,7 +286,7 @@ class TestRow21FilesThatDisagree:
     [
         ("vpp: 2", ("called virtual", "write virtual")),
         ("etp: 2", ("called expert_tp", "write expert_tp")),
-        ("offload: true", ("offload to host memory is not priced", "leave it out")),
+        ("offload: true", ("offload", "'none'", "'optimizer'")),
     ],
 )
 def test_rows_22_and_24_techniques_are_named_or_known_by_another_name(layout, says):

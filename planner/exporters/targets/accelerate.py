@@ -57,6 +57,7 @@ CAPABILITY = Capability(
     ),
     placement="any: the order of ranks, or one start per rank",
     pipeline_parallel=False,
+    why_no_offload="its CPU offload (FSDP) moves weights and gradients as well",
 )
 
 MODULE = "planned.py"

@@ -51,6 +51,7 @@ CAPABILITY = Capability(
     ),
     placement="any: the topology's order of axes, or one start per rank",
     tensor_parallel=False,
+    optimizer_offload=True,
 )
 
 CONFIG = "ds_config.json"
@@ -109,13 +110,22 @@ def _config(view: View) -> dict[str, Any]:
         "train_batch_size": grid.global_batch,
         "train_micro_batch_size_per_gpu": grid.rows,
         "gradient_accumulation_steps": grid.micro_batches,
-        "zero_optimization": {"stage": grid.zero if grid.dp > 1 else 0},
+        "zero_optimization": {"stage": _zero_stage(view)},
     }
+    if grid.offload:
+        offload = {"device": "cpu", "pin_memory": True}
+        config["zero_optimization"]["offload_optimizer"] = offload
     if job.precision in DTYPES:
         config[DTYPES[job.precision]] = {"enabled": True}
         wide = "fp32" if job.state_bytes.gradient == 4 else DTYPES[job.precision]
         config["data_types"] = {"grad_accum_dtype": wide}
     return config
+
+
+def _zero_stage(view: View) -> int:
+    """Offload is ZeRO's: it takes stage 1 even of a single replica."""
+    grid = view.even_grid
+    return 1 if grid.offload else grid.zero if grid.dp > 1 else 0
 
 
 def _module(view: View, launch: Launch) -> str:
@@ -143,9 +153,15 @@ def _todo(view: View) -> tuple[str, ...]:
 
 
 def _differences(view: View) -> tuple[str, ...]:
-    if not view.model.tied or view.even_grid.pp == 1:
-        return ()
-    return ("embedding and head share a weight: use TiedLayerSpec for both",)
+    said = []
+    if view.model.tied and view.even_grid.pp > 1:
+        said.append("embedding and head share a weight: use TiedLayerSpec for both")
+    if view.even_grid.offload:
+        said.append(
+            "offloaded updates: let DeepSpeed build its DeepSpeedCPUAdam; without a pipeline it "
+            "sends gradients down after every micro-batch, which the plan does once per step"
+        )
+    return tuple(said)
 
 
 def _batch(r: Read) -> str:
@@ -192,8 +208,15 @@ def _zero(r: Read) -> str:
         return f"there is no ZeRO stage {stage}"
     if stage > 1 and r.constants["NUM_STAGES"] > 1:
         return f"ZeRO {stage} does not go with a pipeline"
-    grid = r.view.even_grid
-    return not_equal("ZeRO stage", stage, grid.zero if grid.dp > 1 else 0)
+    return not_equal("ZeRO stage", stage, _zero_stage(r.view))
+
+
+def _offload(r: Read) -> str:
+    zero = r.config["zero_optimization"]
+    device = zero.get("offload_optimizer", {}).get("device", "none")
+    if device != "none" and not zero["stage"]:
+        return "the optimizer is offloaded by ZeRO 1 to 3 alone"
+    return not_equal("offload", device, "cpu" if r.view.even_grid.offload else "none")
 
 
 def _precision(r: Read) -> str:
@@ -229,6 +252,7 @@ RULES: tuple[Rule[Read], ...] = (
     Rule("layers", "the layers are the plan's, in order", _layers),
     Rule("degrees", "stages, replicas and batch are the plan's", _degrees),
     Rule("zero", "ZeRO as planned, and at most 1 in a pipeline", _zero),
+    Rule("offload", "the optimizer's state lies where the plan keeps it", _offload),
     Rule("precision", "one precision, the plan's", _precision),
     Rule("mixed", "gradients wider than the weights only with ZeRO 1", _mixed),
     Rule("checkpoints", "every layer is recomputed, or none, as planned", _checkpoints),

@@ -50,6 +50,7 @@ CAPABILITY = Capability(
     checked_by_target="not run: its rules were taken from its parser, where most were seen to fire",
     placement="any: the order of ranks, or one start per rank",
     context_parallel=True,
+    optimizer_offload=True,
 )
 
 ARGUMENTS = "arguments.sh"

@@ -46,6 +46,7 @@ CAPABILITY = Capability(
     checked_by_target="not run: names and rules were read in its documents and Megatron-Core",
     placement="any: the order of ranks, or one start per rank",
     context_parallel=True,
+    optimizer_offload=True,
 )
 
 OVERRIDES = "overrides.sh"
@@ -69,6 +70,9 @@ NAMES: dict[str, tuple[str, ...]] = {
         "ddp.use_distributed_optimizer",
         "optimizer.use_distributed_optimizer",
     ),
+    "optimizer-cpu-offload": ("optimizer.optimizer_cpu_offload",),
+    "use-precision-aware-optimizer": ("optimizer.use_precision_aware_optimizer",),
+    "optimizer-offload-fraction": ("optimizer.optimizer_offload_fraction",),
     "num-layers": ("model.num_layers",),
     "hidden-size": ("model.hidden_size",),
     "ffn-hidden-size": ("model.ffn_hidden_size",),
@@ -97,7 +101,8 @@ INVERTED = {
 """Switches that are ``false`` in Bridge where Megatron has them."""
 
 SWITCHES = ("sequence-parallel", "use-tp-pp-dp-mapping", "use-distributed-optimizer", "swiglu",
-            "add-qkv-bias", "qk-layernorm")  # fmt: skip
+            "add-qkv-bias", "qk-layernorm", "optimizer-cpu-offload",
+            "use-precision-aware-optimizer")  # fmt: skip
 PRECISION = {"bf16": "bf16_mixed", "fp16": "16-mixed"}
 IMPLIED = ("group-query-attention", "max-position-embeddings")
 """Bridge takes these from the number of query groups and the sequence length."""

@@ -51,6 +51,7 @@ CAPABILITY = Capability(
     ),
     placement="any: the order of ranks is its own, or one start per rank",
     tied_across_stages=False,
+    why_no_offload="its CPU offload (FSDP) moves weights and gradients as well",
 )
 
 MODULE = "plan_config.py"
