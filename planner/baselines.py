@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from costmodels.price import POLICIES
+from planner.assemble import broken_constraint
 from planner.graphs.topology import Island, Topology
 from planner.layout import LayoutPipeline, LayoutPricer, LayoutStage, PricedLayout
 from planner.mesh import StageMesh
@@ -213,6 +214,9 @@ def _best_policy(
             if limit_ps is not None and alone_ps >= limit_ps:
                 break  # the policies that are left are slower still
             layouts = rectangular_layout(groups, intervals, dp, rows, batch, policy)
+            broken = broken_constraint(layouts, pricer.job, pricer.topology)
+            if broken is not None:
+                return None, broken
             if vendors_mixed(pricer.topology, layouts):
                 return None, "replicas of a layer would lie on two vendors without a collective"
             priced = pricer.price(layouts, options.zero_level)

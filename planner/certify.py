@@ -86,7 +86,10 @@ def declared_space(context: Context) -> SearchSpace:
         f"ZeRO level {options.zero_level} over all replicas",
         "1F1B with any in-flight depth from the classic one up",
         f"at most {context.problem.max_stages} stages",
+        *job.constraints.describe(),
     ]
+    if job.max_tensor_parallel is not None:
+        allowed.append(f"tensor parallel at most {job.max_tensor_parallel} (max_tensor_parallel)")
     vendors = {c.chip.vendor for c in topology.classes}
     if len(vendors) > 1 and topology.cross_vendor_collectives == "none":
         allowed.append(

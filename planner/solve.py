@@ -13,11 +13,13 @@ from typing import get_args
 from planner import assemble, beside, certify, remedies
 from planner.aside import Answer, Aside
 from planner.callable_module import make_callable
+from planner.conflict import conflict_of
 from planner.costing import build_tables
 from planner.dominance import without_dominated
 from planner.errors import InfeasibleError, NoPlanFound, PlannerError
 from planner.graphs.topology import Topology
 from planner.inputs.cluster import ClusterInput
+from planner.inputs.constraints import forbidden_devices
 from planner.inputs.job import JobInput, ResolvedJob
 from planner.inputs.model import ModelInput
 from planner.inputs.profile import ProfileInput
@@ -86,6 +88,12 @@ class Context:
     pricer: LayoutPricer
     warnings: tuple[str, ...]
     profile: ResolvedProfile | None = None
+    profile_input: ProfileInput | None = None
+
+    @property
+    def forbidden(self) -> dict[str, str]:
+        """Devices that the job must not use; the topology does not hold them."""
+        return forbidden_devices(self.cluster.spec, self.job.constraints)
 
 
 def prepare(
@@ -114,6 +122,7 @@ def prepare(
         LayoutPricer(model.graph, topology, resolved),
         tuple(warnings),
         world.profile,
+        profile,
     )
 
 
@@ -239,7 +248,7 @@ def plans_known(context: Context, placements: Sequence[Placement | None]) -> tup
         for p in placements
         if p is not None
         and p.priced.fits
-        and assemble.allowed(p.priced, context.job)
+        and assemble.allowed(p.priced, context.job, context.topology)
         and (context.job.idle_chips or beside.chips_used(p) == every)
     )
 
@@ -250,7 +259,9 @@ def realise(context: Context, found: Found, params: SolveParams) -> Placement:
     candidates = list(found.known)
     if outcome.solution is not None:
         candidates.append(place_solution(context, outcome.solution))
-    candidates = [c for c in candidates if assemble.allowed(c.priced, context.job)]
+    candidates = [
+        c for c in candidates if assemble.allowed(c.priced, context.job, context.topology)
+    ]
     feasible = [c for c in candidates if c.priced.fits]
     if feasible:
         return min(feasible, key=lambda c: (c.priced.exact_ps, c.priced.formula_ps))
@@ -260,7 +271,7 @@ def realise(context: Context, found: Found, params: SolveParams) -> Placement:
             + candidates[0].priced.problems[0]
         )
     if outcome.proven_infeasible:
-        raise remedies.infeasible(context)
+        raise remedies.infeasible(context, conflict_of(context, prepare))
     if params.time_limit_s is not None:
         raise NoPlanFound(
             "the time limit was reached before a first plan was found",
@@ -304,8 +315,11 @@ def finish(
         layer_order=tuple(layer.name for layer in context.model.graph.layers),
         pipelines=assemble.plan_pipelines(priced, context.topology, context.options.zero_level),
         sync_groups=assemble.sync_groups(priced, context.options.zero_level),
-        unused_devices=assemble.unused(
-            priced, context.topology, certify.idle_reasons(context, priced, every)
+        unused_devices=(
+            *assemble.unused(
+                priced, context.topology, certify.idle_reasons(context, priced, every)
+            ),
+            *assemble.forbidden(context.forbidden),
         ),
         alternatives=alternatives,
         estimate=assemble.estimate(

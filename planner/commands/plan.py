@@ -15,6 +15,15 @@ from rich.text import Text
 
 from planner.aside import cpus
 from planner.commands.calibration_file import CalibrationOption
+from planner.commands.constraint_options import (
+    ForbidChipOption,
+    ForbidNodeOption,
+    GivenConstraints,
+    MaxStagesOption,
+    MaxTensorParallelOption,
+    PinOption,
+    PlanClassOption,
+)
 from planner.commands.loading import Loaded, load_inputs, read_overrides
 from planner.commands.options import (
     ClusterArgument,
@@ -52,6 +61,12 @@ def plan(
     profile: ProfileOption = None,
     forbid: ForbidOption = None,
     objective: ObjectiveOption = None,
+    forbid_chip: ForbidChipOption = None,
+    forbid_node: ForbidNodeOption = None,
+    pin: PinOption = None,
+    max_tensor_parallel: MaxTensorParallelOption = None,
+    max_stages: MaxStagesOption = None,
+    plan_class: PlanClassOption = None,
     gap: Annotated[
         float,
         typer.Option(
@@ -125,6 +140,9 @@ def plan(
         global_batch=global_batch,
         seq_len=seq_len,
         precision=precision,
+        constraints=GivenConstraints(
+            forbid_chip, forbid_node, pin, max_tensor_parallel, max_stages, plan_class
+        ),
     )
     check_writable(output)
     loaded = load_inputs(

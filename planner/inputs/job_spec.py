@@ -65,6 +65,34 @@ class LoraSpec(_Strict):
 
 
 LayerIndex = Annotated[int, Field(strict=True, ge=0, le=100_000)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class PinSpec(_Strict):
+    """Layers ``[first, end)`` that lie only on some kinds of chip, or never on some.
+
+    A kind is named by its catalogue id or an alias, such as A100-SXM-80GB.
+    """
+
+    layers: tuple[LayerIndex, LayerIndex]
+    only_on: tuple[Name, ...] = ()
+    never_on: tuple[Name, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> PinSpec:
+        first, end = self.layers
+        if first >= end:
+            raise field_error(
+                f"the interval [{first}, {end}) holds no layer",
+                "write [first, end) with first below end",
+                at=("layers",),
+            )
+        if bool(self.only_on) == bool(self.never_on):
+            raise field_error(
+                "a pin has chips in either only_on or never_on",
+                "write two pins where both are meant",
+            )
+        return self
 
 
 class JobSpec(_Strict):
@@ -80,6 +108,9 @@ class JobSpec(_Strict):
     ``lora`` trains adapters alone; ``frozen_layers`` lists intervals ``[first, end)`` of layers
     whose weights (and adapters) are not trained. Gradients, optimizer state, their traffic and the
     work of weight gradients exist only for what is trained.
+    ``forbidden_chips`` (kinds of chip) and ``forbidden_nodes`` (hosts) are not used by this job;
+    ``pinned_layers`` keep layers on some kinds of chip, or off them. ``max_tensor_parallel`` and
+    ``max_pipeline_stages`` bound the degrees of a stage and the depth of a pipeline.
     """
 
     global_batch: int = Field(default=512, strict=True, ge=1, le=MAX_BATCH)
@@ -96,6 +127,10 @@ class JobSpec(_Strict):
     lora: LoraSpec | None = None
     frozen_layers: tuple[tuple[LayerIndex, LayerIndex], ...] = ()
     max_pipeline_stages: int | None = Field(default=64, strict=True, ge=1, le=1024)
+    max_tensor_parallel: int | None = Field(default=None, strict=True, ge=1, le=1024)
+    forbidden_chips: tuple[Name, ...] = ()
+    forbidden_nodes: tuple[Name, ...] = ()
+    pinned_layers: tuple[PinSpec, ...] = ()
     techniques: Techniques = Techniques()
     objective: str = "step_time"
 

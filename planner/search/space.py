@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from costmodels.units import PS_PER_S
 from planner.costing import (
+    Bools,
     Ints,
     OptionTable,
     fabric_hop_ps,
@@ -176,6 +177,7 @@ def build_space(problem: Problem, setting: Setting, rows: int, *, optimistic: bo
         ]
     )
     layer_time[~starts] = np.inf
+    layer_time[np.stack([t.barred for t in chosen])] = np.inf
     return StageSpace(
         rows=rows,
         setting=setting,
@@ -198,7 +200,7 @@ def _alike(problem: Problem, chosen: tuple[OptionTable, ...], rows: int) -> bool
     if problem.tables.layers <= 2:
         return True
 
-    def constant(values: Ints) -> bool:
+    def constant(values: Ints | Bools) -> bool:
         inner = values[..., 1:-1]
         return bool((inner == inner[..., :1]).all())
 
@@ -214,6 +216,7 @@ def _alike(problem: Problem, chosen: tuple[OptionTable, ...], rows: int) -> bool
             t.activation_bytes,
             t.working_bytes,
             t.logits_bytes,
+            t.barred,
         )
     )
 
@@ -239,7 +242,10 @@ def _window_max(values: Ints) -> Ints:
 def stage_limits(
     problem: Problem, table: OptionTable, policy: int, replicas: int
 ) -> tuple[Ints, Ints, Ints]:
-    """Static bytes, bytes per in-flight micro-batch and room left, each ``[i, n]``."""
+    """Static bytes, bytes per in-flight micro-batch and room left, each ``[i, n]``.
+
+    A stage with a layer that must not lie on these chips has no room.
+    """
     tables = problem.tables
     cls = problem.topology.classes[table.option.class_index]
     over = tables.overheads[cls.index]
@@ -259,7 +265,10 @@ def stage_limits(
         + over.fragmentation_bytes
     )
     each = _window_sums(table.activation_bytes[policy])
-    return static, each, cls.usable_memory_bytes - static
+    room = cls.usable_memory_bytes - static
+    if table.barred.any():
+        room = np.where(_window_sums(table.barred.astype(np.int64)) > 0, -1, room)
+    return static, each, room
 
 
 def _stages(
