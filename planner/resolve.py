@@ -15,6 +15,7 @@ from planner.graphs.measured import excerpt, with_profile
 from planner.graphs.topology import Topology
 from planner.inputs.cluster import ClusterInput
 from planner.inputs.constraints import constraints_of
+from planner.inputs.goal import goal_of
 from planner.inputs.job import JobInput, ResolvedJob, resolve_job
 from planner.inputs.model import ModelInput
 from planner.inputs.profile import ProfileInput, check_layers, job_for_profile
@@ -54,7 +55,10 @@ def resolve_inputs(
     job, notes = job_for_profile(job, profile.name, part)
     constraints = resolved.constraints
     resolved = resolve_job(job, model.graph, topology)
-    resolved = replace(resolved, notes=(*notes, *resolved.notes), constraints=constraints)
+    goal = goal_of(job.spec, cluster, constraints, resolved.seq_len)
+    resolved = replace(
+        resolved, notes=(*notes, *resolved.notes), constraints=constraints, goal=goal
+    )
     measured = with_profile(topology, part, model.graph, resolved.state_bytes)
     without = [c.chip.name for c in measured.classes if c.profile is None]
     warnings = [
@@ -74,7 +78,9 @@ def topology_and_job(
     """
     constraints = constraints_of(job.spec, cluster, len(model.graph.layers))
     topology = build_topology(cluster.spec, cluster.catalog, constraints)
-    return topology, replace(resolve_job(job, model.graph, topology), constraints=constraints)
+    resolved = resolve_job(job, model.graph, topology)
+    goal = goal_of(job.spec, cluster, constraints, resolved.seq_len)
+    return topology, replace(resolved, constraints=constraints, goal=goal)
 
 
 def _checked(

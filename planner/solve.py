@@ -16,17 +16,19 @@ from planner.callable_module import make_callable
 from planner.conflict import conflict_of
 from planner.costing import build_tables
 from planner.dominance import without_dominated
+from planner.economy import cheapest, goal_baselines
 from planner.errors import InfeasibleError, NoPlanFound, PlannerError
 from planner.graphs.topology import Topology
 from planner.inputs.cluster import ClusterInput
 from planner.inputs.constraints import forbidden_devices
+from planner.inputs.goal import Goal
 from planner.inputs.job import JobInput, ResolvedJob
 from planner.inputs.model import ModelInput
 from planner.inputs.profile import ProfileInput
 from planner.layout import LayoutPricer
 from planner.options import OptionSet, legal_options
 from planner.place import Placement
-from planner.plan import Alternative, Baseline, InputRecord, Inputs, Plan, digest, seal
+from planner.plan import Alternative, Baseline, Certificate, InputRecord, Inputs, Plan, digest, seal
 from planner.resolve import ResolvedProfile, resolve_inputs
 from planner.reuse import layouts_of
 from planner.search.engine import (
@@ -158,10 +160,41 @@ def solve_context(
     """:func:`solve` for inputs that are prepared already."""
     stop = certify.stopwatch(params.time_limit_s, interrupted)
     processes = params.processes if context.topology.chips >= WORTH_A_PROCESS else 1
+    if context.job.goal is not None:
+        return solve_goal(context, context.job.goal, params, hint, progress, stop)
     with Aside(context, processes=processes, interrupted=stop) as aside:
         found = search(context, params, progress, stop, aside, hint)
         placement = realise(context, found, params)
         return finish(context, found, placement, params, progress, stop)
+
+
+def solve_goal(
+    context: Context,
+    goal: Goal,
+    params: SolveParams,
+    hint: Plan | None,
+    progress: Callable[[Progress], None],
+    interrupted: Callable[[], bool],
+) -> Plan:
+    """The plan of least cost or energy per token that is fast enough, with its certificate."""
+    given = plans_known(context, [hint_placement(context, hint)] if hint is not None else [])
+    economy = cheapest(context, goal, params, progress, interrupted, given)
+    if economy is None:
+        # nothing fits at any speed: the search for the fastest says why
+        with Aside(context, processes=1, interrupted=interrupted) as aside:
+            found = search(context, replace(params, baselines=False), progress, interrupted, aside)
+            realise(context, found, params)
+        raise NoPlanFound("no plan was found", remedies=remedies.checked(context))
+    placement = economy.best.placement
+    return sealed(
+        context,
+        placement,
+        params,
+        certify.goal_certificate(context, goal, economy, params, interrupted),
+        goal_baselines(context, goal, economy) if params.baselines else (),
+        (),
+        certify.goal_idle_reasons(context, goal, placement),
+    )
 
 
 @dataclass(frozen=True)
@@ -291,7 +324,7 @@ def finish(
     progress: Callable[[Progress], None],
     interrupted: Callable[[], bool],
 ) -> Plan:
-    """Certificate, baselines, replay and independent verification."""
+    """Certificate and baselines; then the artefact."""
     priced = placement.priced
     certificate = certify.certificate(context, found.outcome, priced, params, interrupted)
     baselines: tuple[Baseline, ...] = ()
@@ -308,6 +341,21 @@ def finish(
         )
         alternatives = beside.near_plans(context, placement, found.shapes)
     every = next((b.step_time_s for b in baselines if b.name == beside.ALL_CHIPS), None)
+    reasons = certify.idle_reasons(context, priced, every)
+    return sealed(context, placement, params, certificate, baselines, alternatives, reasons)
+
+
+def sealed(
+    context: Context,
+    placement: Placement,
+    params: SolveParams,
+    certificate: Certificate,
+    baselines: tuple[Baseline, ...],
+    alternatives: tuple[Alternative, ...],
+    idle_reasons: dict[int, str],
+) -> Plan:
+    """The artefact, replayed and verified independently."""
+    priced = placement.priced
     plan = Plan(
         planner_version=VERSION,
         inputs=input_records(context),
@@ -316,9 +364,7 @@ def finish(
         pipelines=assemble.plan_pipelines(priced, context.topology, context.options.zero_level),
         sync_groups=assemble.sync_groups(priced, context.options.zero_level),
         unused_devices=(
-            *assemble.unused(
-                priced, context.topology, certify.idle_reasons(context, priced, every)
-            ),
+            *assemble.unused(priced, context.topology, idle_reasons),
             *assemble.forbidden(context.forbidden),
         ),
         alternatives=alternatives,

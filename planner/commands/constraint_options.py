@@ -56,6 +56,31 @@ PlanClassOption = Annotated[
     ),
 ]
 
+PriceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--price",
+        metavar="CHIP=USD",
+        help="USD per chip and hour for --objective cost, over the catalogue's. Repeatable.",
+    ),
+]
+PowerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--power",
+        metavar="CHIP=W",
+        help="Watts per chip for --objective energy, over the rated power. Repeatable.",
+    ),
+]
+FloorOption = Annotated[
+    float | None,
+    typer.Option(
+        "--min-tokens-per-s",
+        metavar="RATE",
+        help="With --objective cost or energy: plans that train less, whole job, do not count.",
+    ),
+]
+
 _PIN = re.compile(r"\s*(\d+)\s*:\s*(\d+)\s*(!?=)\s*(.+?)\s*")
 
 
@@ -69,6 +94,9 @@ class GivenConstraints:
     max_tensor_parallel: int | None = None
     max_stages: int | None = None
     plan_class: str | None = None
+    price: Sequence[str] | None = None
+    power: Sequence[str] | None = None
+    min_tokens_per_s: float | None = None
 
 
 def constraint_overrides(given: GivenConstraints, problems: list[Problem]) -> list[Override]:
@@ -91,9 +119,32 @@ def constraint_overrides(given: GivenConstraints, problems: list[Problem]) -> li
         "max_tensor_parallel": given.max_tensor_parallel,
         "max_pipeline_stages": given.max_stages,
         "plan_class": given.plan_class,
+        "min_tokens_per_s": given.min_tokens_per_s,
     }
-    return [
+    found = [
         Override("job", (name,), value=value, text=f"job.{name}={value}")
         for name, value in fields.items()
         if value is not None
     ]
+    found += _figures("price", "prices_usd_per_hour", given.price, problems)
+    return found + _figures("power", "power_watt", given.power, problems)
+
+
+def _figures(
+    flag: str, field: str, texts: Sequence[str] | None, problems: list[Problem]
+) -> list[Override]:
+    """``CHIP=FIGURE`` options, each an entry of a field of the job."""
+    found = []
+    for text in texts or ():
+        chip, equals, figure = (part.strip() for part in text.partition("="))
+        try:
+            value = float(figure)
+        except ValueError:
+            value = 0.0
+        if not equals or not chip or not 0 < value < float("inf"):
+            message = "is not CHIP=FIGURE with a figure above 0"
+            problems.append(Problem(f"--{flag} {text}", message, f"--{flag} V100-SXM2-32GB=0.8"))
+            continue
+        shown = f"job.{field}.{chip}={value}"
+        found.append(Override("job", (field, chip), value=value, text=shown))
+    return found

@@ -17,6 +17,7 @@ from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Topology
 from planner.inputs.constraints import Constraints
 from planner.inputs.document import Document
+from planner.inputs.goal import Goal
 from planner.inputs.job_spec import TECHNIQUES, JobSpec, Precision, Techniques
 from planner.inputs.overrides import Override, apply_overrides
 from planner.inputs.reading import nearest, problems_from_validation, read_document
@@ -39,7 +40,14 @@ DEFAULT_SEQ_LEN = 4096
 LONG_SEQ_LEN = 32_768
 """Tokens per row from which context parallelism is tried without being asked for."""
 
-YOUNGER = ("context_parallel", "expert_parallel", "zero3", "max_tensor_parallel", "constraints")
+YOUNGER = (
+    "context_parallel",
+    "expert_parallel",
+    "zero3",
+    "max_tensor_parallel",
+    "constraints",
+    "goal",
+)
 """Fields that a resolved job names only where they are used."""
 
 MAX_TOKENS = 32_768
@@ -89,6 +97,7 @@ class ResolvedJob:
     zero3: bool = False
     max_tensor_parallel: int | None = None
     constraints: Constraints = field(default_factory=Constraints)
+    goal: Goal | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -106,6 +115,8 @@ class ResolvedJob:
                 del value[name]
         if self.constraints:
             value["constraints"] = self.constraints.as_json()
+        if self.goal is not None:
+            value["goal"] = self.goal.as_json()
         value["micro_batch_rows"] = list(self.micro_batch_rows)
         value["frozen_layers"] = [list(interval) for interval in self.frozen_layers]
         return value
@@ -127,6 +138,8 @@ class ResolvedJob:
         }
         if "constraints" in value:
             changed["constraints"] = Constraints.from_json(value["constraints"])
+        if "goal" in value:
+            changed["goal"] = Goal.from_json(value["goal"])
         return cls(**{**value, **changed})
 
 
@@ -191,6 +204,7 @@ def resolve_job(job: JobInput, model: ModelGraph, topology: Topology) -> Resolve
         lora_targets="all" if spec.lora is None else spec.lora.targets,
         frozen_layers=spec.frozen_layers,
         constraints=Constraints(),
+        goal=None,
         notes=tuple(notes),
         **techniques,
     )
