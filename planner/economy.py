@@ -8,6 +8,7 @@ bound on time x rate is proved beside them (``search.rate_bound``).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from planner.place import Placement
 from planner.plan import Baseline
 from planner.search.engine import Progress, SearchLimits
 from planner.search.planning import Solution
+from planner.search.problem import Problem
 from planner.search.rate_bound import Mix, RateBound, RateSearch
 from planner.search.rate_plans import RatePlans
 from planner.search.regions import most_alike
@@ -35,6 +37,8 @@ PROBES = (1.0, 0.6, 1.6)
 LATER = (1.0, 0.985, 0.95)
 """Parts of a target that are tried in turn where a placement takes longer than its columns."""
 MAX_QUERIES = 60_000
+LITTLE = 1e-3
+"""Chips of a mix that are none."""
 
 
 @dataclass(frozen=True)
@@ -177,27 +181,65 @@ def _look(
             return
         best = found.best
         progress(Progress("searching", best.placement.priced.formula_ps / PS_PER_S, None))
-        for islands in _sub_fleets(context, mix):
-            if islands not in tried and not interrupted():
-                tried.add(islands)
+        for chips in _sub_fleets(context, mix):
+            if chips not in tried and not interrupted():
+                tried.add(chips)
                 only = replace(limits, probes=limits.probes[:1])
-                engine = engine_for(context, only, lambda _: None, interrupted, islands)
+                part = replace(context, problem=_shrunk(context.problem, chips))
+                engine = engine_for(part, only, lambda _: None, interrupted, part.problem.islands)
                 for solution in _solutions(engine.find()):
                     found.offer("part of the fleet", place_solution(context, solution))
         _multisets(context, found, search, mix, limits.seed, interrupted)
 
 
 def _sub_fleets(context: Context, mix: Mix) -> Iterator[tuple[int, ...]]:
-    """Islands per class that hold a mix: rounded up, and rounded to the nearest."""
-    sizes = [c.size for c in context.topology.classes]
-    counts = [c.count for c in context.topology.classes]
-    for extra in (1 - 1e-6, 0.5):
-        islands = tuple(
-            min(count, int(chips / size + extra))
-            for chips, size, count in zip(mix.chips, sizes, counts, strict=True)
+    """Chips per class that hold a mix, rounded up: to whole islands, and inside the last one.
+
+    Inside an island to any number, and to a power of two, which divides into equal groups.
+    """
+    classes = context.topology.classes
+    for rounded in (_whole, _even, _next):
+        chips = tuple(
+            min(c.chips, rounded(n - LITTLE, c.size)) if n > LITTLE else 0
+            for c, n in zip(classes, mix.chips, strict=True)
         )
-        if any(islands):
-            yield islands
+        if any(chips):
+            yield chips
+
+
+def _whole(chips: float, size: int) -> int:
+    return math.ceil(chips / size) * size
+
+
+def _even(chips: float, size: int) -> int:
+    """Whole islands where there is more than one; inside one the next power of two."""
+    if chips > size:
+        return _whole(chips, size)
+    return int(min(size, 2 ** math.ceil(math.log2(max(math.ceil(chips), 1)))))
+
+
+def _next(chips: float, size: int) -> int:
+    """Whole islands where there is more than one; inside one the next number."""
+    return _whole(chips, size) if chips > size else math.ceil(chips)
+
+
+def _shrunk(problem: Problem, chips: tuple[int, ...]) -> Problem:
+    """The problem with so many chips per class: whole islands, or a part of one."""
+    classes, islands = [], []
+    for cls, count in zip(problem.topology.classes, chips, strict=True):
+        inside = 0 < count < cls.size
+        classes.append(replace(cls, size=count) if inside else cls)
+        islands.append(1 if inside else count // cls.size)
+    sizes = {cls.index: cls.size for cls in classes}
+    tables = tuple(
+        t for t in problem.tables.tables if t.option.chips <= sizes[t.option.class_index]
+    )
+    return replace(
+        problem,
+        tables=replace(problem.tables, tables=tables),
+        topology=replace(problem.topology, classes=tuple(classes)),
+        islands=tuple(islands),
+    )
 
 
 def _multisets(
