@@ -43,6 +43,8 @@ STRETCHES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0)
 TIME_ROUNDS = 16
 TIME_WIDTH = 0.004
 """How well the least step time is bounded first."""
+WIDE = 0.4
+"""Width of an interval in parts of what the bound lacks already."""
 LEAST_STEP = 0.1
 """An interval narrower than this part of the gap is no progress."""
 QUERIES = 20_000
@@ -144,7 +146,10 @@ class RateSweep:
             if self._interrupted() or self.queries >= max_queries:
                 reached, rate = at, 0.0
             else:
-                reached, rate = self._step(at, goal / (at / PS_PER_S), gap)
+                # far below the goal nothing is won by small steps
+                width = max(gap, WIDE * (1 - lowest / best))
+                wanted = min(goal, lowest) / (at / PS_PER_S)
+                reached, rate = self._step(at, wanted, width)
             if reached <= at:
                 rate, complete = self._last_rate(), False
             lowest = min(lowest, max(rate * at / PS_PER_S, self._least))
