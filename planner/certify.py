@@ -125,12 +125,12 @@ def goal_idle_reasons(context: Context, goal: Goal, placement: Placement) -> dic
     """Why chips of a class are not paid for."""
     out = {}
     used = chips_of(context, placement)
-    what = "cheaper" if goal.kind == "cost" else "uses less energy"
+    what = "costs less" if goal.kind == "cost" else "takes less energy"
     for cls in context.topology.classes:
         if not any(o.class_index == cls.index for o in context.options.options):
             out[cls.index] = "no legal way to run this model's layers on these chips"
         elif used.get(cls.chip.id):
-            out[cls.index] = f"not needed for the floor: no plan found with more of them {what}"
+            out[cls.index] = f"not needed to be fast enough; no plan found with more of them {what}"
         else:
             out[cls.index] = f"no plan found with any of them {what} per token"
     return out

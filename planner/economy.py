@@ -109,7 +109,7 @@ def cheapest(
     fastest = min((p for _, p in legal), key=lambda p: (p.priced.formula_ps, p.priced.exact_ps))
     engine.know(fastest.priced.formula_ps)
     if fastest.priced.formula_ps > goal.latest_ps:
-        raise _too_slow(goal, fastest, engine.prove().lower_bound_ps)
+        raise _too_slow(context, goal, fastest, engine.prove().lower_bound_ps)
     found = _Found(context, goal)
     for name, placement in legal:
         found.offer(name, placement)
@@ -272,10 +272,16 @@ def _multisets(
                     break
 
 
-def _too_slow(goal: Goal, fastest: Placement, bound_ps: int) -> InfeasibleError | NoPlanFound:
+def _too_slow(
+    context: Context, goal: Goal, fastest: Placement, bound_ps: int
+) -> InfeasibleError | NoPlanFound:
     """No plan meets the floor, proven or not."""
     best, latest = fastest.priced.formula_ps / PS_PER_S, goal.latest_ps / PS_PER_S
-    remedy = f"a floor of {best:.4g} s per step or more has a plan: checked"
+    tokens = context.job.global_batch * context.job.seq_len
+    remedy = (
+        f"--min-tokens-per-s {math.floor(tokens / best)}, or job.max_step_time_s={math.ceil(best * 100) / 100:g}: "
+        "checked, a plan exists"
+    )
     if bound_ps > goal.latest_ps:
         message = (
             f"no plan is fast enough, proven: a step takes {bound_ps / PS_PER_S:.4g} s at least, "

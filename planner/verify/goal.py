@@ -23,8 +23,9 @@ UNITS = {
 
 def goal_problems(plan: Plan, world: Restored, objective_ps: int) -> Iterator[Problem]:
     """Whether the objective that the plan states is its job's, and what it says of it is so."""
-    stated = plan.certificate.objective if plan.certificate is not None else None
-    goal = world.job.goal
+    if plan.certificate is None:  # a layout that was only priced claims nothing
+        return
+    stated, goal = plan.certificate.objective, world.job.goal
     where = "certificate.objective"
     if (stated is None) != (goal is None):
         yield Problem(where, "is not the objective of the job")
