@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from costmodels.catalog import Catalog
 from costmodels.confidence import step_range
 from costmodels.units import PS_PER_S
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Topology
 from planner.inputs.job import ResolvedJob
-from planner.layout import PricedLayout, PricedPipeline, PricedStage
+from planner.layout import LayoutPipeline, PricedLayout, PricedPipeline, PricedStage
 from planner.plan import (
     Breakdown,
     Estimate,
@@ -179,9 +180,47 @@ def most_general(job: ResolvedJob) -> PlanClass:
     return "asymmetric" if job.unequal_pipelines else "staged"
 
 
-def allowed(priced: PricedLayout, job: ResolvedJob) -> bool:
-    """Whether a layout is of a class that the job allows."""
-    return CLASSES.index(classify(priced)) <= CLASSES.index(most_general(job))
+def allowed(priced: PricedLayout, job: ResolvedJob, topology: Topology) -> bool:
+    """Whether a layout is of a class that the job allows and obeys its constraints."""
+    if CLASSES.index(classify(priced)) > CLASSES.index(most_general(job)):
+        return False
+    layouts = [p.pipeline for p in priced.pipelines]
+    return broken_constraint(layouts, job, topology) is None
+
+
+def broken_constraint(
+    layouts: Sequence[LayoutPipeline], job: ResolvedJob, topology: Topology
+) -> str | None:
+    """The first limit or pin of the job that a layout breaks, in words; None where it obeys all."""
+    deepest = max(len(p.stages) for p in layouts)
+    if job.max_pipeline_stages is not None and deepest > job.max_pipeline_stages:
+        return f"{deepest} stages, the job allows {job.max_pipeline_stages} (max_pipeline_stages)"
+    stages = [s for p in layouts for s in p.stages]
+    widest = max(s.tp for s in stages)
+    if job.max_tensor_parallel is not None and widest > job.max_tensor_parallel:
+        return f"tp {widest}, the job allows {job.max_tensor_parallel} (max_tensor_parallel)"
+    for pin in job.constraints.pinned_layers:
+        for s in stages:
+            chip = topology.classes[s.island.class_index].chip.id
+            if s.first < pin.end and s.end > pin.first and not pin.allows(chip):
+                name = Catalog.alias(chip)
+                span = f"layers {s.first}–{s.end - 1}"
+                return f"{span} on {name}, the job wants {pin.describe()} (pinned_layers)"
+    return None
+
+
+FORBIDDEN = "ruled out by the job"
+
+
+def forbidden(devices: Mapping[str, str]) -> tuple[UnusedDevices, ...]:
+    """Devices that the job must not use, by the field that says so."""
+    return tuple(
+        UnusedDevices(
+            devices=tuple(d for d, own in devices.items() if own == name),
+            reason=f"{FORBIDDEN} ({name})",
+        )
+        for name in dict.fromkeys(devices.values())
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from costmodels.price import POLICIES
+from planner.assemble import broken_constraint
 from planner.graphs.topology import Island, Topology
 from planner.layout import LayoutPipeline, LayoutPricer, LayoutStage, PricedLayout
 from planner.mesh import StageMesh
@@ -221,6 +222,9 @@ def _best_policy(
             layouts = rectangular_layout(
                 groups, intervals, dp, rows, batch, policy, offload=offload
             )
+            broken = broken_constraint(layouts, pricer.job, pricer.topology)
+            if broken is not None:
+                return None, broken
             if vendors_mixed(pricer.topology, layouts):
                 return None, "replicas of a layer would lie on two vendors without a collective"
             priced = pricer.price(layouts, options.zero_level)

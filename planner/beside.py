@@ -94,7 +94,9 @@ def baselines(
         if plans:
             out.append(_placed(name, min(plans, key=lambda p: p.priced.exact_ps)))
         else:
-            out.append(_missing(name, "no plan found: does not fit"))
+            pins = context.job.constraints.pinned_layers
+            why = "none with the job's pinned layers" if pins else "does not fit"
+            out.append(_missing(name, f"no plan found: {why}"))
     if shapes.whole:
         first = shapes.whole[0]
         seconds = first.priced.exact_ps / PS_PER_S

@@ -7,18 +7,22 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
+from costmodels.catalog import Catalog
 from costmodels.constants import shipped_constants
 from costmodels.layers import EXPERT_IMBALANCE
 from costmodels.memory import device_overhead
 from costmodels.offload import HOST_MEMORY_PERCENT, OFFLOAD_BUFFER_BYTES
 from costmodels.price import POLICIES
-from costmodels.units import GIB, MIB, PS_PER_S
+from costmodels.units import GIB, MIB, PS_PER_S, S_PER_HOUR
 from planner import assemble
+from planner.economy import Economy, chips_of
+from planner.inputs.goal import UNITS, Goal
 from planner.inputs.job import ResolvedJob
 from planner.inputs.training import notes_on_training
 from planner.layout import PricedLayout
 from planner.options import OptionSet
-from planner.plan import Certificate, SearchSpace, SolverInfo
+from planner.place import Placement
+from planner.plan import Certificate, ObjectiveProof, SearchSpace, SolverInfo
 from planner.search.engine import SearchOutcome
 
 if TYPE_CHECKING:
@@ -70,6 +74,69 @@ def certificate(
     )
 
 
+def goal_certificate(
+    context: Context,
+    goal: Goal,
+    economy: Economy,
+    params: SolveParams,
+    interrupted: Callable[[], bool],
+) -> Certificate:
+    """The proven gap of the plan's cost (or energy) over all plans that are fast enough."""
+    placement = economy.best.placement
+    priced = placement.priced
+    tokens = context.job.global_batch * context.job.seq_len
+    rate = goal.rate(chips_of(context, placement))
+    value = goal.value(economy.best.product, tokens)
+    bound = min(goal.value(economy.bound.product, tokens), value)
+    gap = (value - bound) / value
+    status: Literal["optimal", "within_tolerance", "feasible"]
+    if gap <= OPTIMAL_GAP:
+        status = "optimal"
+    else:
+        status = "within_tolerance" if gap <= params.gap else "feasible"
+    return Certificate(
+        status=status,
+        objective_s=priced.formula_ps / PS_PER_S,
+        lower_bound_s=min(economy.fastest_bound_ps, priced.formula_ps) / PS_PER_S,
+        gap=gap,
+        exact_lower_bound_s=None,
+        search_space=declared_space(context),
+        solver=SolverInfo(
+            name="sub-fleets, column generation, GLOP prices, CP-SAT master of least rate",
+            versions={"ortools": version("ortools"), "numpy": version("numpy")},
+            seed=params.seed,
+            limits={"gap": params.gap, "time_limit_s": params.time_limit_s},
+        ),
+        deterministic=params.time_limit_s is None and not interrupted(),
+        objective=ObjectiveProof(
+            name=goal.kind,
+            unit=UNITS[goal.kind],
+            value=goal.value(priced.exact_ps / PS_PER_S * rate, tokens),
+            formula_value=value,
+            lower_bound=bound,
+            gap=gap,
+            rate=rate * S_PER_HOUR if goal.kind == "cost" else rate,
+            rate_unit="usd_per_hour" if goal.kind == "cost" else "watt",
+            max_step_time_s=goal.latest_ps / PS_PER_S,
+        ),
+    )
+
+
+def goal_idle_reasons(context: Context, goal: Goal, placement: Placement) -> dict[int, str]:
+    """Why chips of a class are not paid for."""
+    out = {}
+    used = chips_of(context, placement)
+    what = "costs less" if goal.kind == "cost" else "takes less energy"
+    for cls in context.topology.classes:
+        if not any(o.class_index == cls.index for o in context.options.options):
+            out[cls.index] = "no legal way to run this model's layers on these chips"
+        elif used.get(cls.chip.id):
+            out[cls.index] = f"not needed to be fast enough; no plan found with more of them {what}"
+        else:
+            out[cls.index] = f"no plan found with any of them {what} per token"
+    return out
+
+
 def declared_space(context: Context) -> SearchSpace:
     """What the certificate speaks about, in words."""
     job, topology, options = context.job, context.topology, context.options
@@ -87,7 +154,15 @@ def declared_space(context: Context) -> SearchSpace:
         f"ZeRO level {options.zero_level} over all replicas",
         "1F1B with any in-flight depth from the classic one up",
         f"at most {context.problem.max_stages} stages",
+        *job.constraints.describe(),
     ]
+    if job.goal is not None:
+        allowed.append(
+            f"formula time at most {job.goal.latest_ps / PS_PER_S:.6g} s (the floor of the "
+            "objective); chips that stay idle cost nothing"
+        )
+    if job.max_tensor_parallel is not None:
+        allowed.append(f"tensor parallel at most {job.max_tensor_parallel} (max_tensor_parallel)")
     vendors = {c.chip.vendor for c in topology.classes}
     if len(vendors) > 1 and topology.cross_vendor_collectives == "none":
         allowed.append(
@@ -229,6 +304,10 @@ def assumptions(context: Context) -> tuple[str, ...]:
             f"context, {over.buffer_bytes / GIB:.1f} GiB communication buffers and "
             f"{over.fragmentation_bytes / GIB:.1f} GiB fragmentation are set aside"
         )
+    if context.job.goal is not None:
+        unit = "USD per hour" if context.job.goal.kind == "cost" else "W"
+        for rate in context.job.goal.rates:
+            out.append(f"{Catalog.alias(rate.chip)}: {rate.figure:g} {unit} ({rate.source})")
     exposed = shipped_constants().tensor_exposed
     out.append(
         f"tensor-parallel communication: {exposed:.0%} of it exposed; its groups stay inside an "

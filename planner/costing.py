@@ -33,6 +33,7 @@ from planner.mesh import Part, StageMesh
 from planner.options import OptionSet, StageOption
 
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 def picoseconds(seconds: float) -> int:
@@ -191,6 +192,7 @@ class OptionTable:
     activation_bytes: Ints
     working_bytes: Ints
     logits_bytes: Ints
+    barred: Bools
 
     @property
     def parts(self) -> tuple[tuple[Ints, Part], ...]:
@@ -242,6 +244,7 @@ def build_tables(
                 option,
                 model_costs(model, cls, option.mesh, option.rows, job, scales[key]),
                 job.state_bytes.parameter,
+                job.constraints.barred(cls.chip.id, len(model.layers)),
             )
         )
     element = job.element_bytes
@@ -284,9 +287,15 @@ def model_costs(
 
 
 def option_table(
-    option: StageOption, costs: tuple[LayerCost, ...], weight_bytes: int = 0
+    option: StageOption,
+    costs: tuple[LayerCost, ...],
+    weight_bytes: int = 0,
+    barred: Sequence[bool] = (),
 ) -> OptionTable:
-    """Arrays over the layers of one option; a frozen weight takes ``weight_bytes``."""
+    """Arrays over the layers of one option; a frozen weight takes ``weight_bytes``.
+
+    ``barred``: layers that must not lie on these chips; empty: none.
+    """
 
     def row(values: list[int]) -> Ints:
         return np.array(values, dtype=np.int64)
@@ -307,6 +316,7 @@ def option_table(
         ),
         working_bytes=np.stack([row([c.price.working_bytes[p] for c in costs]) for p in policies]),
         logits_bytes=row([c.price.logits_bytes + frozen(c.price) for c in costs]),
+        barred=np.array(barred or (False,) * len(costs), dtype=np.bool_),
     )
 
 

@@ -120,6 +120,9 @@ def _against(
 ) -> Rejected | None:
     """Why a mesh is no option. What follows from its tensor parallelism alone is said there."""
     tp, plain = mesh.tp, mesh.plain
+    if job.max_tensor_parallel is not None and tp > job.max_tensor_parallel:
+        limit = f"the job allows tp up to {job.max_tensor_parallel} (max_tensor_parallel)"
+        return Rejected(f"tp={tp} on {cls.name}" if plain else "", limit)
     problem = tensor_parallel_problem(model, tp, job.seq_len, job.sequence_parallel)
     if problem is not None:
         return Rejected(f"tp={tp} on {cls.name}" if plain else "", problem)

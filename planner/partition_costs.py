@@ -27,11 +27,10 @@ from planner.costing import (
     route_hop_ps,
 )
 from planner.errors import InputError, Problem
-from planner.graphs.build_topology import build_topology
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import IslandClass, Topology
 from planner.inputs.cluster import ClusterInput
-from planner.inputs.job import JobInput, ResolvedJob, resolve_job
+from planner.inputs.job import JobInput, ResolvedJob
 from planner.inputs.layer_order import ORDER_NOTE
 from planner.inputs.model import ModelInput
 from planner.inputs.operator_graph import (
@@ -42,6 +41,7 @@ from planner.inputs.operator_graph import (
     OperatorGraph,
 )
 from planner.mesh import StageMesh
+from planner.resolve import topology_and_job
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,11 @@ def priced_graphs(model: ModelInput, cluster: ClusterInput, job: JobInput) -> li
 
     Raises InputError where the inputs contradict one another or there are too many chips.
     """
-    topology = build_topology(cluster.spec, cluster.catalog)
-    resolved = resolve_job(job, model.graph, topology)
+    topology, resolved = topology_and_job(model, cluster, job)
     problems, _ = check_inputs(model, cluster, resolved, topology)
+    if resolved.constraints.pinned_layers:
+        message = "the partition of a graph takes no pinned layers"
+        problems = [*problems, Problem("job: pinned_layers", message, "planner plan obeys them")]
     if topology.chips > MAX_DEVICES:
         message = f"{topology.chips} chips; one copy of a graph is put on {MAX_DEVICES} at most"
         remedy = "give the chips of one pipeline, or let planner plan use them all"

@@ -264,8 +264,32 @@ class SearchSpace(_Frozen):
     dropped: tuple[str, ...]
 
 
+class ObjectiveProof(_Frozen):
+    """What was proved where the objective is not the step time: its value, and how low it can be.
+
+    Both grow with a rate of the chips in use: ``rate`` in ``rate_unit``. ``value`` is by the step
+    time, ``formula_value`` by the formula time, which is what the bound speaks about. Plans whose
+    formula time is above ``max_step_time_s``, the floor, do not count.
+    """
+
+    name: Literal["cost", "energy"]
+    unit: Literal["usd_per_million_tokens", "joules_per_token"]
+    value: float
+    formula_value: float
+    lower_bound: float
+    gap: float
+    rate: float
+    rate_unit: Literal["usd_per_hour", "watt"]
+    max_step_time_s: float
+
+
 class Certificate(_Frozen):
-    """What was proved about the plan's formula time over the declared space."""
+    """What was proved about the plan's formula time over the declared space.
+
+    With an ``objective`` of its own (left out of the file where it is the step time), ``gap`` and
+    ``status`` speak about that one; ``lower_bound_s`` is still a bound on the formula time of any
+    plan.
+    """
 
     model: Literal["formula"] = "formula"
     status: Literal["optimal", "within_tolerance", "feasible"]
@@ -276,6 +300,14 @@ class Certificate(_Frozen):
     search_space: SearchSpace
     solver: SolverInfo
     deterministic: bool
+    objective: ObjectiveProof | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_objective(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        value: dict[str, Any] = handler(self)
+        if self.objective is None:
+            del value["objective"]
+        return value
 
 
 class Baseline(_Frozen):

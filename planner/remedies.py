@@ -19,6 +19,7 @@ from planner.search.problem import Problem
 from planner.search.regions import roots
 
 if TYPE_CHECKING:
+    from planner.conflict import Conflict
     from planner.solve import Context
 
 MAX_EXTRA_GIB = 512
@@ -227,8 +228,31 @@ def _merged(original: ResolvedJob, job: ResolvedJob, changed: ResolvedJob) -> Re
     return replace(job, **new)
 
 
-def infeasible(context: Context) -> InfeasibleError:
-    """The error for a proven-infeasible problem, with checked remedies."""
+def _contradictory(context: Context, conflict: Conflict) -> InfeasibleError:
+    """What was asked for leaves no plan, on memory that would do without it."""
+    names = " and ".join(rule.text for rule in conflict.rules)
+    together = "together" if len(conflict.rules) > 1 else "alone"
+    what = (
+        f"{context.model.name} has no plan under what the job asks for, proven: {names} "
+        f"{together} rule out every plan; "
+        f"{'without any one of these' if len(conflict.rules) > 1 else 'without it'} "
+        "the proof does not hold"
+    )
+    remedies = [
+        f"drop {rule.text}: checked, a plan exists"
+        for rule, free in zip(conflict.rules, conflict.without, strict=True)
+        if plan_exists(free, free.topology, free.job)
+    ]
+    return InfeasibleError(what, where="job", remedies=remedies or checked(context))
+
+
+def infeasible(context: Context, conflict: Conflict | None = None) -> InfeasibleError:
+    """The error for a proven-infeasible problem, with checked remedies.
+
+    ``conflict``: what the user set that rules everything out, where without it the proof fails.
+    """
+    if conflict is not None and conflict.rules:
+        return _contradictory(context, conflict)
     short = shortfall_bytes(context)
     tightest = min(context.topology.classes, key=lambda c: (c.usable_memory_bytes, c.index))
     what = (

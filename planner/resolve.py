@@ -14,6 +14,8 @@ from planner.graphs.build_topology import build_topology
 from planner.graphs.measured import excerpt, with_profile
 from planner.graphs.topology import Topology
 from planner.inputs.cluster import ClusterInput
+from planner.inputs.constraints import constraints_of
+from planner.inputs.goal import goal_of
 from planner.inputs.job import JobInput, ResolvedJob, resolve_job
 from planner.inputs.model import ModelInput
 from planner.inputs.profile import ProfileInput, check_layers, job_for_profile
@@ -42,9 +44,8 @@ def resolve_inputs(
     model: ModelInput, cluster: ClusterInput, job: JobInput, profile: ProfileInput | None = None
 ) -> ResolvedInputs:
     """Topology and job, with what was measured in place. Raises InputError with all problems."""
-    topology = build_topology(cluster.spec, cluster.catalog)
+    topology, resolved = topology_and_job(model, cluster, job)
     if profile is None:
-        resolved = resolve_job(job, model.graph, topology)
         return ResolvedInputs(
             topology, resolved, _checked(model, cluster, resolved, topology), None
         )
@@ -52,8 +53,12 @@ def resolve_inputs(
         raise InputError(problems)
     part = _part(profile, topology, cluster)
     job, notes = job_for_profile(job, profile.name, part)
+    constraints = resolved.constraints
     resolved = resolve_job(job, model.graph, topology)
-    resolved = replace(resolved, notes=(*notes, *resolved.notes))
+    goal = goal_of(job.spec, cluster, constraints, resolved.seq_len)
+    resolved = replace(
+        resolved, notes=(*notes, *resolved.notes), constraints=constraints, goal=goal
+    )
     measured = with_profile(topology, part, model.graph, resolved.state_bytes)
     without = [c.chip.name for c in measured.classes if c.profile is None]
     warnings = [
@@ -62,6 +67,20 @@ def resolve_inputs(
     ]
     record = ResolvedProfile(profile.name, part.model_dump(mode="json"))
     return ResolvedInputs(measured, resolved, tuple(warnings), record)
+
+
+def topology_and_job(
+    model: ModelInput, cluster: ClusterInput, job: JobInput
+) -> tuple[Topology, ResolvedJob]:
+    """The chips that the job may use, and the job.
+
+    Raises InputError for constraints that name what is not there.
+    """
+    constraints = constraints_of(job.spec, cluster, len(model.graph.layers))
+    topology = build_topology(cluster.spec, cluster.catalog, constraints)
+    resolved = resolve_job(job, model.graph, topology)
+    goal = goal_of(job.spec, cluster, constraints, resolved.seq_len)
+    return topology, replace(resolved, constraints=constraints, goal=goal)
 
 
 def _checked(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from pydantic import ValidationError
@@ -14,6 +15,7 @@ from planner.graphs.measured import with_profile
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Island, Topology
 from planner.inputs.cluster import cluster_from_resolved
+from planner.inputs.constraints import forbidden_devices
 from planner.inputs.job import ResolvedJob
 from planner.inputs.model import model_from_resolved
 from planner.inputs.profile import profile_from_resolved
@@ -22,11 +24,22 @@ from planner.plan import Plan
 
 @dataclass(frozen=True)
 class Restored:
-    """The inputs of a plan as graphs."""
+    """The inputs of a plan as graphs.
+
+    ``topology`` holds the chips that the job may use; ``forbidden`` names the others by device,
+    each with the field of the job that rules it out.
+    """
 
     model: ModelGraph
     topology: Topology
     job: ResolvedJob
+    whole: Topology | None = None
+    forbidden: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def fleet(self) -> Topology:
+        """The cluster with the chips that the job must not use."""
+        return self.topology if self.whole is None else self.whole
 
     @cached_property
     def island_of(self) -> dict[str, Island]:
@@ -51,10 +64,13 @@ def restore(plan: Plan) -> Restored:
         where = "inputs.catalogue.resolved"
         excerpt = inputs.catalogue.resolved
         catalog = load_catalog(excerpt) if "chips" in excerpt else load_catalog()
-        where = "inputs.cluster.resolved"
-        topology = build_topology(cluster_from_resolved(inputs.cluster.resolved), catalog)
         where = "inputs.job.resolved"
         job = ResolvedJob.from_json(inputs.job.resolved)
+        where = "inputs.cluster.resolved"
+        spec = cluster_from_resolved(inputs.cluster.resolved)
+        topology = build_topology(spec, catalog, job.constraints)
+        forbidden = forbidden_devices(spec, job.constraints)
+        whole = build_topology(spec, catalog) if forbidden else None
         if inputs.profile is not None:
             where = "inputs.profile.resolved"
             profile = profile_from_resolved(inputs.profile.resolved)
@@ -63,4 +79,4 @@ def restore(plan: Plan) -> Restored:
         remedy = "the plan was damaged or made by another version; plan again"
         message = f"cannot be restored: {str(exc).splitlines()[0]}"
         raise InputError([Problem(where, message, remedy)]) from exc
-    return Restored(model, topology, job)
+    return Restored(model, topology, job, whole, forbidden)

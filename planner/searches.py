@@ -142,7 +142,7 @@ def fleet_parts(context: Context) -> list[tuple[tuple[int, ...], tuple[int, ...]
 def realised(context: Context, solution: Solution) -> Realised | None:
     """A solution on named devices; None where its placement does not fit."""
     priced = place_solution(context, solution).priced
-    if not (priced.fits and assemble.allowed(priced, context.job)):
+    if not (priced.fits and assemble.allowed(priced, context.job, context.topology)):
         return None
     if solution.keep_all and sum(s.stage.chips for p in priced.pipelines for s in p.stages) < sum(
         c.chips for c in context.topology.classes

@@ -12,18 +12,22 @@ from dataclasses import dataclass, replace
 from planner import assemble, beside, certify, remedies
 from planner.aside import Answer, Aside
 from planner.callable_module import make_callable
+from planner.conflict import conflict_of
 from planner.costing import build_tables
 from planner.dominance import without_dominated
+from planner.economy import cheapest, goal_baselines
 from planner.errors import InfeasibleError, NoPlanFound, PlannerError
 from planner.graphs.topology import Topology
 from planner.inputs.cluster import ClusterInput
+from planner.inputs.constraints import forbidden_devices
+from planner.inputs.goal import Goal
 from planner.inputs.job import JobInput, ResolvedJob
 from planner.inputs.model import ModelInput
 from planner.inputs.profile import ProfileInput
 from planner.layout import LayoutPricer
 from planner.options import OptionSet, legal_options
 from planner.place import Placement
-from planner.plan import Alternative, Baseline, InputRecord, Inputs, Plan, digest, seal
+from planner.plan import Alternative, Baseline, Certificate, InputRecord, Inputs, Plan, digest, seal
 from planner.resolve import ResolvedProfile, resolve_inputs
 from planner.reuse import layouts_of
 from planner.search.engine import (
@@ -84,6 +88,12 @@ class Context:
     pricer: LayoutPricer
     warnings: tuple[str, ...]
     profile: ResolvedProfile | None = None
+    profile_input: ProfileInput | None = None
+
+    @property
+    def forbidden(self) -> dict[str, str]:
+        """Devices that the job must not use; the topology does not hold them."""
+        return forbidden_devices(self.cluster.spec, self.job.constraints)
 
 
 def prepare(
@@ -112,6 +122,7 @@ def prepare(
         LayoutPricer(model.graph, topology, resolved),
         tuple(warnings),
         world.profile,
+        profile,
     )
 
 
@@ -147,10 +158,41 @@ def solve_context(
     """:func:`solve` for inputs that are prepared already."""
     stop = certify.stopwatch(params.time_limit_s, interrupted)
     processes = params.processes if context.topology.chips >= WORTH_A_PROCESS else 1
+    if context.job.goal is not None:
+        return solve_goal(context, context.job.goal, params, hint, progress, stop)
     with Aside(context, processes=processes, interrupted=stop) as aside:
         found = search(context, params, progress, stop, aside, hint)
         placement = realise(context, found, params)
         return finish(context, found, placement, params, progress, stop)
+
+
+def solve_goal(
+    context: Context,
+    goal: Goal,
+    params: SolveParams,
+    hint: Plan | None,
+    progress: Callable[[Progress], None],
+    interrupted: Callable[[], bool],
+) -> Plan:
+    """The plan of least cost or energy per token that is fast enough, with its certificate."""
+    given = plans_known(context, [hint_placement(context, hint)] if hint is not None else [])
+    economy = cheapest(context, goal, params, progress, interrupted, given)
+    if economy is None:
+        # nothing fits at any speed: the search for the fastest says why
+        with Aside(context, processes=1, interrupted=interrupted) as aside:
+            found = search(context, replace(params, baselines=False), progress, interrupted, aside)
+            realise(context, found, params)
+        raise NoPlanFound("no plan was found", remedies=remedies.checked(context))
+    placement = economy.best.placement
+    return sealed(
+        context,
+        placement,
+        params,
+        certify.goal_certificate(context, goal, economy, params, interrupted),
+        goal_baselines(context, goal, economy) if params.baselines else (),
+        (),
+        certify.goal_idle_reasons(context, goal, placement),
+    )
 
 
 @dataclass(frozen=True)
@@ -236,7 +278,7 @@ def plans_known(context: Context, placements: Sequence[Placement | None]) -> tup
         for p in placements
         if p is not None
         and p.priced.fits
-        and assemble.allowed(p.priced, context.job)
+        and assemble.allowed(p.priced, context.job, context.topology)
         and (context.job.idle_chips or beside.chips_used(p) == every)
     )
 
@@ -247,7 +289,9 @@ def realise(context: Context, found: Found, params: SolveParams) -> Placement:
     candidates = list(found.known)
     if outcome.solution is not None:
         candidates.append(place_solution(context, outcome.solution))
-    candidates = [c for c in candidates if assemble.allowed(c.priced, context.job)]
+    candidates = [
+        c for c in candidates if assemble.allowed(c.priced, context.job, context.topology)
+    ]
     feasible = [c for c in candidates if c.priced.fits]
     if feasible:
         return min(feasible, key=lambda c: (c.priced.exact_ps, c.priced.formula_ps))
@@ -257,7 +301,7 @@ def realise(context: Context, found: Found, params: SolveParams) -> Placement:
             + candidates[0].priced.problems[0]
         )
     if outcome.proven_infeasible:
-        raise remedies.infeasible(context)
+        raise remedies.infeasible(context, conflict_of(context, prepare))
     if params.time_limit_s is not None:
         raise NoPlanFound(
             "the time limit was reached before a first plan was found",
@@ -277,7 +321,7 @@ def finish(
     progress: Callable[[Progress], None],
     interrupted: Callable[[], bool],
 ) -> Plan:
-    """Certificate, baselines, replay and independent verification."""
+    """Certificate and baselines; then the artefact."""
     priced = placement.priced
     certificate = certify.certificate(context, found.outcome, priced, params, interrupted)
     baselines: tuple[Baseline, ...] = ()
@@ -294,6 +338,21 @@ def finish(
         )
         alternatives = beside.near_plans(context, placement, found.shapes)
     every = next((b.step_time_s for b in baselines if b.name == beside.ALL_CHIPS), None)
+    reasons = certify.idle_reasons(context, priced, every)
+    return sealed(context, placement, params, certificate, baselines, alternatives, reasons)
+
+
+def sealed(
+    context: Context,
+    placement: Placement,
+    params: SolveParams,
+    certificate: Certificate,
+    baselines: tuple[Baseline, ...],
+    alternatives: tuple[Alternative, ...],
+    idle_reasons: dict[int, str],
+) -> Plan:
+    """The artefact, replayed and verified independently."""
+    priced = placement.priced
     plan = Plan(
         planner_version=VERSION,
         inputs=input_records(context),
@@ -301,8 +360,9 @@ def finish(
         layer_order=tuple(layer.name for layer in context.model.graph.layers),
         pipelines=assemble.plan_pipelines(priced, context.topology, context.options.zero_level),
         sync_groups=assemble.sync_groups(priced, context.options.zero_level),
-        unused_devices=assemble.unused(
-            priced, context.topology, certify.idle_reasons(context, priced, every)
+        unused_devices=(
+            *assemble.unused(priced, context.topology, idle_reasons),
+            *assemble.forbidden(context.forbidden),
         ),
         alternatives=alternatives,
         estimate=assemble.estimate(

@@ -145,6 +145,8 @@ def _priced(
         low, high = setting.windows[tables.tables[stage.option].option.class_index]
         if not (low <= stage.first and stage.end <= high):
             return None
+        if any(tables.tables[stage.option].barred[stage.first : stage.end]):
+            return None
     used = [tables.tables[s.option] for s in stages]
     crossing = [int(tables.boundary_bytes[rows][s.first]) for s in stages[1:]]
     hops = [ps for ps in hop(problem.topology, used, crossing) if ps is not None]

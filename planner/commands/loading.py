@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from costmodels.catalog import Catalog, CatalogError, load_catalog
 from planner.commands.calibration_file import calibrated_chips
+from planner.commands.constraint_options import GivenConstraints, constraint_overrides
 from planner.errors import InputError, Problem
 from planner.inputs.cluster import ClusterInput, load_cluster
 from planner.inputs.job import TECHNIQUES, JobInput, load_job
@@ -74,6 +75,7 @@ def read_overrides(
     global_batch: int | None = None,
     seq_len: int | None = None,
     precision: str | None = None,
+    constraints: GivenConstraints | None = None,
 ) -> tuple[tuple[Override, ...], tuple[Problem, ...]]:
     """The short options and every ``--set`` as one list, and what is wrong with the others.
 
@@ -104,6 +106,8 @@ def read_overrides(
         for field, value in short.items()
         if value is not None
     ]
+    if constraints is not None:
+        found += constraint_overrides(constraints, problems)
     for text in sets or ():
         try:
             found += parse_overrides([text])

@@ -142,7 +142,10 @@ PrecisionOption = Annotated[
 ]
 ObjectiveOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="What to minimise: step_time."),
+    typer.Option(
+        metavar="NAME",
+        help="What to minimise: step_time, cost or energy (per token, under a floor).",
+    ),
 ]
 ProfileOption = Annotated[
     str | None,

@@ -15,6 +15,18 @@ from rich.text import Text
 
 from planner.aside import cpus
 from planner.commands.calibration_file import CalibrationOption
+from planner.commands.constraint_options import (
+    FloorOption,
+    ForbidChipOption,
+    ForbidNodeOption,
+    GivenConstraints,
+    MaxStagesOption,
+    MaxTensorParallelOption,
+    PinOption,
+    PlanClassOption,
+    PowerOption,
+    PriceOption,
+)
 from planner.commands.loading import Loaded, load_inputs, read_overrides
 from planner.commands.options import (
     ClusterArgument,
@@ -52,6 +64,15 @@ def plan(
     profile: ProfileOption = None,
     forbid: ForbidOption = None,
     objective: ObjectiveOption = None,
+    forbid_chip: ForbidChipOption = None,
+    forbid_node: ForbidNodeOption = None,
+    pin: PinOption = None,
+    max_tensor_parallel: MaxTensorParallelOption = None,
+    max_stages: MaxStagesOption = None,
+    plan_class: PlanClassOption = None,
+    price: PriceOption = None,
+    power: PowerOption = None,
+    min_tokens_per_s: FloorOption = None,
     gap: Annotated[
         float,
         typer.Option(
@@ -114,7 +135,7 @@ def plan(
         ),
     ] = None,
 ) -> None:
-    """Find the fastest plan for a model on a cluster, and prove how good it is.
+    """Find the fastest (or cheapest) plan for a model on a cluster, and prove how good it is.
 
     planner plan llama-2-13b '8xA100-SXM-80GB + 2x8xV100-SXM2-32GB @ 100Gb/s' -o plan.json
     """
@@ -125,6 +146,17 @@ def plan(
         global_batch=global_batch,
         seq_len=seq_len,
         precision=precision,
+        constraints=GivenConstraints(
+            forbid_chip,
+            forbid_node,
+            pin,
+            max_tensor_parallel,
+            max_stages,
+            plan_class,
+            price,
+            power,
+            min_tokens_per_s,
+        ),
     )
     check_writable(output)
     loaded = load_inputs(

@@ -163,8 +163,11 @@ def _plan(
         layer_order=tuple(layer.name for layer in context.model.graph.layers),
         pipelines=assemble.plan_pipelines(priced, ground.topology, level),
         sync_groups=assemble.sync_groups(priced, level),
-        unused_devices=assemble.unused(
-            priced, context.topology, {c.index: IDLE for c in context.topology.classes}
+        unused_devices=(
+            *assemble.unused(
+                priced, context.topology, {c.index: IDLE for c in context.topology.classes}
+            ),
+            *assemble.forbidden(context.forbidden),
         ),
         alternatives=alternatives,
         estimate=assemble.estimate(priced, context.model.graph, ground.topology, job, None),

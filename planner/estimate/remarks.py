@@ -13,7 +13,7 @@ from typing import Literal
 from costmodels.catalog import Catalog
 from costmodels.price import POLICIES
 from costmodels.units import GIB, PS_PER_S
-from planner.assemble import classify
+from planner.assemble import broken_constraint, classify
 from planner.checks import can_reduce_together
 from planner.errors import Problem
 from planner.estimate.spans import Ground
@@ -97,10 +97,9 @@ def remarks(
     if any(p.schedule == "gpipe" for p in pipelines):
         text = "the search does not try gpipe: 1f1b takes no longer and holds fewer micro-batches"
         yield Problem("layout", text, "schedule: 1f1b")
-    deepest = max(len(p.stages) for p in pipelines)
-    if job.max_pipeline_stages is not None and deepest > job.max_pipeline_stages:
-        limit = f"the job allows {job.max_pipeline_stages} (max_pipeline_stages)"
-        yield Problem("layout", f"{deepest} stages, {limit}")
+    broken = broken_constraint(pipelines, job, ground.topology)
+    if broken is not None:
+        yield Problem("layout", broken)
     rows = sorted({p.rows for p in pipelines if p.rows not in (allowed_rows or (p.rows,))})
     if rows and allowed_rows:
         text = f"{', '.join(map(str, rows))} rows per micro-batch, the job allows "

@@ -16,14 +16,14 @@ from planner.baselines import split_evenly
 from planner.errors import InputError, Problem
 from planner.estimate.mixed import KindPrice, chip_of, price_kinds
 from planner.estimate.uniform import UniformPrice, price_uniform
-from planner.graphs.build_topology import build_topology
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import IslandClass, Topology
 from planner.inputs.cluster import ClusterInput
-from planner.inputs.job import JobInput, ResolvedJob, resolve_job
+from planner.inputs.job import JobInput, ResolvedJob
 from planner.inputs.layout_spec import UNIFORM, LayoutInput
 from planner.inputs.model import ModelInput
 from planner.options import tensor_parallel_problem
+from planner.resolve import topology_and_job
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,7 @@ def estimate_uniform(
     model: ModelInput, cluster: ClusterInput, job: JobInput, layout: LayoutInput
 ) -> UniformEstimate:
     """Price a uniform layout. Raises InputError with every problem."""
-    topology = build_topology(cluster.spec, cluster.catalog)
-    resolved = resolve_job(job, model.graph, topology)
+    topology, resolved = topology_and_job(model, cluster, job)
     reader = _Reader(layout, model.graph, topology, resolved)
     run = reader.run()
     try:

@@ -83,6 +83,9 @@ def _priced(
     found = price(context, changed)
     if isinstance(found, str):
         return Neighbour(dimension, change, "impossible", reason=found)
+    unpinned = off_its_pins(context, found.plan)
+    if unpinned is not None:
+        return Neighbour(dimension, change, "impossible", reason=unpinned)
     own, other = plan.estimate.step_time_s, found.plan.estimate.step_time_s
     verdict: Verdict = "does not fit"
     if found.fits:
@@ -125,8 +128,23 @@ def against_the_job(context: Context, sketch: Sketch) -> str | None:
             job.max_pipeline_stages is not None and deepest > job.max_pipeline_stages,
             f"the job allows {job.max_pipeline_stages} stages",
         ),
+        (
+            job.max_tensor_parallel is not None
+            and any(s.degrees.tp > job.max_tensor_parallel for s in stages),
+            f"the job allows tp up to {job.max_tensor_parallel}",
+        ),
     )
     return next((reason for is_broken, reason in broken if is_broken), None)
+
+
+def off_its_pins(context: Context, plan: Plan) -> str | None:
+    """The pin of the job that a priced layout does not obey; None where there is none."""
+    for pin in context.job.constraints.pinned_layers:
+        for stage in (s for p in plan.pipelines for s in p.stages):
+            held = stage.layers[0] < pin.end and stage.layers[1] > pin.first
+            if held and not all(pin.allows(r.chip) for r in stage.replicas):
+                return f"the job wants {pin.describe()}"
+    return None
 
 
 def _listed(numbers: tuple[int, ...]) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from costmodels.price import POLICIES
 from planner.costing import CostTables, build_tables
 from planner.dominance import without_dominated
@@ -34,10 +36,6 @@ class Restriction:
     def empty(self) -> bool:
         """Whether nothing is restricted."""
         return (self.tp, self.recompute, self.cp, self.ep) == (None,) * 4
-
-
-TOO_LARGE = 10_000
-"""Times the parameters of a layer: no chip holds such a layer."""
 
 
 def restricted_options(context: Context, restriction: Restriction) -> OptionSet:
@@ -100,7 +98,7 @@ def _tables(context: Context, options: OptionSet) -> CostTables:
     blocked = tuple(
         t
         if (t.option.class_index, t.option.mesh, t.option.rows) in kept
-        else replace(t, parameters=t.parameters * TOO_LARGE)
+        else replace(t, barred=np.ones_like(t.barred))
         for t in tables.tables
     )
     return replace(tables, tables=blocked)

@@ -60,6 +60,9 @@ def _tensor(context: Context, degrees: Degrees) -> Iterator[Broken]:
         yield Broken(why, valid)
     elif tp > chips:
         yield Broken(f"there are {chips} such chips", valid)
+    elif job.max_tensor_parallel is not None and tp > job.max_tensor_parallel:
+        rule = f"the job allows tp up to {job.max_tensor_parallel} (max_tensor_parallel)"
+        yield Broken(rule, f"tp 1 … {job.max_tensor_parallel}")
     elif not job.tensor_parallel and tp > 1:
         yield Broken("the job forbids tensor parallelism", "tp 1, or allow tensor_parallel")
 

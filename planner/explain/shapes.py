@@ -9,7 +9,7 @@ from costmodels.catalog import Catalog
 from costmodels.price import POLICIES
 from planner.errors import InputError
 from planner.estimate import Estimated, sketch_of
-from planner.explain.adjacent import price
+from planner.explain.adjacent import off_its_pins, price
 from planner.explain.wish import Degrees
 from planner.inputs.document import Document, JsonValue
 from planner.inputs.layout_spec import parse_layout
@@ -82,6 +82,7 @@ def _degrees(context: Context) -> list[int]:
         tp
         for tp in (tensor_parallel_degrees(size) if job.tensor_parallel else (1,))
         if tensor_parallel_problem(model, tp, job.seq_len, job.sequence_parallel) is None
+        and tp <= (job.max_tensor_parallel or tp)
     ]
 
 
@@ -106,4 +107,5 @@ def _shaped(context: Context, layout: dict[str, JsonValue]) -> Shaped:
         return Shaped(layout, None, "; ".join(dict.fromkeys(p.message for p in error.problems)))
     if isinstance(found, str):
         return Shaped(layout, None, found)
-    return Shaped(layout, found)
+    unpinned = off_its_pins(context, found.plan)
+    return Shaped(layout, None, unpinned) if unpinned is not None else Shaped(layout, found)

@@ -71,7 +71,7 @@ def view_of(plan: Plan) -> View:
         for replica in stage.replicas
         for device in replica.devices
     }
-    hosts = tuple(h for h in cluster_hosts(world.topology, spec) if h.name in used)
+    hosts = tuple(h for h in cluster_hosts(world.fleet, spec) if h.name in used)
     return View(plan, world.job, model_facts(plan, world.model), hosts, grid_of(plan))
 
 

@@ -9,6 +9,7 @@ memory and measured rate. Cards without a fabric form one island on their host l
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from costmodels.catalog import Catalog, cross_vendor, network_kind
 from costmodels.catalog.links import CrossVendor
@@ -29,16 +30,22 @@ from planner.graphs.switches import Attached, SwitchGraph, switch_graph
 from planner.graphs.topology import Route, Topology
 from planner.inputs.chips import extended_catalog
 from planner.inputs.cluster_spec import ClusterSpec
+from planner.inputs.constraints import Constraints
 
 
-def build_topology(spec: ClusterSpec, catalog: Catalog) -> Topology:
+def build_topology(
+    spec: ClusterSpec, catalog: Catalog, constraints: Constraints | None = None
+) -> Topology:
     """The topology of a checked cluster (see :func:`planner.inputs.cluster.load_cluster`).
 
-    Hosts are enumerated only to name them; pairs of hosts never are.
+    Hosts are enumerated only to name them; pairs of hosts never are. Chips that the
+    ``constraints`` forbid are left out; they stand idle where they are, so that ports and switches
+    are as before.
     """
     own = extended_catalog(catalog, spec.chips)
-    types = host_types(spec, own.get)
-    net = Network(_switch_graphs(spec, types), _staging(spec))
+    every = host_types(spec, own.get)
+    net = Network(_switch_graphs(spec, every), _staging(spec))
+    types = every if constraints is None else tuple(_allowed(every, constraints))
     members, unsplit = class_members(types, net)
     cells = {f"{h}/{c.shape.label}": c for m in members for c in m for h in c.host_type.hosts}
     return Topology(
@@ -50,6 +57,19 @@ def build_topology(spec: ClusterSpec, catalog: Catalog) -> Topology:
         cross_vendor_collectives=spec.cross_vendor_collectives,
         assumptions=topology_assumptions(spec, types, unsplit, net.staging, own),
     )
+
+
+def _allowed(types: Sequence[HostType], constraints: Constraints) -> Iterator[HostType]:
+    """Host types without the hosts and islands that a job must not use."""
+    for host_type in types:
+        hosts = tuple(h for h in host_type.hosts if h not in constraints.forbidden_nodes)
+        kept = tuple(
+            island
+            for island in host_type.islands
+            if island.chip.id not in constraints.forbidden_chips
+        )
+        if hosts and kept:
+            yield replace(host_type, hosts=hosts, islands=kept)
 
 
 def _switch_graphs(spec: ClusterSpec, types: Sequence[HostType]) -> dict[str, SwitchGraph]:

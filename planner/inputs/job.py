@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,9 @@ from costmodels.units import bytes_of
 from planner.errors import InputError, Problem
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Topology
+from planner.inputs.constraints import Constraints
 from planner.inputs.document import Document
+from planner.inputs.goal import Goal
 from planner.inputs.job_spec import TECHNIQUES, JobSpec, Precision, Techniques
 from planner.inputs.overrides import Override, apply_overrides
 from planner.inputs.reading import nearest, problems_from_validation, read_document
@@ -38,8 +40,16 @@ DEFAULT_SEQ_LEN = 4096
 LONG_SEQ_LEN = 32_768
 """Tokens per row from which context parallelism is tried without being asked for."""
 
-YOUNGER_TECHNIQUES = ("context_parallel", "expert_parallel", "zero3", "optimizer_offload")
-"""Named in a resolved job only where they are tried."""
+YOUNGER = (
+    "context_parallel",
+    "expert_parallel",
+    "zero3",
+    "optimizer_offload",
+    "max_tensor_parallel",
+    "constraints",
+    "goal",
+)
+"""Fields that a resolved job names only where they are used."""
 
 MAX_TOKENS = 32_768
 """Tokens of the largest micro-batch that is tried by default; larger ones only add memory."""
@@ -87,6 +97,9 @@ class ResolvedJob:
     expert_parallel: bool = False
     zero3: bool = False
     optimizer_offload: bool = False
+    max_tensor_parallel: int | None = None
+    constraints: Constraints = field(default_factory=Constraints)
+    goal: Goal | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -98,10 +111,14 @@ class ResolvedJob:
         """Plain JSON without the notes; :meth:`from_json` restores it."""
         value = asdict(self)
         del value["notes"]
-        # younger techniques are named where they are used: jobs without them keep their digest
-        for name in YOUNGER_TECHNIQUES:
-            if not value[name]:
+        # younger fields are named where they are used: jobs without them keep their digest
+        for name in YOUNGER:
+            if not getattr(self, name):
                 del value[name]
+        if self.constraints:
+            value["constraints"] = self.constraints.as_json()
+        if self.goal is not None:
+            value["goal"] = self.goal.as_json()
         value["micro_batch_rows"] = list(self.micro_batch_rows)
         value["frozen_layers"] = [list(interval) for interval in self.frozen_layers]
         return value
@@ -110,7 +127,9 @@ class ResolvedJob:
     def from_json(cls, value: Mapping[str, Any]) -> ResolvedJob:
         """The job of :meth:`as_json`. TypeError or ValueError if it is not one."""
         known = {f.name for f in fields(cls)} - {"notes"}
-        needed = {f.name for f in fields(cls) if f.default is MISSING}
+        needed = {
+            f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING
+        }
         if not needed <= set(value) <= known:
             wrong = ", ".join(sorted((set(value) - known) | (needed - set(value))))
             raise ValueError(f"not a resolved job: {wrong}")
@@ -119,6 +138,10 @@ class ResolvedJob:
             "micro_batch_rows": tuple(int(r) for r in value["micro_batch_rows"]),
             "frozen_layers": tuple((int(a), int(b)) for a, b in value.get("frozen_layers", ())),
         }
+        if "constraints" in value:
+            changed["constraints"] = Constraints.from_json(value["constraints"])
+        if "goal" in value:
+            changed["goal"] = Goal.from_json(value["goal"])
         return cls(**{**value, **changed})
 
 
@@ -177,10 +200,13 @@ def resolve_job(job: JobInput, model: ModelGraph, topology: Topology) -> Resolve
         global_batch_tolerance=spec.global_batch_tolerance,
         micro_batch_rows=rows,
         max_pipeline_stages=spec.max_pipeline_stages,
+        max_tensor_parallel=spec.max_tensor_parallel,
         objective=spec.objective,
         lora_rank=0 if spec.lora is None else spec.lora.rank,
         lora_targets="all" if spec.lora is None else spec.lora.targets,
         frozen_layers=spec.frozen_layers,
+        constraints=Constraints(),
+        goal=None,
         notes=tuple(notes),
         **techniques,
     )

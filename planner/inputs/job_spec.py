@@ -66,7 +66,36 @@ class LoraSpec(_Strict):
     targets: Literal["attention", "mlp", "all"] = "all"
 
 
+PositiveFloat = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
 LayerIndex = Annotated[int, Field(strict=True, ge=0, le=100_000)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class PinSpec(_Strict):
+    """Layers ``[first, end)`` that lie only on some kinds of chip, or never on some.
+
+    A kind is named by its catalogue id or an alias, such as A100-SXM-80GB.
+    """
+
+    layers: tuple[LayerIndex, LayerIndex]
+    only_on: tuple[Name, ...] = ()
+    never_on: tuple[Name, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> PinSpec:
+        first, end = self.layers
+        if first >= end:
+            raise field_error(
+                f"the interval [{first}, {end}) holds no layer",
+                "write [first, end) with first below end",
+                at=("layers",),
+            )
+        if bool(self.only_on) == bool(self.never_on):
+            raise field_error(
+                "a pin has chips in either only_on or never_on",
+                "write two pins where both are meant",
+            )
+        return self
 
 
 class JobSpec(_Strict):
@@ -82,6 +111,12 @@ class JobSpec(_Strict):
     ``lora`` trains adapters alone; ``frozen_layers`` lists intervals ``[first, end)`` of layers
     whose weights (and adapters) are not trained. Gradients, optimizer state, their traffic and the
     work of weight gradients exist only for what is trained.
+    ``forbidden_chips`` (kinds of chip) and ``forbidden_nodes`` (hosts) are not used by this job;
+    ``pinned_layers`` keep layers on some kinds of chip, or off them. ``max_tensor_parallel`` and
+    ``max_pipeline_stages`` bound the degrees of a stage and the depth of a pipeline.
+    ``objective``: the least step time, or the least cost or energy per token of the chips in use,
+    under ``min_tokens_per_s`` (whole job) or ``max_step_time_s``. Prices (per chip and hour) and
+    powers (per chip) by kind of chip stand over the catalogue's.
     """
 
     global_batch: int = Field(default=512, strict=True, ge=1, le=MAX_BATCH)
@@ -98,16 +133,32 @@ class JobSpec(_Strict):
     lora: LoraSpec | None = None
     frozen_layers: tuple[tuple[LayerIndex, LayerIndex], ...] = ()
     max_pipeline_stages: int | None = Field(default=64, strict=True, ge=1, le=1024)
+    max_tensor_parallel: int | None = Field(default=None, strict=True, ge=1, le=1024)
+    forbidden_chips: tuple[Name, ...] = ()
+    forbidden_nodes: tuple[Name, ...] = ()
+    pinned_layers: tuple[PinSpec, ...] = ()
     techniques: Techniques = Techniques()
-    objective: str = "step_time"
+    objective: Literal["step_time", "cost", "energy"] = "step_time"
+    min_tokens_per_s: PositiveFloat | None = None
+    max_step_time_s: PositiveFloat | None = None
+    prices_usd_per_hour: dict[Name, PositiveFloat] = Field(default_factory=dict)
+    power_watt: dict[Name, PositiveFloat] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _cross_checks(self) -> JobSpec:
-        if self.objective != "step_time":
+        given = [n for n in ("min_tokens_per_s", "max_step_time_s") if getattr(self, n) is not None]
+        if self.objective != "step_time" and not given:
             raise field_error(
-                f"objective {self.objective!r} is not available yet",
-                "use step_time, the time of one optimizer step",
+                f"the least {self.objective} needs a throughput below which nothing counts: one "
+                "chip that takes a year may be the cheapest",
+                "give min_tokens_per_s or max_step_time_s",
                 at=("objective",),
+            )
+        if self.objective == "step_time" and given:
+            raise field_error(
+                "is for the objectives cost and energy: the fastest plan has no floor",
+                "leave it out, or ask for --max-step-time on the command line",
+                at=(given[0],),
             )
         for n, (first, end) in enumerate(self.frozen_layers):
             if first >= end:

@@ -67,7 +67,7 @@ def explanation_page(found: Explanation) -> RenderableType:
     if found.margins:
         parts.append(section("Worth at the margin", _margins(found.margins, found.plan)))
     if found.better:
-        text = "a neighbour is faster: the search missed it; --improved FILE writes it for --hint"
+        text = f"a neighbour is faster: {_missed(found.plan)}; --improved FILE writes it for --hint"
         parts.append(Text(text, style="yellow"))
     return Group(*parts)
 
@@ -280,6 +280,12 @@ def _does_not_fit(answer: WhyNot) -> Text:
     return text
 
 
+def _missed(plan: Plan) -> str:
+    """What it means that something is faster: nothing yet where the objective is another one."""
+    stated = plan.certificate.objective if plan.certificate is not None else None
+    return "the search missed it" if stated is None else f"the objective is {stated.name}, not time"
+
+
 def _compared(answer: WhyNot, plan: Plan) -> Text:
     other = answer.plan
     if other is None or answer.own_terms is None or answer.terms is None:
@@ -290,7 +296,7 @@ def _compared(answer: WhyNot, plan: Plan) -> Text:
         text = Text("as fast as the plan", style="green")
     elif answer.verdict == "faster":
         text = Text(f"faster: {ratio(rate / own_rate)} the plan's tokens per second", "bold green")
-        text.append("\nthe search missed it; -o writes it, and --hint starts from it", "yellow")
+        text.append(f"\n{_missed(plan)}; -o writes it, and --hint starts from it", "yellow")
     else:
         text = Text(f"{ratio(own_rate / rate)} slower", style="bold red")
     if same < 1e-9:

@@ -101,13 +101,16 @@ def refute(
     tolerance: float = FINEST,
     max_candidates: int = 24,
     interrupted: Callable[[], bool] = lambda: False,
+    unscaled: bool = False,
 ) -> Refutation:
     """The greatest step time, up to the target, that these prices rule out for the setting.
 
     ``tolerance``: boxes narrower than this are left alone (the bound stays valid, but looser).
+    ``unscaled``: the greatest time at which no pipeline is worth more than these very prices,
+    whatever the fleet is worth at them.
     """
-    worth = prices.value(problem, setting)
     goal = problem.global_batch - ROW_MARGIN
+    worth = goal if unscaled else prices.value(problem, setting)
     if worth > 0.5 * goal:
         theta, extra = goal / worth, 0.0
     else:

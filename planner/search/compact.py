@@ -27,7 +27,8 @@ less is always better.
      (1) y[v,s−1] ≤ y[v,s],  y[v+1,s] ≤ y[v,s],  y[v,S−1] = active      `_add_coverage`
      (2) stage s holds a layer ⇔ used[s];  used[s−1] ≤ used[s]          `_add_coverage`
      (3) Σ_k o[s,k] = used[s];  Σ_a w[s,k,a] = o[s,k];  one micro-batch
-         size per pipeline;  a class holds only layers of its window     `_add_choices`
+         size per pipeline;  a class holds only layers of its window,
+         an option none that is barred from its chips                    `_add_choices`
      (4) [w[s,k,a]] ⇒ g[s] ≥ Σ_v time[k,a,v]·x[v,s]                      `_add_times`
      (5) Σ_k′ e[s,k,k′] = o[s,k];  Σ_k e[s,k,k′] ≤ o[s+1,k′];
          [e[s,k,k′]] ⇒ h[s] ≥ Σ_c hop[k,k′,c]·(y[c−1,s] − y[c,s]), with

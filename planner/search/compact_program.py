@@ -96,7 +96,7 @@ def _add_coverage(program: Program, slot: Slot) -> None:
 
 
 def _add_choices(program: Program, slot: Slot) -> None:
-    """(3): one option and one policy per stage, one micro-batch size, windows of classes."""
+    """(3): one option and one policy per stage, one micro-batch size, windows and barred layers."""
     model = program.model
     model.add_exactly_one([*slot.size.values(), ~slot.active])
     for s, used in enumerate(slot.used):
@@ -106,7 +106,7 @@ def _add_choices(program: Program, slot: Slot) -> None:
             model.add_implication(chosen, slot.size[table.option.rows])
             first, end = program.setting.windows[table.option.class_index]
             for v in range(program.layers):
-                if not first <= v < end:
+                if not first <= v < end or table.barred[v]:
                     model.add(slot.holds(v, s) == 0).only_enforce_if(chosen)
 
 

@@ -179,6 +179,7 @@ def chip_seconds(problem: Problem) -> Floats:
         o = table.option
         backward = table.backward_ps[list(problem.policies)].min(axis=0)
         each = (table.forward_ps + backward) * (o.chips / o.rows / PS_PER_S)
+        each = np.where(table.barred, np.inf, each)
         out[o.class_index] = np.minimum(out[o.class_index], each)
     return out
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from costmodels.units import PS_PER_S
 from planner.costing import (
+    Bools,
     Ints,
     OptionTable,
     fabric_hop_ps,
@@ -178,6 +179,7 @@ def build_space(problem: Problem, setting: Setting, rows: int, *, optimistic: bo
         ]
     )
     layer_time[~starts] = np.inf
+    layer_time[np.stack([t.barred for t in chosen])] = np.inf
     return StageSpace(
         rows=rows,
         setting=setting,
@@ -200,7 +202,7 @@ def _alike(problem: Problem, chosen: tuple[OptionTable, ...], rows: int) -> bool
     if problem.tables.layers <= 2:
         return True
 
-    def constant(values: Ints) -> bool:
+    def constant(values: Ints | Bools) -> bool:
         inner = values[..., 1:-1]
         return bool((inner == inner[..., :1]).all())
 
@@ -216,6 +218,7 @@ def _alike(problem: Problem, chosen: tuple[OptionTable, ...], rows: int) -> bool
             t.activation_bytes,
             t.working_bytes,
             t.logits_bytes,
+            t.barred,
         )
     )
 
@@ -243,7 +246,8 @@ def stage_limits(
 ) -> tuple[Ints, Ints, Ints]:
     """Static bytes, bytes per in-flight micro-batch and room left, each ``[i, n]``.
 
-    There is no room (-1) where the stage's state does not fit its host.
+    There is no room (-1) where the stage's state does not fit its host, or a layer must not lie on
+    these chips.
     """
     tables = problem.tables
     cls = problem.topology.classes[table.option.class_index]
@@ -269,6 +273,8 @@ def stage_limits(
     if table.option.mesh.offload:
         on_host = _window_sums(host_bytes(tables, table, replicas))
         room = np.where(on_host > host_limit(cls), -1, room)
+    if table.barred.any():
+        room = np.where(_window_sums(table.barred.astype(np.int64)) > 0, -1, room)
     return static, each, room
 
 

@@ -12,6 +12,7 @@ from planner.errors import Problem
 from planner.plan import Certificate, Estimate, Plan
 from planner.restore import Restored
 from planner.verify.costs import Costs
+from planner.verify.goal import goal_problems
 
 OPTIMAL_GAP = 1e-6
 """Relative gap up to which a plan counts as optimal."""
@@ -30,6 +31,7 @@ def check_figures(plan: Plan, world: Restored, costs: Costs) -> list[Problem]:
     ]
     if plan.certificate is not None:
         problems += _certificate(plan.certificate, plan.estimate, objective_ps)
+        problems += goal_problems(plan, world, objective_ps)
     return problems
 
 
@@ -167,6 +169,8 @@ def _certificate(proof: Certificate, estimate: Estimate, objective_ps: int) -> I
     if exact is not None and exact > estimate.step_time_s:
         yield Problem("certificate.exact_lower_bound_s", f"{exact!r} s is above the step time")
     gap = (objective - bound) / objective if objective > 0 else 0.0
+    if proof.objective is not None:  # the gap is that of the job's own objective
+        gap = proof.objective.gap
     if not math.isclose(proof.gap, gap, rel_tol=RELATIVE, abs_tol=1e-12):
         yield Problem("certificate.gap", f"says {proof.gap!r}, re-derived {gap!r}")
     allowed = proof.solver.limits.get("gap")

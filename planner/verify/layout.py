@@ -9,6 +9,7 @@ from planner.errors import Problem
 from planner.graphs.topology import IslandClass
 from planner.plan import Pipeline, Plan, Replica, Stage, SyncGroup
 from planner.restore import Restored
+from planner.verify.constraints import constraint_problems
 from planner.verify.degrees import mesh_problems
 from planner.verify.meshes import chips_of, copies_of
 
@@ -31,6 +32,7 @@ def check_layout(plan: Plan, world: Restored) -> list[Problem]:
             problems += _alone(stage, at)
             for r, replica in enumerate(stage.replicas):
                 problems += _replica(replica, world, f"{at}.replicas[{r}]")
+    problems += constraint_problems(plan, world)
     problems += _devices(plan, world)
     problems += _batch(plan, world)
     problems += _plan_class(plan)
@@ -204,13 +206,14 @@ def _devices(plan: Plan, world: Restored) -> Iterator[Problem]:
         for device in replica.devices
     )
     idle = Counter(device for entry in plan.unused_devices for device in entry.devices)
-    for device in [d for d in (*used, *idle) if d not in world.island_of][:5]:
+    known = {*world.island_of, *world.forbidden}
+    for device in [d for d in (*used, *idle) if d not in known][:5]:
         yield Problem("devices", f"{device} is not a device of the cluster")
     for device in [d for d, n in used.items() if n > 1][:5]:
         yield Problem("devices", f"{device} is used {used[device]} times")
     for device in [d for d, n in idle.items() if n > 1 or d in used][:5]:
         yield Problem("unused_devices", f"{device} is listed as unused, but not only once")
-    missing = [d for d in world.island_of if d not in used and d not in idle]
+    missing = [d for d in (*world.island_of, *world.forbidden) if d not in used and d not in idle]
     if missing:
         message = f"{len(missing)} devices are neither used nor listed: {', '.join(missing[:5])}"
         yield Problem("unused_devices", message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from planner.plan import Alternative, Certificate, Plan
 from planner.report.format import duration, percent
 from planner.report.html.tags import Html, tag
+from planner.report.objective import amount, proven
 
 
 def proof(plan: Plan) -> Html:
@@ -33,7 +34,13 @@ def _words(certificate: Certificate) -> str:
     if certificate.lower_bound_s <= 0:
         return "Nothing was proved before the search was stopped."
     if certificate.status == "optimal":
-        return "No plan of the declared space is faster."
+        better = "faster" if certificate.objective is None else "both fast enough and better"
+        return f"No plan of the declared space is {better}."
+    if certificate.objective is not None:
+        return (
+            f"{proven(certificate)}. At most {percent(certificate.gap)} from the best possible "
+            "among the plans of the declared space that are fast enough."
+        )
     return (
         f"No plan of the declared space takes less than {duration(certificate.lower_bound_s)}: "
         f"this one is at most {percent(certificate.gap)} from the best possible."
@@ -43,6 +50,11 @@ def _words(certificate: Certificate) -> str:
 def _line(certificate: Certificate) -> Html:
     """Bound and plan on a scale from zero."""
     low, high = certificate.lower_bound_s, certificate.objective_s
+    shown = (f"below {duration(low)}", f"{duration(high)} (formula time)")
+    if certificate.objective is not None:
+        low, high = certificate.objective.lower_bound, certificate.objective.formula_value
+        unit = certificate.objective.unit
+        shown = (f"below {amount(low, unit)}", f"{amount(high, unit)} (by formula time)")
     part = 100.0 * low / high if high else 0.0
     return tag(
         "div",
@@ -54,8 +66,8 @@ def _line(certificate: Certificate) -> Html:
         ),
         tag(
             "div",
-            tag("span", f"impossible: below {duration(low)}"),
-            tag("span", f"this plan: {duration(high)} (formula time)"),
+            tag("span", f"impossible: {shown[0]}"),
+            tag("span", f"this plan: {shown[1]}"),
             class_="ends",
         ),
         class_="proof",
