@@ -118,9 +118,9 @@ def test_allowed_rows_are_sorted_once_each():
     assert resolve("job.micro_batch_rows=[4, 1, 4]").micro_batch_rows == (1, 4)
 
 
-def test_an_unknown_objective_is_refused_as_not_available_yet():
-    (problem,) = refusal("job.objective=cost")
-    assert "not available yet" in problem.message
+def test_an_unknown_objective_is_refused_with_those_that_exist():
+    (problem,) = refusal("job.objective=speed")
+    assert "step_time, cost or energy" in problem.remedy
     assert "objective" in problem.where
 
 
