@@ -55,7 +55,7 @@ class Scripted(Evaluator):
     rate_of: object = None
     bound_over: float = 1.0
 
-    def __call__(self, inputs: PlanInputs, name: str) -> Outcome:
+    def enough(self, inputs: PlanInputs, name: str, tokens_per_s: float | None) -> Outcome:
         self.asked += 1
         nodes = inputs.cluster.spec.hosts
         rate = self.rate_of(nodes)
@@ -96,6 +96,7 @@ def test_the_least_number_of_nodes_is_found(
     found, evaluator = world(needed, rate_of)
     assert found.nodes == least + missing
     assert found.proven_least == found.nodes
+    assert found.below == found.nodes - 1
     assert evaluator.asked <= 25
 
 
@@ -197,7 +198,7 @@ def test_the_share_at_which_a_claim_holds_is_where_both_take_as_long() -> None:
     inputs = PlanInputs(tiny_model(3), fleet_of(node, 1), small_inputs().job)
     slower = next(a for a in ASSUMPTIONS if a.speed)
     evaluator = Evaluator(QUICK)
-    rate = evaluator(inputs, "").tokens_per_s / 2
+    rate = evaluator.enough(inputs, "", None).tokens_per_s / 2
     found = holds(inputs, node, slower, rate, evaluator)
     # one node computes nearly all of the time
     assert found.share == pytest.approx(0.5, rel=0.1)

@@ -1,0 +1,216 @@
+"""Rectangular layouts of one kind of chip, found in order of promise: first plans without a search.
+
+A layout of ``pp`` stages of ``tp`` chips in ``dp`` replicas takes about its fill and its slowest
+stage once for every further micro-batch. Sorted by that (or by chips), and sifted by the price of
+one replica alone, only few layouts are priced on named devices before a good one is known. What
+is passed over rests on expectations: a layout that is found is a plan, one that is not proves
+nothing. Chips may stay idle, so that more of them are never slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from costmodels.memory import device_overhead, stage_memory
+from planner import assemble
+from planner.baselines import block_intervals, rectangular_layout, tp_groups
+from planner.graphs.topology import Island
+from planner.layout import LayoutPipeline
+from planner.mesh import StageMesh
+from planner.place import Placement
+
+if TYPE_CHECKING:
+    from planner.solve import Context
+
+MOST_PRICED = 400
+"""Layouts that are priced for one question at most."""
+
+TRUSTED = 0.9
+"""Part of what followed the last backward in one layout that is expected in others like it."""
+
+NEVER_PS = 1 << 62
+"""Later than any step ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """One shape: ``micro_batches`` of its first replica, ``about_ps`` without hops and gradients."""
+
+    tp: int
+    pp: int
+    dp: int
+    rows: int
+    policy: int
+    micro_batches: int
+    about_ps: int
+
+    @property
+    def chips(self) -> int:
+        """Chips that it uses."""
+        return self.tp * self.pp * self.dp
+
+
+def least_rectangle(context: Context, target_ps: int) -> Placement | None:
+    """The first rectangular layout, by chips, that takes at most ``target_ps``."""
+    found = _Shapes(context)
+    promising = [r for r in found.shapes() if r.about_ps <= target_ps]
+    promising.sort(key=lambda r: (r.chips, r.about_ps, r.pp, r.tp, r.rows, r.policy))
+    for shape in promising:
+        if not found.worth(shape, target_ps):
+            continue
+        placed = found.priced(shape)
+        if placed is not None and placed.priced.exact_ps <= target_ps:
+            return placed
+        if found.count >= MOST_PRICED:
+            break
+    return None
+
+
+def fastest_rectangle(context: Context, target_ps: int | None = None) -> Placement | None:
+    """The fastest rectangular layout met; with a target, the first one that is as fast as that."""
+    found = _Shapes(context)
+    promising = sorted(
+        found.shapes(), key=lambda r: (r.about_ps, r.chips, r.pp, r.tp, r.rows, r.policy)
+    )
+    best: Placement | None = None
+    for shape in promising:
+        if best is not None and shape.about_ps >= best.priced.exact_ps:
+            break
+        if not found.worth(shape, best.priced.exact_ps if best is not None else NEVER_PS):
+            continue
+        placed = found.priced(shape)
+        if placed is not None and (best is None or placed.priced.exact_ps < best.priced.exact_ps):
+            best = placed
+        enough = target_ps is not None and best is not None and best.priced.exact_ps <= target_ps
+        if enough or found.count >= MOST_PRICED:
+            break
+    return best
+
+
+class _Shapes:
+    """The shapes that a fleet of one class allows, and their prices."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.layers = len(context.model.graph.layers)
+        self.chips = context.topology.chips
+        self.options = [o for o in context.options.options if o.mesh.plain]
+        self.groups: dict[int, list[tuple[Island, tuple[str, ...]]]] = {}
+        self.busy: dict[tuple[int, int, int], list[int]] = {}
+        self.tails: dict[tuple[int, int], int] = {}
+        self.count = 0
+
+    def worth(self, shape: Rectangle, limit_ps: int) -> bool:
+        """Whether a shape may end by the limit, as far as one replica of it alone shows.
+
+        What follows the last backward is expected to take as long as in others of as many stages
+        of as many chips.
+        """
+        tail = int(TRUSTED * self.tails.get((shape.tp, shape.pp), 0))
+        if shape.about_ps + tail > limit_ps or not self._room(shape):
+            return False
+        first = self._layouts(shape, only_first=True)[0]
+        level = self.context.options.zero_level
+        return self.context.pricer.alone_ps(first, level, shape.dp) + tail <= limit_ps
+
+    def shapes(self) -> Iterator[Rectangle]:
+        """Every shape that fits the number of chips, at the fewest replicas of each length."""
+        job = self.context.job
+        longest = min(self.layers, job.max_pipeline_stages or self.layers)
+        for option in self.options:
+            groups = self._groups(option.tp)
+            for pp in range(1, min(longest, len(groups)) + 1):
+                intervals = block_intervals(self.layers, pp)
+                if intervals is None:
+                    continue
+                counts = list(_replicas(job.global_batch, option.rows, len(groups) // pp))
+                for policy in self.context.options.policies:
+                    fill, slowest = self._pace(option.tp, option.rows, policy, intervals)
+                    for dp, m in counts:
+                        about = fill + (m - 1) * slowest
+                        yield Rectangle(option.tp, pp, dp, option.rows, policy, m, about)
+
+    def priced(self, shape: Rectangle) -> Placement | None:
+        """The shape on named devices; None where it does not fit or is not allowed."""
+        context = self.context
+        if not context.job.idle_chips and shape.chips != self.chips:
+            return None
+        layouts = self._layouts(shape)
+        priced = context.pricer.price(layouts, context.options.zero_level)
+        self.count += 1
+        key = (shape.tp, shape.pp)
+        tail = priced.exact_ps - max(p.exact.total for p in priced.pipelines)
+        self.tails[key] = min(tail, self.tails.get(key, tail))
+        if not priced.fits or not assemble.allowed(priced, context.job):
+            return None
+        return Placement(tuple(layouts), priced, "replicas-together")
+
+    def _layouts(self, shape: Rectangle, *, only_first: bool = False) -> list[LayoutPipeline]:
+        return rectangular_layout(
+            self._groups(shape.tp),
+            block_intervals(self.layers, shape.pp) or [],
+            shape.dp,
+            shape.rows,
+            self.context.job.global_batch,
+            shape.policy,
+            only_first=only_first,
+        )
+
+    def _groups(self, tp: int) -> list[tuple[Island, tuple[str, ...]]]:
+        if tp not in self.groups:
+            self.groups[tp] = tp_groups(self.context.topology, (0,), tp)
+        return self.groups[tp]
+
+    def _pace(
+        self, tp: int, rows: int, policy: int, intervals: list[tuple[int, int]]
+    ) -> tuple[int, int]:
+        """Picoseconds of one micro-batch through all stages, and through the slowest one."""
+        key = (tp, rows, policy)
+        if key not in self.busy:
+            total = [0]
+            for c in self.context.pricer.costs(0, StageMesh(tp), rows):
+                total.append(total[-1] + c.forward_total_ps + c.backward_total_ps(policy))
+            self.busy[key] = total
+        total = self.busy[key]
+        return total[-1], max(total[end] - total[first] for first, end in intervals)
+
+    def _room(self, shape: Rectangle) -> bool:
+        """Whether the first and the last stage fit at the least depth; the shape fits no other way."""
+        context, topology = self.context, self.context.topology
+        cls = topology.classes[0]
+        intervals = block_intervals(self.layers, shape.pp) or []
+        costs = context.pricer.costs(0, StageMesh(shape.tp), shape.rows)
+        for s in {0, len(intervals) - 1}:
+            first, end = intervals[s]
+            items = stage_memory(
+                [c.price for c in costs[first:end]],
+                (shape.policy,) * (end - first),
+                state=context.job.state_bytes,
+                overhead=device_overhead(cls.chip, cls.usable_memory_bytes),
+                in_flight=shape.pp - s,
+                micro_batches=shape.micro_batches,
+                zero_level=context.options.zero_level,
+                replicas=shape.dp,
+                boundary_bytes=0,
+            )
+            if items.peak > cls.usable_memory_bytes:
+                return False
+        return True
+
+
+def _replicas(batch: int, rows: int, most: int) -> Iterator[tuple[int, int]]:
+    """``(replicas, micro-batches)``: the fewest replicas of every number of micro-batches.
+
+    And the most replicas there can be, among which an optimizer's state is sharded furthest.
+    """
+    known = 0
+    for dp in range(1, min(most, batch // rows) + 1):
+        m = -(-(-(-batch // dp)) // rows)
+        if m != known or dp == most:
+            yield dp, m
+        known = m
+
+
+__all__ = ["MOST_PRICED", "Rectangle", "fastest_rectangle", "least_rectangle"]
