@@ -24,10 +24,10 @@ from planner.place import Placement
 if TYPE_CHECKING:
     from planner.solve import Context
 
-MOST_PRICED = 400
+MOST_PRICED = 200
 """Layouts that are priced for one question at most."""
 
-TRUSTED = 0.9
+TRUSTED = 0.7
 """Part of what followed the last backward in one layout that is expected in others like it."""
 
 NEVER_PS = 1 << 62
@@ -69,23 +69,30 @@ def least_rectangle(context: Context, target_ps: int) -> Placement | None:
 
 
 def fastest_rectangle(context: Context, target_ps: int | None = None) -> Placement | None:
-    """The fastest rectangular layout met; with a target, the first one that is as fast as that."""
+    """The fastest rectangular layout met; with a target, the first one that is as fast as that.
+
+    Where none is as fast as the target, the best of those that promised to be, or the first one
+    that fits.
+    """
     found = _Shapes(context)
     promising = sorted(
         found.shapes(), key=lambda r: (r.about_ps, r.chips, r.pp, r.tp, r.rows, r.policy)
     )
     best: Placement | None = None
+    limit_ps = NEVER_PS
     for shape in promising:
-        if best is not None and shape.about_ps >= best.priced.exact_ps:
+        if shape.about_ps >= limit_ps or found.count >= MOST_PRICED:
             break
-        if not found.worth(shape, best.priced.exact_ps if best is not None else NEVER_PS):
+        placed = found.priced(shape) if found.worth(shape, limit_ps) else None
+        if placed is None:
             continue
-        placed = found.priced(shape)
-        if placed is not None and (best is None or placed.priced.exact_ps < best.priced.exact_ps):
+        if best is None or placed.priced.exact_ps < best.priced.exact_ps:
             best = placed
-        enough = target_ps is not None and best is not None and best.priced.exact_ps <= target_ps
-        if enough or found.count >= MOST_PRICED:
-            break
+        limit_ps = best.priced.exact_ps
+        if target_ps is not None:
+            if best.priced.exact_ps <= target_ps:
+                break
+            limit_ps = min(limit_ps, target_ps)
     return best
 
 
@@ -108,12 +115,23 @@ class _Shapes:
         What follows the last backward is expected to take as long as in others of as many stages
         of as many chips.
         """
-        tail = int(TRUSTED * self.tails.get((shape.tp, shape.pp), 0))
+        tail = int(TRUSTED * self._tail(shape))
         if shape.about_ps + tail > limit_ps or not self._room(shape):
             return False
         first = self._layouts(shape, only_first=True)[0]
         level = self.context.options.zero_level
         return self.context.pricer.alone_ps(first, level, shape.dp) + tail <= limit_ps
+
+    def _tail(self, shape: Rectangle) -> float:
+        """What follows the last backward: fewer stages have no less to exchange, more a part."""
+        return max(
+            (
+                tail * min(1.0, pp / shape.pp)
+                for (tp, pp), tail in self.tails.items()
+                if tp == shape.tp
+            ),
+            default=0.0,
+        )
 
     def shapes(self) -> Iterator[Rectangle]:
         """Every shape that fits the number of chips, at the fewest replicas of each length."""
