@@ -36,7 +36,7 @@ NEVER_PS = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Rectangle:
-    """One shape: ``micro_batches`` of its first replica, ``about_ps`` without hops and gradients."""
+    """One shape. ``micro_batches`` of its first replica; ``about_ps`` counts no hop or gradient."""
 
     tp: int
     pp: int
@@ -195,7 +195,7 @@ class _Shapes:
         return total[-1], max(total[end] - total[first] for first, end in intervals)
 
     def _room(self, shape: Rectangle) -> bool:
-        """Whether the first and the last stage fit at the least depth; the shape fits no other way."""
+        """Whether the first and the last stage fit at the least depth that they may have."""
         context, topology = self.context, self.context.topology
         cls = topology.classes[0]
         intervals = block_intervals(self.layers, shape.pp) or []
@@ -225,7 +225,8 @@ def _replicas(batch: int, rows: int, most: int) -> Iterator[tuple[int, int]]:
     """
     known = 0
     for dp in range(1, min(most, batch // rows) + 1):
-        m = -(-(-(-batch // dp)) // rows)
+        share = -(-batch // dp)
+        m = -(-share // rows)
         if m != known or dp == most:
             yield dp, m
         known = m

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from costmodels.units import PS_PER_S, S_PER_DAY
 from planner.assemble import model_flops
@@ -137,6 +137,7 @@ def least_nodes(
         else:
             low = middle
     search.prove(high)
+    search.finish(high)
     return Sized(
         node,
         rate,
@@ -257,6 +258,16 @@ class _Search:
             if nodes < least + max(1, int(high * RESOLUTION)):
                 return
             self.at(nodes)
+
+    def finish(self, nodes: int) -> None:
+        """Plan a fleet that does to the end: what decided it need not be its best plan."""
+        name = f"{nodes * self.node.chips:,} × {self.node.name}"
+        decided = self.known[nodes]
+        best = self.evaluator.enough(self.inputs_for(nodes), name, None)
+        bounds = [o.lower_bound_s for o in (decided, best) if o.lower_bound_s is not None]
+        if (best.tokens_per_s or 0.0) < (decided.tokens_per_s or 0.0):
+            best = decided
+        self.known[nodes] = replace(best, lower_bound_s=max(bounds, default=None))
 
     def proven_least(self) -> int:
         """One more than the largest number that is proven not to do."""
