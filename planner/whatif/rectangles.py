@@ -25,10 +25,16 @@ if TYPE_CHECKING:
     from planner.solve import Context
 
 MOST_PRICED = 200
-"""Layouts that are priced for one question at most."""
+"""Layouts that are priced on named devices for one question at most."""
+
+MOST_ALONE = 300
+"""Layouts of which one replica is priced for one question at most."""
+
+NEVER = 1 << 62
+"""Later, and more, than anything."""
 
 TRUSTED = 0.7
-"""Part of what followed the last backward in one layout that is expected in others like it."""
+"""Part of a guess of what follows the last backward that is counted on."""
 
 NEVER_PS = 1 << 62
 """Later than any step ends."""
@@ -36,7 +42,11 @@ NEVER_PS = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Rectangle:
-    """One shape. ``micro_batches`` of its first replica; ``about_ps`` counts no hop or gradient."""
+    """One shape. ``micro_batches`` of its first replica; times count no hop and no gradient.
+
+    ``about_ps`` is fill and takts, ``least_ps`` what comes before the slowest stage and its work:
+    no layout of the shape is faster.
+    """
 
     tp: int
     pp: int
@@ -45,45 +55,49 @@ class Rectangle:
     policy: int
     micro_batches: int
     about_ps: int
+    least_ps: int
 
     @property
     def chips(self) -> int:
         """Chips that it uses."""
         return self.tp * self.pp * self.dp
 
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Shapes that promise most come first."""
+        return (self.about_ps, self.chips, self.pp, self.tp, self.rows, self.policy)
+
 
 def least_rectangle(context: Context, target_ps: int) -> Placement | None:
-    """The first rectangular layout, by chips, that takes at most ``target_ps``."""
+    """A rectangular layout that takes at most ``target_ps``, of as few chips as one was met.
+
+    First those that promise to be as fast, by chips; then, of fewer chips, those that may be.
+    """
     found = _Shapes(context)
-    promising = [r for r in found.shapes() if r.about_ps <= target_ps]
-    promising.sort(key=lambda r: (r.chips, r.about_ps, r.pp, r.tp, r.rows, r.policy))
-    for shape in promising:
-        if not found.worth(shape, target_ps):
+    shapes = [r for r in found.shapes() if r.least_ps <= target_ps]
+    sure = sorted((r for r in shapes if r.about_ps <= target_ps), key=lambda r: r.chips)
+    best: Placement | None = None
+    fewest = NEVER
+    for shape in (*sure, *sorted(shapes, key=lambda r: r.order)):
+        if shape.chips >= fewest:
             continue
-        placed = found.priced(shape)
+        placed = found.priced(shape, target_ps)
         if placed is not None and placed.priced.exact_ps <= target_ps:
-            return placed
-        if found.count >= MOST_PRICED:
-            break
-    return None
+            best, fewest = placed, shape.chips
+    return best
 
 
 def fastest_rectangle(context: Context, target_ps: int | None = None) -> Placement | None:
     """The fastest rectangular layout met; with a target, the first one that is as fast as that.
 
-    Where none is as fast as the target, the best of those that promised to be, or the first one
+    Where none is as fast as the target, the best of those that might have been, or the first one
     that fits.
     """
     found = _Shapes(context)
-    promising = sorted(
-        found.shapes(), key=lambda r: (r.about_ps, r.chips, r.pp, r.tp, r.rows, r.policy)
-    )
     best: Placement | None = None
-    limit_ps = NEVER_PS
-    for shape in promising:
-        if shape.about_ps >= limit_ps or found.count >= MOST_PRICED:
-            break
-        placed = found.priced(shape) if found.worth(shape, limit_ps) else None
+    limit_ps = NEVER
+    for shape in sorted(found.shapes(), key=lambda r: r.order):
+        placed = found.priced(shape, limit_ps)
         if placed is None:
             continue
         if best is None or placed.priced.exact_ps < best.priced.exact_ps:
@@ -106,32 +120,24 @@ class _Shapes:
         self.options = [o for o in context.options.options if o.mesh.plain]
         self.groups: dict[int, list[tuple[Island, tuple[str, ...]]]] = {}
         self.busy: dict[tuple[int, int, int], list[int]] = {}
-        self.tails: dict[tuple[int, int], int] = {}
+        self.tails: dict[tuple[int, int, int], int] = {}
+        self.full: dict[tuple[int, int, int, int], int] = {}
         self.count = 0
+        self.alone = 0
 
-    def worth(self, shape: Rectangle, limit_ps: int) -> bool:
-        """Whether a shape may end by the limit, as far as one replica of it alone shows.
+    def _tail(self, shape: Rectangle) -> int:
+        """What may follow the last backward, from what did in others.
 
-        What follows the last backward is expected to take as long as in others of as many stages
-        of as many chips.
+        More stages have less each to exchange, more replicas less to update, fewer replicas a
+        shorter ring: in proportion at best.
         """
-        tail = int(TRUSTED * self._tail(shape))
-        if shape.about_ps + tail > limit_ps or not self._room(shape):
-            return False
-        first = self._layouts(shape, only_first=True)[0]
-        level = self.context.options.zero_level
-        return self.context.pricer.alone_ps(first, level, shape.dp) + tail <= limit_ps
-
-    def _tail(self, shape: Rectangle) -> float:
-        """What follows the last backward: fewer stages have no less to exchange, more a part."""
-        return max(
-            (
-                tail * min(1.0, pp / shape.pp)
-                for (tp, pp), tail in self.tails.items()
-                if tp == shape.tp
-            ),
-            default=0.0,
+        dp = shape.dp
+        known = (
+            tail * min(1.0, pp / shape.pp) * min(1.0, other / dp, (dp - 1) / dp / (1 - 1 / other))
+            for (tp, pp, other), tail in self.tails.items()
+            if tp == shape.tp and other > 1
         )
+        return int(TRUSTED * max(known, default=0.0))
 
     def shapes(self) -> Iterator[Rectangle]:
         """Every shape that fits the number of chips, at the fewest replicas of each length."""
@@ -145,22 +151,35 @@ class _Shapes:
                     continue
                 counts = list(_replicas(job.global_batch, option.rows, len(groups) // pp))
                 for policy in self.context.options.policies:
-                    fill, slowest = self._pace(option.tp, option.rows, policy, intervals)
+                    fill, slowest, before = self._pace(option.tp, option.rows, policy, intervals)
                     for dp, m in counts:
                         about = fill + (m - 1) * slowest
-                        yield Rectangle(option.tp, pp, dp, option.rows, policy, m, about)
+                        least = before + m * slowest
+                        yield Rectangle(option.tp, pp, dp, option.rows, policy, m, about, least)
 
-    def priced(self, shape: Rectangle) -> Placement | None:
-        """The shape on named devices; None where it does not fit or is not allowed."""
+    def priced(self, shape: Rectangle, limit_ps: int) -> Placement | None:
+        """The shape on named devices; None where it does not fit, is not allowed, or may be slower.
+
+        One replica alone is priced first; what follows its last backward is guessed from others.
+        """
         context = self.context
         if not context.job.idle_chips and shape.chips != self.chips:
+            return None
+        if shape.least_ps > limit_ps or self.count >= MOST_PRICED or self.alone >= MOST_ALONE:
+            return None
+        tail = self._tail(shape)
+        if shape.least_ps + tail > limit_ps or not self._room(shape):
+            return None
+        self.alone += 1
+        first = self._layouts(shape, only_first=True)[0]
+        alone_ps = context.pricer.alone_ps(first, context.options.zero_level, shape.dp)
+        if alone_ps + tail > limit_ps:
             return None
         layouts = self._layouts(shape)
         priced = context.pricer.price(layouts, context.options.zero_level)
         self.count += 1
-        key = (shape.tp, shape.pp)
-        tail = priced.exact_ps - max(p.exact.total for p in priced.pipelines)
-        self.tails[key] = min(tail, self.tails.get(key, tail))
+        after = priced.exact_ps - max(p.exact.total for p in priced.pipelines)
+        self.tails[shape.tp, shape.pp, shape.dp] = after
         if not priced.fits or not assemble.allowed(priced, context.job):
             return None
         return Placement(tuple(layouts), priced, "replicas-together")
@@ -183,8 +202,8 @@ class _Shapes:
 
     def _pace(
         self, tp: int, rows: int, policy: int, intervals: list[tuple[int, int]]
-    ) -> tuple[int, int]:
-        """Picoseconds of one micro-batch through all stages, and through the slowest one."""
+    ) -> tuple[int, int, int]:
+        """Picoseconds of one micro-batch: through all stages, the slowest, and those before it."""
         key = (tp, rows, policy)
         if key not in self.busy:
             total = [0]
@@ -192,10 +211,20 @@ class _Shapes:
                 total.append(total[-1] + c.forward_total_ps + c.backward_total_ps(policy))
             self.busy[key] = total
         total = self.busy[key]
-        return total[-1], max(total[end] - total[first] for first, end in intervals)
+        slowest, before = max((total[end] - total[first], total[first]) for first, end in intervals)
+        return total[-1], slowest, before
 
     def _room(self, shape: Rectangle) -> bool:
         """Whether the first and the last stage fit at the least depth that they may have."""
+        key = (shape.tp, shape.pp, shape.rows, shape.policy)
+        if shape.dp <= self.full.get(key, 0):
+            return False
+        if self._fits(shape):
+            return True
+        self.full[key] = shape.dp  # fewer replicas share the optimizer's state and hold no less
+        return False
+
+    def _fits(self, shape: Rectangle) -> bool:
         context, topology = self.context, self.context.topology
         cls = topology.classes[0]
         intervals = block_intervals(self.layers, shape.pp) or []
