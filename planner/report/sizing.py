@@ -74,14 +74,17 @@ def _assumed(node: NodeType, target: Target) -> tuple[str, ...]:
 
 
 def least_text(found: Sized) -> str:
-    """What is proven about fewer nodes."""
+    """What is proven about fewer nodes, and what was only not found."""
     chips = found.node.chips
     if found.proven_least >= found.nodes:
         return "proven: no plan on fewer nodes is fast enough"
-    return (
-        f"found by search; proven: fewer than {found.proven_least * chips:,} chips "
+    proven = (
+        f"proven: fewer than {found.proven_least * chips:,} chips "
         f"({plural(found.proven_least, 'node')}) cannot do it"
     )
+    if found.below < found.proven_least:
+        return f"found by search; {proven}"
+    return f"found by search: none was found on {found.below * chips:,}; {proven}"
 
 
 def tried_table(found: Sized) -> Table:
@@ -89,14 +92,19 @@ def tried_table(found: Sized) -> Table:
     table = Table.grid(padding=(0, 2))
     for justify in ("right", "right", "right", "left"):
         table.add_column(justify=justify, no_wrap=True)
-    heads = ("chips", "tokens/s", "at most (proven)", "")
+    heads = ("chips", "tokens/s found", "at most (proven)", "")
     table.add_row(*(Text(h, style="dim") for h in heads))
     for tried in found.tried:
         outcome = tried.outcome
         rate = outcome.tokens_per_s
         most = outcome.most_tokens_per_s
-        words = "enough" if rate is not None and rate >= found.target_tokens_per_s else "too few"
-        if rate is None:
+        needed = found.target_tokens_per_s
+        words = "no plan was found that is fast enough"
+        if rate is not None and rate >= needed:
+            words = "enough"
+        elif most is not None and most < needed:
+            words = "too few (proven)"
+        elif rate is None:
             words = outcome.reason.splitlines()[0]
         table.add_row(
             f"{tried.nodes * found.node.chips:,}",
@@ -122,6 +130,7 @@ def size_object(found: Sized, target: Target, rates: Rates) -> dict[str, Any]:
         "tokens_per_s_needed": found.target_tokens_per_s,
         "seconds": target.tokens / (found.outcome.tokens_per_s or 1.0) / target.goodput,
         "proven_least_chips": found.proven_least * found.node.chips,
+        "none_found_on_chips": found.below * found.node.chips,
         "usd_per_hour": costs.usd_per_hour,
         "kilowatts": costs.kilowatts,
         "outcome": found.outcome.as_json(),
@@ -154,7 +163,8 @@ def replacement_page(found: Replacement) -> RenderableType:
         f" do what {found.old_chips:,} × {old.name} do ({ratio(found.ratio)}): "
         f"{duration(new_s)} against {duration(old_s)} per step",
     )
-    parts: list[RenderableType] = [head, Text(least_text(new), style="dim"), Text()]
+    parts: list[RenderableType] = [head, Text(least_text(new), style="dim")]
+    parts += [Text(_accuracy(found), style="dim"), Text()]
     if found.differences:
         title = f"At the same count of {found.old_chips:,}"
         parts.append(section(title, _differences(found)))
@@ -164,6 +174,20 @@ def replacement_page(found: Replacement) -> RenderableType:
     notes = tuple(dict.fromkeys((*old.notes, *new.node.notes)))
     parts.append(section("Assumed, not given", bullets(notes, style="dim")))
     return Group(*parts)
+
+
+def _accuracy(found: Replacement) -> str:
+    """How near the plan whose time is to be matched is to the best one."""
+    outcome = found.old_outcome
+    step, bound = outcome.step_time_s or 0.0, outcome.lower_bound_s
+    fleet = f"{found.old_chips:,} × {found.old.name}"
+    if not step or bound is None:
+        return f"the step to match is that of the best plan found for {fleet}"
+    gap = max(0.0, 1 - bound / step)
+    return (
+        f"the step to match is that of the best plan found for {fleet}: the best there is takes "
+        f"at most {percent(gap)} less (proven)"
+    )
 
 
 def _differences(found: Replacement) -> RenderableType:
@@ -203,12 +227,15 @@ def _differences(found: Replacement) -> RenderableType:
 
 def _claim(found: Replacement) -> RenderableType:
     claim = found.claim or 0
+    chips = found.new.node.chips
     if claim > found.new.chips:
         verdict = f"not reproduced: {found.new.chips:,} suffice"
-    elif claim < found.new.chips:
-        verdict = f"not reproduced: {claim:,} are slower, {found.new.chips:,} are needed"
-    else:
+    elif claim == found.new.chips:
         verdict = "reproduced"
+    elif -(-claim // chips) < found.new.proven_least:
+        verdict = f"not reproduced: {claim:,} are too few (proven)"
+    else:
+        verdict = f"not reproduced: a plan was found for {found.new.chips:,}, none for {claim:,}"
     table = Table.grid(padding=(0, 2))
     table.add_column()
     table.add_column()
@@ -217,7 +244,12 @@ def _claim(found: Replacement) -> RenderableType:
     words = (
         f"It would hold, other things equal, if one of these were so on the {found.new.node.name}:"
     )
-    return Group(Text(verdict, style="bold"), Text(words, style="dim"), table)
+    parts: list[RenderableType] = [Text(verdict, style="bold"), Text(words, style="dim"), table]
+    if any(held.share is not None for held in found.claims):
+        sure = "With more than that a plan was found that is fast enough: the claim is refuted. "
+        sure += "With less none was found; where that is proven, it says so."
+        parts.append(Text(sure, style="dim"))
+    return Group(*parts)
 
 
 def holds_text(held: Holds, new: Sized) -> str:
@@ -239,7 +271,8 @@ def holds_text(held: Holds, new: Sized) -> str:
     text = f"at {percent(held.share)} of the catalogue's figures"
     if figures:
         text = f"at {percent(held.share)}: {', '.join(figures)}"
-    return f"{text} ({held.reason})" if held.reason else text
+    notes = [held.reason] if held.reason else ["proven"] if held.proven else []
+    return f"{text} ({notes[0]})" if notes else text
 
 
 def replacement_object(found: Replacement) -> dict[str, Any]:
@@ -257,11 +290,17 @@ def replacement_object(found: Replacement) -> dict[str, Any]:
         },
         "ratio": found.ratio,
         "proven_least_chips": found.new.proven_least * found.new.node.chips,
+        "none_found_on_chips": found.new.below * found.new.node.chips,
         "same_count": found.same_count.as_json() if found.same_count else None,
         "differences_s": dict(found.differences),
         "claim": found.claim,
         "claim_holds_if": [
-            {"assumption": h.assumption.name, "share": h.share, "reason": h.reason}
+            {
+                "assumption": h.assumption.name,
+                "share": h.share,
+                "reason": h.reason,
+                "proven": h.proven,
+            }
             for h in found.claims
         ],
         "tried": _tried(found.new),

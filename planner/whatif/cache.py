@@ -50,9 +50,10 @@ class OutcomeCache:
         return self.folder / key[:2] / f"{key}.json"
 
 
-def key_of(inputs: PlanInputs, effort: Effort) -> str:
-    """The key of one scenario's outcome."""
-    return digest({"inputs": inputs.digest, "effort": effort.as_json(), "code": fingerprint()})
+def key_of(inputs: PlanInputs, effort: Effort, *, rate: str = "") -> str:
+    """The key of one scenario's outcome; of whether it reaches a rate, if one is given."""
+    key = {"inputs": inputs.digest, "effort": effort.as_json(), "code": fingerprint()}
+    return digest({**key, "rate": rate} if rate else key)
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from planner.errors import InfeasibleError, InputError, NoPlanFound, PlannerError
@@ -88,6 +88,48 @@ def plan_inputs(
             Outcome(status=status, fleet=fleet, reason=reason, remedies=error.remedies), None
         )
     return Planned(outcome_of(plan, dict(fleet)), plan)
+
+
+def decide_inputs(
+    inputs: PlanInputs,
+    tokens_per_s: float | None,
+    effort: Effort | None = None,
+    *,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Planned:
+    """Whether inputs train so many tokens per second, by no more than that takes.
+
+    The outcome's plan is the best that was met, its bound what was proven on the way. Without a
+    rate: the fastest plan by the same means. See :func:`planner.whatif.deciding.decide`.
+    """
+    from planner.resolve import resolve_inputs
+    from planner.whatif.deciding import decide
+
+    fleet = tuple(inputs.chip_counts.items())
+    try:
+        job = resolve_inputs(inputs.model, inputs.cluster, inputs.job, inputs.profile).job
+        tokens = job.global_batch * job.seq_len
+        target = None if tokens_per_s is None else tokens / tokens_per_s
+        found = decide(inputs, target, effort or Effort(), interrupted=interrupted)
+    except InputError as error:
+        reason = str(error.message).strip()
+        return Planned(
+            Outcome(status="invalid", fleet=fleet, reason=reason, remedies=error.remedies), None
+        )
+    if found.plan is not None:
+        outcome = outcome_of(found.plan, dict(fleet))
+        return Planned(replace(outcome, lower_bound_s=found.bound_s), found.plan)
+    if found.infeasible:
+        return Planned(Outcome(status="infeasible", fleet=fleet, reason="nothing fits"), None)
+    reason = "no plan was found that is as fast"
+    bounded = Outcome(
+        status="limit",
+        fleet=fleet,
+        reason=reason,
+        lower_bound_s=found.bound_s,
+        tokens_per_step=tokens,
+    )
+    return Planned(bounded, None)
 
 
 def _status(error: PlannerError) -> Status | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from planner.scenario.inputs import PlanInputs
 from planner.whatif.cache import OutcomeCache, key_of
-from planner.whatif.evaluation import Planned, plan_inputs
+from planner.whatif.evaluation import Planned, decide_inputs, plan_inputs
 from planner.whatif.outcome import Outcome
 from planner.whatif.runner import RunOptions
 
@@ -51,16 +51,56 @@ class Evaluator:
             self._plans[key] = found
         return self._plans[key]
 
+    def enough(self, inputs: PlanInputs, name: str, tokens_per_s: float | None) -> Outcome:
+        """What decides whether inputs train so many tokens per second; see ``decide_inputs``.
+
+        What is known of them without a rate decides for every rate.
+        """
+        for key in (f"{inputs.digest} None", f"{inputs.digest} {tokens_per_s!r}"):
+            if key in self._known:
+                return self._known[key]
+        effort = self.options.effort
+
+        def decide() -> Outcome:
+            return self.decided(inputs, name, tokens_per_s).outcome
+
+        self._known[key] = self._kept(key_of(inputs, effort, rate=repr(tokens_per_s)), decide)
+        return self._known[key]
+
+    def decided(self, inputs: PlanInputs, name: str, tokens_per_s: float | None) -> Planned:
+        """The same with the plan, which is remembered here but not in the cache."""
+        key = f"{inputs.digest} {tokens_per_s!r}"
+        if key not in self._plans:
+            if self.interrupted():
+                raise Interrupted
+            self.say(name)
+            self.asked += 1
+            effort = self.options.effort
+            found = decide_inputs(inputs, tokens_per_s, effort, interrupted=self.interrupted)
+            if self.interrupted():
+                raise Interrupted
+            self._plans[key] = found
+        return self._plans[key]
+
     def _planned(self, inputs: PlanInputs) -> Outcome:
-        effort, folder = self.options.effort, self.options.cache
+        effort = self.options.effort
+
+        def plan() -> Outcome:
+            return plan_inputs(inputs, effort, interrupted=self.interrupted).outcome
+
+        return self._kept(key_of(inputs, effort), plan)
+
+    def _kept(self, key: str, make: Callable[[], Outcome]) -> Outcome:
+        """The outcome of a key from the cache, or made and kept there."""
+        folder = self.options.cache
         cache = OutcomeCache(folder) if folder is not None else None
-        found = cache.get(key_of(inputs, effort)) if cache is not None else None
+        found = cache.get(key) if cache is not None else None
         if found is None:
-            found = plan_inputs(inputs, effort, interrupted=self.interrupted).outcome
+            found = make()
             if self.interrupted():
                 raise Interrupted
             if cache is not None:
-                cache.put(key_of(inputs, effort), found)
+                cache.put(key, found)
         return found
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from costmodels.units import PS_PER_S
 from planner.errors import InfeasibleError, InputError, Problem
 from planner.inputs.job import JobInput
 from planner.inputs.model import ModelInput
@@ -15,19 +16,21 @@ from planner.plan import Plan
 from planner.scenario.apply import apply_all
 from planner.scenario.changes import Change, ScaleLink, ScaleMemory, ScaleSpeed
 from planner.scenario.inputs import PlanInputs
+from planner.solve import prepare
 from planner.terms import Terms
+from planner.whatif.deciding import rectangle
 from planner.whatif.evaluation import Planned
 from planner.whatif.evaluator import Evaluator
 from planner.whatif.fleet import NodeType, fleet_of
 from planner.whatif.outcome import Outcome
 from planner.whatif.pricing import Kept, kept
-from planner.whatif.sizing import Sized, least_nodes
+from planner.whatif.sizing import Sized, least_nodes, rectangular_nodes
 
 LEAST_FACTOR = 1 / 64
 """An assumption that does not suffice at this share of the catalogue's figure is given up."""
 
-ROUNDS = 8
-"""Plans that are made for one assumption at most."""
+ROUNDS = 6
+"""Shares of one assumption that are searched for a plan at most."""
 
 PRECISION = 0.05
 """Relative precision of the share that a claim needs."""
@@ -66,12 +69,14 @@ ASSUMPTIONS = (
 class Holds:
     """When a claim holds: at ``share`` of the catalogue's figures; None: not even at 1/64.
 
-    ``rates`` are the figures of that share in the units of their kind, for people.
+    Above ``share`` a plan was found that is fast enough, so that fewer chips than claimed suffice.
+    Below it none was found; ``proven``: there is none.
     """
 
     assumption: Assumption
     share: float | None
     reason: str = ""
+    proven: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,8 @@ def equal_time(
     """
     old_nodes = math.ceil(count / old.chips)
     _whole(count, old, old_nodes)
-    base = evaluator(PlanInputs(model, fleet_of(old, old_nodes), job), f"{count:,} × {old.name}")
+    inputs = PlanInputs(model, fleet_of(old, old_nodes), job)
+    base = evaluator.enough(inputs, f"{count:,} × {old.name}", None)
     if base.status in ("invalid", "failed"):
         raise InputError([Problem(f"{count} × {old.name}", base.reason)])
     if base.tokens_per_s is None:
@@ -135,10 +141,17 @@ def equal_time(
     def fleet(nodes: int) -> PlanInputs:
         return PlanInputs(model, fleet_of(new, nodes), job)
 
-    found = least_nodes(fleet, new, base.tokens_per_s, evaluator)
     same = None
     if count % new.chips == 0:
-        same = evaluator(fleet(count // new.chips), f"{count:,} × {new.name}")
+        same = evaluator.enough(fleet(count // new.chips), f"{count:,} × {new.name}", None)
+    found = least_nodes(
+        fleet,
+        new,
+        base.tokens_per_s,
+        evaluator,
+        first=rectangular_nodes(fleet, new, base.tokens_per_s),
+        known={count // new.chips: same} if same is not None else None,
+    )
     claims: tuple[Holds, ...] = ()
     if claim is not None:
         inputs = fleet(math.ceil(claim / new.chips))
@@ -160,37 +173,65 @@ def holds(
     """The share of the catalogue's figures at which this fleet is just as fast as ``rate``.
 
     Below that share the fleet is slower, so more chips than claimed would be needed; above it,
-    fewer. A plan is kept, priced at ever smaller shares, as far as it is fast enough; a little
-    below, the fleet is planned anew; and so on until the new plan is too slow as well.
+    fewer. Rectangular layouts, which take no search, bring the share down as far as they are fast
+    enough. A little below, plans are searched for; one that is found is priced at ever smaller
+    shares; and so on until none is found.
     """
 
     def at(share: float) -> PlanInputs:
         return apply_all(inputs, assumption.changes(node.chip.id, share))
 
-    def planned(share: float) -> Planned:
-        return evaluator.planned(at(share), f"{assumption.name} x{share:.3g}")
+    def searched(share: float) -> Planned:
+        return evaluator.decided(at(share), f"{assumption.name} x{share:.3g}", rate)
 
     def enough(outcome: Outcome | Kept | None) -> bool:
         speed = outcome.tokens_per_s if outcome is not None else None
         return speed is not None and speed >= rate
 
-    share, best = 1.0, planned(1.0)
-    if best.plan is None or not enough(best.outcome):
+    first = searched(1.0)
+    if first.plan is None or not enough(first.outcome):
         return Holds(assumption, None, "the claim is too low: so many chips are slower already")
+    share = least_share(lambda share: _shaped(at(share), rate), 1.0)
     for _ in range(ROUNDS):
-        share = _last(best.plan, at, enough, share)
         if share <= LEAST_FACTOR:
             few = round(1 / LEAST_FACTOR)
             return Holds(assumption, None, f"even at 1/{few} so many chips are faster")
-        below = planned(share / (1 + PRECISION))
-        if below.outcome.status == "infeasible":
+        below = share / (1 + PRECISION)
+        found = searched(below)
+        if found.outcome.status == "infeasible":
             # nothing fits at all below: the claim never holds as an equality
             never = "just above what still fits: it never gets slower than this"
-            return Holds(assumption, share, never)
-        if below.plan is None or not enough(below.outcome):
-            return Holds(assumption, share)
-        share, best = share / (1 + PRECISION), below
-    return Holds(assumption, share, f"at most: not looked further down after {ROUNDS} plans")
+            return Holds(assumption, share, never, proven=True)
+        if found.plan is None or not enough(found.outcome):
+            most = found.outcome.most_tokens_per_s
+            return Holds(assumption, share, proven=most is not None and most < rate)
+        share = _last(found.plan, at, enough, below)
+    return Holds(assumption, share, f"at most: not looked further down after {ROUNDS} searches")
+
+
+def _shaped(inputs: PlanInputs, rate: float) -> bool:
+    """Whether some rectangular layout trains so many tokens per second."""
+    context = prepare(inputs.model, inputs.cluster, inputs.job, inputs.profile)
+    target_ps = round(context.job.global_batch * context.job.seq_len / rate * PS_PER_S)
+    found = rectangle(context, target_ps)
+    return found is not None and found.priced.exact_ps <= target_ps
+
+
+def least_share(good: Callable[[float], bool], high: float) -> float:
+    """The least share from 1/64 on that is good, to a precision, where larger ones are as well.
+
+    ``high`` itself need not be good.
+    """
+    low = LEAST_FACTOR
+    if good(low):
+        return low
+    while high / low > 1 + PRECISION:
+        middle = math.sqrt(low * high)
+        if good(middle):
+            high = middle
+        else:
+            low = middle
+    return high
 
 
 def _last(
@@ -205,16 +246,7 @@ def _last(
         found = kept(plan, at(share))
         return found is not None and found.fits and enough(found)
 
-    low = LEAST_FACTOR
-    if good(low):
-        return low
-    while high / low > 1 + PRECISION:
-        middle = math.sqrt(low * high)
-        if good(middle):
-            high = middle
-        else:
-            low = middle
-    return high
+    return least_share(good, high)
 
 
 def _whole(count: int, node: NodeType, nodes: int) -> None:

@@ -108,7 +108,7 @@ def test_a_size_is_drawn_with_what_is_needed_and_what_is_proven() -> None:
         return Tried(nodes, outcome)
 
     node = node_type("A100-SXM-80GB", chips=2)
-    found = Sized(node, 400.0, 2, tried(2).outcome, 2, (tried(1), tried(2)))
+    found = Sized(node, 400.0, 2, tried(2).outcome, 2, 1, (tried(1), tried(2)))
     svg = drawn("x.svg", plots_sizing.size_figure(found), plots_sizing.size_table(found))
     for text in ("needed", "at most (proven)", "4 chips", "A100-SXM-80GB chips"):
         assert text in svg

@@ -55,7 +55,7 @@ class Scripted(Evaluator):
     rate_of: object = None
     bound_over: float = 1.0
 
-    def __call__(self, inputs: PlanInputs, name: str) -> Outcome:
+    def enough(self, inputs: PlanInputs, name: str, tokens_per_s: float | None) -> Outcome:
         self.asked += 1
         nodes = inputs.cluster.spec.hosts
         rate = self.rate_of(nodes)
@@ -96,6 +96,7 @@ def test_the_least_number_of_nodes_is_found(
     found, evaluator = world(needed, rate_of)
     assert found.nodes == least + missing
     assert found.proven_least == found.nodes
+    assert found.below == found.nodes - 1
     assert evaluator.asked <= 25
 
 
@@ -106,6 +107,35 @@ def test_what_is_proven_is_the_bounds_word_not_the_searchs() -> None:
     assert all(
         t.outcome.most_tokens_per_s < 1000.0 for t in found.tried if t.nodes < found.proven_least
     )
+
+
+def test_a_smaller_fleet_is_asked_for_a_proof() -> None:
+    # found: 100. The bound says 1.1 times the rate, so 90 nodes are proven not to do: 1.1 * 900
+    found, _ = world(1000.0, lambda n: 10.0 * n, bound_over=1.1)
+    assert (found.nodes, found.below, found.proven_least) == (100, 99, 91)
+
+
+def test_a_large_number_is_found_to_a_hundredth() -> None:
+    found, evaluator = world(50_000.0, lambda n: 10.0 * n**0.9)
+    least = math.ceil(5000 ** (1 / 0.9))
+    assert least <= found.nodes <= least * 1.01
+    assert found.below < least
+    assert found.nodes - found.below <= found.nodes * 0.01
+    assert evaluator.asked <= 20
+
+
+def test_where_to_begin_changes_nothing_but_the_way() -> None:
+    node, inputs = node_type("A100-SXM-80GB"), small_inputs()
+    for first in (1, 37, 400):
+        evaluator = Scripted(QUICK, rate_of=lambda n: 10.0 * n)
+        found = least_nodes(
+            lambda n: replace(inputs, cluster=fleet_of(node, n)),
+            node,
+            1000.0,
+            evaluator,
+            first=first,
+        )
+        assert (found.nodes, found.proven_least) == (100, 100)
 
 
 def test_more_nodes_that_bring_nothing_end_the_question() -> None:
@@ -197,13 +227,52 @@ def test_the_share_at_which_a_claim_holds_is_where_both_take_as_long() -> None:
     inputs = PlanInputs(tiny_model(3), fleet_of(node, 1), small_inputs().job)
     slower = next(a for a in ASSUMPTIONS if a.speed)
     evaluator = Evaluator(QUICK)
-    rate = evaluator(inputs, "").tokens_per_s / 2
+    rate = evaluator.enough(inputs, "", None).tokens_per_s / 2
     found = holds(inputs, node, slower, rate, evaluator)
     # one node computes nearly all of the time
     assert found.share == pytest.approx(0.5, rel=0.1)
     too_low = holds(inputs, node, slower, rate * 4, evaluator)
     assert too_low.share is None
     assert "slower already" in too_low.reason
+
+
+def test_what_a_bound_proves_about_a_share_is_said() -> None:
+    node = node_type("A100-SXM-80GB", chips=2)
+    inputs = PlanInputs(tiny_model(3), fleet_of(node, 1), small_inputs().job)
+    slower = next(a for a in ASSUMPTIONS if a.speed)
+    rate = Evaluator(QUICK).enough(inputs, "", None).tokens_per_s / 2
+    found = holds(inputs, node, slower, rate, Evaluator(RunOptions(effort=Effort(gap=0.01))))
+    # two chips of two: at a twentieth below the share even perfect division is too slow
+    assert found.proven
+
+
+def test_memory_that_runs_out_before_the_fleet_is_slow_enough_never_makes_the_claim() -> None:
+    node = node_type("A100-SXM-80GB", chips=1)
+    inputs = PlanInputs(tiny_model(3), fleet_of(node, 1), small_inputs().job)
+    memory = next(a for a in ASSUMPTIONS if a.memory)
+    evaluator = Evaluator(QUICK)
+    step = evaluator.enough(inputs, "", None)
+    found = holds(inputs, node, memory, step.tokens_per_s / 50, evaluator)
+    # recomputation takes a third more: before it is 50 times slower nothing fits
+    assert "never gets slower" in found.reason
+    assert found.proven
+
+
+def test_a_target_is_asked_again_at_no_cost() -> None:
+    inputs, evaluator = small_inputs(), Evaluator(QUICK)
+    whole = evaluator.enough(inputs, "", None)
+    assert evaluator.enough(inputs, "", whole.tokens_per_s / 3) is whole
+    assert evaluator.asked == 1
+
+
+def test_decided_targets_are_read_from_the_cache(tmp_path) -> None:
+    inputs = small_inputs()
+    options = RunOptions(effort=QUICK.effort, cache=tmp_path)
+    first, second = Evaluator(options), Evaluator(options)
+    assert first.enough(inputs, "", 10.0) == second.enough(inputs, "", 10.0)
+    assert (first.asked, second.asked) == (1, 0)
+    second.enough(inputs, "", 1e9)
+    assert second.asked == 1
 
 
 def test_chips_that_fill_no_nodes_are_refused() -> None:
