@@ -180,7 +180,7 @@ class _Shapes:
         self.count += 1
         after = priced.exact_ps - max(p.exact.total for p in priced.pipelines)
         self.tails[shape.tp, shape.pp, shape.dp] = after
-        if not priced.fits or not assemble.allowed(priced, context.job):
+        if not priced.fits or not assemble.allowed(priced, context.job, context.topology):
             return None
         return Placement(tuple(layouts), priced, "replicas-together")
 
