@@ -279,8 +279,8 @@ def _too_slow(
     best, latest = fastest.priced.formula_ps / PS_PER_S, goal.latest_ps / PS_PER_S
     tokens = context.job.global_batch * context.job.seq_len
     remedy = (
-        f"--min-tokens-per-s {math.floor(tokens / best)}, or job.max_step_time_s={math.ceil(best * 100) / 100:g}: "
-        "checked, a plan exists"
+        f"--min-tokens-per-s {math.floor(tokens / best)}, or "
+        f"job.max_step_time_s={math.ceil(best * 100) / 100:g}: checked, a plan exists"
     )
     if bound_ps > goal.latest_ps:
         message = (
