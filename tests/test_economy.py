@@ -10,6 +10,7 @@ from hypothesis import given, seed, settings
 import planner
 from planner.inputs.job import JobInput, JobSpec, ResolvedJob
 from planner.plan import Plan, digest, seal
+from planner.scenario.inputs import inputs_of
 from tests.rate_oracle import least_product
 from tests.scenarios.terminal import planned
 from tests.scenarios.terminal import planner as command
@@ -109,6 +110,22 @@ def test_the_goal_survives_a_round_trip() -> None:
     job = ResolvedJob.from_json(record)
     assert job.goal is not None
     assert job.as_json() == record
+
+
+def test_a_plan_gives_back_the_job_that_it_was_made_for() -> None:
+    """Whoever changes or explains a plan starts from the same constraints, goal and floor."""
+    plan = cheap(1000.0)
+    inputs = inputs_of(plan)
+    again = planner.prepare(inputs.model, inputs.cluster, inputs.job)
+    assert again.job.as_json() == plan.inputs.job.resolved
+    ruled = solved(
+        forbidden_nodes=["node1"],
+        max_tensor_parallel=1,
+        pinned_layers=[{"layers": [0, 1], "only_on": [A100]}],
+    )
+    inputs = inputs_of(ruled)
+    again = planner.prepare(inputs.model, inputs.cluster, inputs.job)
+    assert again.job.as_json() == ruled.inputs.job.resolved
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ UNITS: dict[Kind, Unit] = {"cost": "usd_per_million_tokens", "energy": "joules_p
 """What the value of a plan is stated in."""
 
 MILLION = 10**6
+GIVEN = "given"
+"""Source of a figure that the user gave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def goal_of(
             given[chip] = figure
     rates = []
     for chip in _usable(cluster, constraints):
-        known = ChipRate(chip, given[chip], "given") if chip in given else None
+        known = ChipRate(chip, given[chip], GIVEN) if chip in given else None
         known = known or _catalogue(spec.objective, chip, cluster)
         if known is None:
             problems.append(_missing(spec.objective, chip))
@@ -103,7 +105,7 @@ def goal_of(
     limits = [] if spec.max_step_time_s is None else [spec.max_step_time_s]
     if spec.min_tokens_per_s is not None:
         limits.append(spec.global_batch * seq_len / spec.min_tokens_per_s)
-    return Goal(spec.objective, tuple(rates), int(min(limits) * PS_PER_S))
+    return Goal(spec.objective, tuple(rates), round(min(limits) * PS_PER_S))
 
 
 def _usable(cluster: ClusterInput, constraints: Constraints) -> list[str]:

@@ -9,10 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from costmodels.catalog import load_catalog
-from costmodels.units import bytes_of
+from costmodels.units import PS_PER_S, bytes_of
 from planner.errors import InputError
 from planner.inputs.cluster import ClusterInput, cluster_from_document, load_cluster
 from planner.inputs.document import Document
+from planner.inputs.goal import GIVEN, Goal
 from planner.inputs.job import JobInput, JobSpec, load_job, state_bytes
 from planner.inputs.job_spec import TECHNIQUES
 from planner.inputs.model import ModelInput, load_model, model_from_resolved
@@ -158,7 +159,41 @@ def _job_of(resolved: Mapping[str, Any]) -> JobSpec:
     same = state["gradient"] == bytes_of(str(resolved["precision"]))
     fields["gradient_dtype"] = "same" if same else "fp32"
     fields["techniques"] = {name: resolved[name] for name in TECHNIQUES if name in resolved}
+    fields |= _ruled_out(resolved.get("constraints"))
+    fields |= _objective(resolved.get("goal"))
     spec = job_spec(fields)
     if state_bytes(spec, str(resolved["precision"])).optimizer == state["optimizer"]:
         return spec
     return job_spec({**fields, "optimizer_state_bytes_per_parameter": state["optimizer"]})
+
+
+def _ruled_out(resolved: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The fields of a job file that become these constraints."""
+    if resolved is None:
+        return {}
+    pins = [
+        {
+            "layers": [pin["first"], pin["end"]],
+            "only_on": list(pin["only_on"]),
+            "never_on": list(pin["never_on"]),
+        }
+        for pin in resolved["pinned_layers"]
+    ]
+    return {
+        "forbidden_chips": list(resolved["forbidden_chips"]),
+        "forbidden_nodes": list(resolved["forbidden_nodes"]),
+        "pinned_layers": pins,
+    }
+
+
+def _objective(resolved: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The fields of a job file that become this goal; the catalogue's figures stay its own."""
+    if resolved is None:
+        return {}
+    goal = Goal.from_json(resolved)
+    field = "prices_usd_per_hour" if goal.kind == "cost" else "power_watt"
+    return {
+        "objective": goal.kind,
+        "max_step_time_s": goal.latest_ps / PS_PER_S,
+        field: {rate.chip: rate.figure for rate in goal.rates if rate.source == GIVEN},
+    }
