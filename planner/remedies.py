@@ -156,7 +156,7 @@ def bigger_cluster(topology: Topology, factor: int) -> Topology:
 def checked(context: Context) -> list[str]:
     """Changes that were each tried by a search and have a plan."""
     out = [
-        f"{flag}: checked, a plan exists, {seconds:.3g} s per step at a first look"
+        f"{flag}: checked, a plan exists, {_look(seconds)}"
         for flag, job in candidate_jobs(context.job, measured=context.profile is not None)
         if (seconds := quick_step_s(context, context.topology, job)) is not None
     ]
@@ -194,13 +194,20 @@ def larger_hosts(topology: Topology, factor: int) -> Topology:
     )
 
 
+def _look(seconds: float) -> str:
+    shown = f"{seconds:.3g}" if seconds < 1000 else f"{seconds:,.0f}"
+    return f"{shown} s per step at a first look"
+
+
 def _of_hosts(context: Context) -> Iterator[str]:
-    """What hosts would need for an offload that is allowed and does not suffice."""
-    if not context.job.optimizer_offload:
-        return
+    """What must be known of hosts for an offload, and what they would need where it is allowed."""
     unknown = [
         c.name for c in context.topology.classes if c.host is None or c.host.memory_bytes is None
     ]
+    if len(unknown) == len(context.topology.classes) and not context.job.optimizer_offload:
+        yield "optimizer offload: not tried, no node of the cluster says host_memory_gib"
+    if not context.job.optimizer_offload:
+        return
     if unknown:
         yield (
             f"say host_memory_gib of the nodes of {', '.join(unknown)}: nothing is offloaded to a "
@@ -211,10 +218,7 @@ def _of_hosts(context: Context) -> Iterator[str]:
     for factor in (2, 4):
         found = quick_step_s(context, larger_hosts(context.topology, factor), context.job)
         if found is not None:
-            yield (
-                f"{factor} times as much host memory: checked, a plan exists, {found:.3g} s per "
-                "step at a first look"
-            )
+            yield f"{factor} times as much host memory: checked, a plan exists, {_look(found)}"
             return
 
 
