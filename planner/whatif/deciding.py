@@ -70,6 +70,28 @@ def decide(
     return _decision(context, known, engine, effort, stop)
 
 
+def glance(inputs: PlanInputs, effort: Effort) -> Decision:
+    """The fastest rectangular layout and a bound by work over capacity: no search, seconds.
+
+    Raises InputError for inputs that contradict one another.
+    """
+    from planner.beside import as_placement, rectangular
+    from planner.solve import prepare
+
+    context = prepare(inputs.model, inputs.cluster, inputs.job, inputs.profile)
+    known = rectangle(context)
+    if len(context.topology.classes) > 1 and (shaped := rectangular(context).best) is not None:
+        known = as_placement(shaped)
+    engine = _engine(context, None, effort, _never)
+    if known is not None:
+        engine.know(known.priced.formula_ps)
+    return _decision(context, known, engine, effort, _never)
+
+
+def _never() -> bool:
+    return False
+
+
 def rectangle(context: Context, target_ps: int | None = None) -> Placement | None:
     """A rectangular layout where the fleet is of one kind of node."""
     if len(context.topology.classes) != 1:
