@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SHARPNESS = 0.1
 """Part of the gap of a plan to which a target is decided."""
 
-MOST_QUERIES = 40_000
+MOST_QUERIES = 25_000
 """Pricing queries of one decision at most: what is open then stays open."""
 
 
