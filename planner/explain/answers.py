@@ -20,7 +20,7 @@ from planner.scenario.chips import chip_in
 from planner.scenario.inputs import PlanInputs
 from planner.solve import Context, prepare
 from planner.terms import Terms, bottleneck, used_chips
-from planner.whatif.evaluation import Effort, plan_inputs
+from planner.whatif.evaluation import Effort, Planned, glance_inputs, plan_inputs
 
 Verdict = Literal["as planned", "illegal", "does not fit", "slower", "faster", "equal", "not found"]
 
@@ -234,10 +234,19 @@ def _no_option(context: Context, chip: str) -> tuple[str, str] | None:
     return (reasons[0] if reasons else "no legal way to run the layers on it", "another chip")
 
 
+def _planned(asked: _Asked, changed: PlanInputs) -> Planned:
+    """The best plan of changed inputs; without a search, a rectangular one and a simple bound."""
+    if asked.search:
+        return plan_inputs(changed, asked.effort, interrupted=asked.interrupted)
+    return glance_inputs(changed, asked.effort)
+
+
+def _how(asked: _Asked) -> str:
+    return "searched" if asked.search else "not searched: the best rectangular layout priced"
+
+
 def _replanned(asked: _Asked, text: str, tried: Iterable[tuple[Change, ...]]) -> WhyNot:
     """Plan with changed inputs, the best of several ways."""
-    if not asked.search:
-        return WhyNot(text, "not found", "not searched", reason="only a search can tell")
     found: list[_Candidate] = []
     reasons: list[str] = []
     bounds: list[float] = []
@@ -250,7 +259,7 @@ def _replanned(asked: _Asked, text: str, tried: Iterable[tuple[Change, ...]]) ->
         except InputError as error:
             reasons += [p.message for p in error.problems]
             continue
-        planned = plan_inputs(changed, asked.effort, interrupted=asked.interrupted)
+        planned = _planned(asked, changed)
         if planned.plan is None:
             reasons.append(planned.outcome.reason)
             remedies += planned.outcome.remedies
@@ -258,7 +267,7 @@ def _replanned(asked: _Asked, text: str, tried: Iterable[tuple[Change, ...]]) ->
         found.append(_Candidate(planned.plan, ()))
         if planned.outcome.lower_bound_s:
             bounds.append(planned.outcome.lower_bound_s)
-    how = "searched with " + ", and with ".join(words)
+    how = f"{_how(asked)} with " + ", and with ".join(words)
     bound = min(bounds) if bounds and len(words) == len(bounds) == 1 else None
     return _judged(asked, text, found, how, bound, reasons, tuple(dict.fromkeys(remedies)))
 
@@ -267,9 +276,7 @@ def _changed(asked: _Asked, wish: Changed) -> WhyNot:
     changed = apply_all(asked.inputs, wish.changes)
     if changed.digest == asked.inputs.digest:
         return WhyNot(wish.text, "as planned", "read from the plan")
-    if not asked.search:
-        return WhyNot(wish.text, "not found", "not searched", reason="only a search can tell")
-    planned = plan_inputs(changed, asked.effort, interrupted=asked.interrupted)
+    planned = _planned(asked, changed)
     if planned.outcome.status == "invalid":
         rule = (planned.outcome.reason, "; ".join(planned.outcome.remedies))
         return WhyNot(wish.text, "illegal", "checked against the rules", rules=(rule,))
@@ -278,7 +285,7 @@ def _changed(asked: _Asked, wish: Changed) -> WhyNot:
         asked,
         wish.text,
         found,
-        "searched",
+        _how(asked),
         planned.outcome.lower_bound_s or None,
         [planned.outcome.reason],
         planned.outcome.remedies,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SHARPNESS = 0.1
 """Part of the gap of a plan to which a target is decided."""
 
-MOST_QUERIES = 40_000
+MOST_QUERIES = 25_000
 """Pricing queries of one decision at most: what is open then stays open."""
 
 
@@ -68,6 +68,28 @@ def decide(
         if target_ps is None or engine.best is None:
             engine.prove()
     return _decision(context, known, engine, effort, stop)
+
+
+def glance(inputs: PlanInputs, effort: Effort) -> Decision:
+    """The fastest rectangular layout and a bound by work over capacity: no search, seconds.
+
+    Raises InputError for inputs that contradict one another.
+    """
+    from planner.beside import as_placement, rectangular
+    from planner.solve import prepare
+
+    context = prepare(inputs.model, inputs.cluster, inputs.job, inputs.profile)
+    known = rectangle(context)
+    if len(context.topology.classes) > 1 and (shaped := rectangular(context).best) is not None:
+        known = as_placement(shaped)
+    engine = _engine(context, None, effort, _never)
+    if known is not None:
+        engine.know(known.priced.formula_ps)
+    return _decision(context, known, engine, effort, _never)
+
+
+def _never() -> bool:
+    return False
 
 
 def rectangle(context: Context, target_ps: int | None = None) -> Placement | None:

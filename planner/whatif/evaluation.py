@@ -14,6 +14,7 @@ from planner.whatif.outcome import Outcome, Status, outcome_of
 
 if TYPE_CHECKING:
     from planner.solve import SolveParams
+    from planner.whatif.deciding import Decision
 
 DEFAULT_GAP = 0.05
 """Scenarios are compared, not run: the search ends earlier than for a plan."""
@@ -102,26 +103,42 @@ def decide_inputs(
     The outcome's plan is the best that was met, its bound what was proven on the way. Without a
     rate: the fastest plan by the same means. See :func:`planner.whatif.deciding.decide`.
     """
-    from planner.resolve import resolve_inputs
     from planner.whatif.deciding import decide
+
+    def found(tokens: int) -> Decision:
+        target = None if tokens_per_s is None else tokens / tokens_per_s
+        return decide(inputs, target, effort or Effort(), interrupted=interrupted)
+
+    return _decided(inputs, found, "no plan was found that is as fast")
+
+
+def glance_inputs(inputs: PlanInputs, effort: Effort | None = None) -> Planned:
+    """A rectangular plan and a simple bound; see :func:`planner.whatif.deciding.glance`."""
+    from planner.whatif.deciding import glance
+
+    reason = "no rectangular layout fits; only a search can tell more"
+    return _decided(inputs, lambda _: glance(inputs, effort or Effort()), reason)
+
+
+def _decided(inputs: PlanInputs, make: Callable[[int], Decision], reason: str) -> Planned:
+    """A decision as an outcome. ``make`` is given the tokens of a step."""
+    from planner.resolve import resolve_inputs
 
     fleet = tuple(inputs.chip_counts.items())
     try:
         job = resolve_inputs(inputs.model, inputs.cluster, inputs.job, inputs.profile).job
         tokens = job.global_batch * job.seq_len
-        target = None if tokens_per_s is None else tokens / tokens_per_s
-        found = decide(inputs, target, effort or Effort(), interrupted=interrupted)
+        found = make(tokens)
     except InputError as error:
-        reason = str(error.message).strip()
+        why = str(error.message).strip()
         return Planned(
-            Outcome(status="invalid", fleet=fleet, reason=reason, remedies=error.remedies), None
+            Outcome(status="invalid", fleet=fleet, reason=why, remedies=error.remedies), None
         )
     if found.plan is not None:
         outcome = outcome_of(found.plan, dict(fleet))
         return Planned(replace(outcome, lower_bound_s=found.bound_s), found.plan)
     if found.infeasible:
-        return Planned(Outcome(status="infeasible", fleet=fleet, reason="nothing fits"), None)
-    reason = "no plan was found that is as fast"
+        return Planned(Outcome(status="infeasible", fleet=fleet, reason="does not fit"), None)
     bounded = Outcome(
         status="limit",
         fleet=fleet,

@@ -195,3 +195,26 @@ def test_a_plan_of_another_cluster_is_told_once(tmp_path) -> None:
     assert [rule for rule, _ in answer.rules if "device" in rule] == [
         "no device is called node0/2, nor 1 more"
     ]
+
+
+def test_without_a_search_other_chips_are_answered_by_a_layout_and_a_bound() -> None:
+    plan = plan_inputs(small_inputs(MIXED)).plan
+    answer = asked("without a100", plan)
+    assert answer.verdict == "slower"
+    assert answer.how.startswith("not searched: the best rectangular layout priced")
+    assert {r.chip for p in answer.plan.pipelines for s in p.stages for r in s.replicas} == {
+        "nvidia-v100-sxm2-32gb"
+    }
+    # work over capacity: no plan of the four V100 is faster, the searched one neither
+    searched = asked("without a100", plan, search=True)
+    assert 0 < answer.lower_bound_s <= searched.lower_bound_s
+    assert searched.plan.estimate.step_time_s <= answer.plan.estimate.step_time_s * 1.05
+
+
+def test_without_a_search_another_job_is_answered_too() -> None:
+    answer = asked("global_batch=16")
+    assert answer.plan is not None
+    assert answer.plan.estimate.tokens_per_s * answer.plan.estimate.step_time_s == pytest.approx(
+        16 * 256
+    )
+    assert answer.lower_bound_s <= answer.plan.estimate.step_time_s
