@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from math import lcm
 from typing import Literal
 
 from costmodels.catalog import Catalog
@@ -246,7 +247,8 @@ def _changes(pipelines: Sequence[LayoutPipeline], zero_level: int) -> Iterator[_
     if zero_level == 0 and len(pipelines) > 1:
         yield _Change("zero: 1", zero=True)
     rows = max(p.rows for p in pipelines)
-    for size in dict.fromkeys((rows // 2, 1)):
+    shared = lcm(*(s.mesh.dp for pipe in pipelines for s in pipe.stages))
+    for size in dict.fromkeys((rows // 2 // shared * shared, shared)):
         if 1 <= size < rows:
             yield _Change(f"micro_batch_rows: {size}", rows=size)
     if any(p.schedule == "gpipe" for p in pipelines):

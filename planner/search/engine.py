@@ -219,6 +219,11 @@ class Engine:
         if not self.limits.follow:
             return
         at = self._walk(node, self._walk(node, at, self._more), self._fewer)
+        for factor in (0.5, 2.0):
+            # a hill further off: as where few pipelines of whole nodes are best
+            near, at = at, self._walk(node, at, partial(self._times, factor))
+            if at != near:
+                at = self._walk(node, self._walk(node, at, self._more), self._fewer)
         for cut in range(len(at.cuts)):
             at = self._walk(node, at, partial(self._moved, cut, 1))
             at = self._walk(node, at, partial(self._moved, cut, -1))
@@ -254,6 +259,9 @@ class Engine:
         if not edges[cut] < edges[cut + 1] < edges[cut + 2]:
             return at
         return replace(at, cuts=tuple((c, c) for c in cuts))
+
+    def _times(self, factor: float, at: Region) -> Region:
+        return self._with(at, at.replicas[0] * factor)
 
     def _try(self, node: _Node, region: Region) -> bool:
         """Look for plans of a single setting inside a node; whether a better one was found."""
