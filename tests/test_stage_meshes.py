@@ -74,6 +74,19 @@ def test_a_plan_as_a_layout_has_its_price_to_the_last_bit(plan: Callable[[], Pla
     assert priced.estimate.step_time_s == plan().estimate.step_time_s
 
 
+def test_what_would_make_rows_of_experts_fit_leaves_a_row_for_every_copy() -> None:
+    """Two rows do not divide among the four copies of a stage: no change asks for so few."""
+    (copies,) = {dp for _, _, dp, _ in meshes_of(moe_plan())}
+    (rows,) = {r.rows for p in moe_plan().pipelines for s in p.stages for r in s.replicas}
+    assert (rows, copies) == (4, 4)
+    context = context_of(moe_plan, "seq_len=200000 techniques.context_parallel=false")
+    found = estimate_sketch(context, sketch_of(context, PlanLayout("again", "", moe_plan())))
+    assert not found.fits
+    changes = [a.change for a in found.plan.alternatives]
+    assert "recompute: full" in changes
+    assert not any("micro_batch_rows" in change for change in changes)
+
+
 @each
 def test_a_file_keeps_its_hash(plan: Callable[[], Plan]) -> None:
     assert Plan.model_validate_json(plan().to_json()).content_hash() == plan().plan_id
