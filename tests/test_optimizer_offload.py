@@ -13,6 +13,7 @@ from costmodels.units import GIB, PS_PER_S
 from planner.diff import diff, hosted
 from planner.errors import ExportError, InfeasibleError
 from planner.estimate import PlanLayout, estimate, estimate_sketch, read_layout, sketch_of
+from planner.explain.wish import Changed, parse_wish
 from planner.inputs.cluster import ClusterInput, cluster_from_document
 from planner.inputs.document import Document
 from planner.inputs.job import load_job
@@ -261,3 +262,10 @@ def test_rejects(name: str) -> None:
     change(body)
     problems = "\n".join(map(str, verify(Plan.model_validate(body))))
     assert expected in problems
+
+
+def test_offload_can_be_wished_for() -> None:
+    wish = parse_wish("offload")
+    assert isinstance(wish, Changed)
+    (change,) = wish.changes
+    assert (change.path, change.value) == (("techniques", "optimizer_offload"), True)  # type: ignore[union-attr]
