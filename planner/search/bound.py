@@ -58,6 +58,8 @@ FINE = 0.002
 """Up to this width narrow boxes are priced with several weights."""
 LEAF_WEIGHTS = (0.0, 0.4, 0.7, 1.0, 1.5, 3.0, 12.0, 256.0)
 """Weights on the fill, in rows per takt, with which a narrow box is priced."""
+SPREAD = 0.004
+"""Counts of a box take no longer than this part of the target, or they are split too."""
 BATCH = 256
 """Boxes that are split before the lowest ones are chosen anew."""
 EXACT_BELOW = 1.004
@@ -193,7 +195,8 @@ def _join(one: _Boxes, two: _Boxes) -> _Boxes:
 class _Firsts:
     """Boxes to begin with, from the takt ``alone`` to ``reach``, for all rounds of a relaxation.
 
-    ``cost`` bounds w of every box from below at the option prices of the row of ``prices``.
+    ``cost`` bounds w of every box from below at the option prices of the row of ``prices``, for
+    targets up to that of ``targets``.
     """
 
     a: Ints
@@ -202,6 +205,7 @@ class _Firsts:
     reach: float
     cost: Floats
     prices: Floats
+    targets: Floats
 
 
 class _Search:
@@ -226,6 +230,7 @@ class _Search:
         self.tolerance = tolerance
         self.candidates: list[Candidate] = []
         self.leaves = np.inf
+        self.target = np.inf
         self.queries = 0
         self._met: set[tuple[Stage, ...]] = set()
         points = pricer.breakpoints()
@@ -244,6 +249,7 @@ class _Search:
         Most of them are as hopeless as in the round before: what a box cost at other prices, times
         the least ratio of the prices, is a bound that needs no pricing.
         """
+        self.target = target
         firsts = self._firsts(target)
         kept = np.flatnonzero(self.points[firsts.a] <= target * (1 + ROUNDING))
         a, b = firsts.a[kept], firsts.b[kept]
@@ -253,10 +259,12 @@ class _Search:
             ratio = np.where(firsts.prices > 0, self.option_prices / firsts.prices, np.inf)
             known = firsts.cost * ratio.min(axis=1, initial=1.0)
         known[np.isinf(firsts.cost)] = np.inf  # no pipeline at all, whatever the prices
+        known[firsts.targets < target] = 0.0
         ask = np.flatnonzero((known[kept] < cutoffs) & (boxes.high >= boxes.low))
         cost = self._floor(boxes.take(ask), weights[ask], cutoffs[ask])
         firsts.cost[kept[ask]] = cost
         firsts.prices[kept[ask]] = self.option_prices
+        firsts.targets[kept[ask]] = target
         left = ask[cost < cutoffs[ask]]
         self.open = self._priced(boxes.take(left), target, firsts.cost[kept[left]])
 
@@ -281,7 +289,7 @@ class _Search:
         a = np.array([e[0] for e in edges], dtype=np.int64)
         b = np.array([e[1] for e in edges], dtype=np.int64)
         none = np.zeros((len(a), len(self.option_prices)))
-        firsts = _Firsts(a, b, alone, reach, np.zeros(len(a)), none)
+        firsts = _Firsts(a, b, alone, reach, np.zeros(len(a)), none, np.zeros(len(a)))
         self.pricer.firsts[self.least, self.most] = firsts
         return firsts
 
@@ -299,11 +307,25 @@ class _Search:
         boxes, self.open = self.open.take(chosen), self.open.take(np.sort(rest))
         ratio = self.points[boxes.b] / self.points[boxes.a]
         narrow = (boxes.a == boxes.b) | (ratio <= 1 + self.tolerance)
-        if narrow.any():
-            self._settle(boxes.take(np.flatnonzero(narrow)), target)
+        spread = (boxes.high - boxes.low) * self.points[boxes.a]
+        many = narrow & (spread > max(self.tolerance, SPREAD) * target) & (boxes.high > boxes.low)
+        settled = narrow & ~many
+        if settled.any():
+            self._settle(boxes.take(np.flatnonzero(settled)), target)
+        if many.any():
+            parts = self._counts(boxes.take(np.flatnonzero(many)))
+            self.open = _join(self.open, self._priced(parts, target, recount=True))
         wide = boxes.take(np.flatnonzero(~narrow))
         if len(wide):
             self.open = _join(self.open, self._priced(self._parts(wide, target), target))
+
+    def _counts(self, boxes: _Boxes) -> _Boxes:
+        """Every box cut into parts of about as many counts: the more, the less room is left."""
+        edges = [boxes.low + (boxes.high + 1 - boxes.low) * k // PARTS for k in range(PARTS + 1)]
+        low, high = np.concatenate(edges[:-1]), np.concatenate(edges[1:]) - 1
+        kept = np.flatnonzero(high >= low)
+        a, b, least = (np.tile(own, PARTS) for own in (boxes.a, boxes.b, boxes.least))
+        return _Boxes(a, b, low, high, least).take(kept)
 
     def _parts(self, boxes: _Boxes, target: float) -> _Boxes:
         """Every box cut into parts of equal ratio, as far as its takts allow."""
@@ -332,15 +354,30 @@ class _Search:
             boxes.low,
             cutoffs=cutoffs,
             trace=trace,
+            rooms=self._rooms(boxes),
         )
+
+    def _rooms(self, boxes: _Boxes) -> Floats:
+        """Seconds that the fewest micro-batches of boxes leave for fill and finish."""
+        out: Floats = self.target - (boxes.low - 1) * self.points[boxes.a]
+        return out
 
     def _floor(self, boxes: _Boxes, weights: Floats, cutoffs: Floats) -> Floats:
         """Lower bounds on the shortest paths of boxes, rough where they reach their cutoff."""
         self.queries += len(boxes)
         takts = self.points[boxes.b]
-        return self.pricer.floor(self.option_prices, takts, weights, boxes.low, cutoffs)
+        return self.pricer.floor(
+            self.option_prices, takts, weights, boxes.low, cutoffs, self._rooms(boxes)
+        )
 
-    def _priced(self, boxes: _Boxes, target: float, natural: Floats | None = None) -> _Boxes:
+    def _priced(
+        self,
+        boxes: _Boxes,
+        target: float,
+        natural: Floats | None = None,
+        *,
+        recount: bool = False,
+    ) -> _Boxes:
         """The boxes that may hold a violation below the target, each with its least T.
 
         ``natural``: bounds at the natural weights where they are known; such boxes are new, and
@@ -349,7 +386,7 @@ class _Search:
         if len(boxes) == 0:
             return boxes
         ratio = self.points[boxes.b] / self.points[boxes.a]
-        counted = np.flatnonzero(ratio > (COUNTS_ABOVE if natural is None else 0.0))
+        counted = np.flatnonzero(ratio > (0.0 if recount or natural is not None else COUNTS_ABOVE))
         ask = boxes.take(counted)
         weights = np.zeros(len(counted))
         cutoffs = (self.rows * ask.high - self.pipeline_price).astype(np.float64)
@@ -473,8 +510,7 @@ class _Search:
             for s, st in enumerate(pipeline)
         ]
         hops = [float(space.hop[a.option, b.option, b.first]) for a, b in pairwise(pipeline)]
-        head = pipeline[0]
-        fill = sum(times) + 2 * sum(hops) + float(space.finish[head.option, head.end - head.first])
+        fill = sum(times) + 2 * sum(hops) + space.finish_after(pipeline, times)
         if fill > target:
             return
         slowest = max(*times, *hops, 1e-12)

@@ -360,7 +360,6 @@ def relaxed_column(
         option = space.options[stage.option].option
         for row in problem.rows_of(option.class_index, option.chips):
             usage[row] += option.chips
-    head = pipeline[0]
     return Column(
         stages=tuple(
             TemplateStage(
@@ -379,7 +378,7 @@ def relaxed_column(
         hop_ps=tuple(hops),
         fill_ps=sum(times) + 2 * sum(hops),
         period_ps=max(1, *times, *hops),
-        finish_ps=int(float(space.finish[head.option, head.end - head.first]) * PS_PER_S),
+        finish_ps=int(space.finish_after(pipeline, stage_times) * PS_PER_S),
         usage=tuple(usage),
         max_micro_batches=max_micro_batches,
     )

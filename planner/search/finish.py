@@ -61,8 +61,10 @@ def least_finish_s(
     table: OptionTable,
     replicas: tuple[int, int],
     setting: Setting | None = None,
+    *,
+    first: int = 0,
 ) -> NDArray[np.float64]:
-    """Seconds ``[n]`` that a first stage of n layers pays at least under a replica interval.
+    """Seconds ``[n]`` that a stage of n layers from ``first`` on pays at least.
 
     A ``setting`` says which classes hold the same layers; without one, any may.
 
@@ -80,11 +82,11 @@ def least_finish_s(
     # other replicas on the same island share what leaves it, however wide they are
     chips = min(cls.size, option.chips + (high - 1) * max(sizes))
     together = option.chips + (low - 1) * min(sizes) <= cls.size
-    length = problem.tables.layers + 1
+    length = problem.tables.layers + 1 - first
     exchange, own, inside = np.zeros(length), np.zeros(length), np.zeros(length)
     parts = []
     for layers, part in table.parts:
-        parameters = np.concatenate([[0], np.cumsum(layers)])
+        parameters = np.concatenate([[0], np.cumsum(layers[first:])])
         parts.append((parameters, part))
         traffic = parameters.astype(np.float64) * sync_bytes_per_parameter(problem)
         exchange += (hosts - 1) / hosts * traffic * part.lanes * cls.size / chips / port

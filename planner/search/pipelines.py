@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.costing import Ints
-from planner.search.space import Floats, StageSpace
+from planner.search.space import Floats, Stage, StageSpace
 from planner.search.uniform import Before, Items
 from planner.search.windows import Windows
 
@@ -35,15 +35,6 @@ STRETCHES = (1.04, 1.3, np.inf)
 """How far above the relaxation the answer is looked for, in turn: near it most states are lost."""
 SLACK = 1 + 1e-12
 """Rounding of a comparison with the takt: a stage of exactly τ is legal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """Layers ``[first, end)`` under the option at this index of the space."""
-
-    option: int
-    first: int
-    end: int
 
 
 @dataclass(frozen=True)
@@ -127,17 +118,25 @@ class Pricer:
         return np.concatenate([np.zeros((len(takts), 1)), np.cumsum(each, axis=1)], axis=1)
 
     def floor(
-        self, prices: Floats, takts: Floats, weights: Floats, depth_caps: Ints, limits: Floats
+        self,
+        prices: Floats,
+        takts: Floats,
+        weights: Floats,
+        depth_caps: Ints,
+        limits: Floats,
+        rooms: Floats | None = None,
     ) -> Floats:
         """Lower bounds on the cost of every query, without positions; rough where over the limit.
 
-        ``depth_caps``: the least number of micro-batches that each query speaks about.
+        ``depth_caps``: the least number of micro-batches that each query speaks about. ``rooms``:
+        the seconds that these leave for the last one, in which every stage must synchronise.
         """
         if len(takts) == 0 or not self.space.options:
             return np.full(len(takts), np.inf)
         out = self.fluid(prices, takts, weights)[:, -1]
         for part in self._parts(takts, out < limits):
-            come = self._before(prices, takts[part], weights[part], depth_caps[part])
+            room = None if rooms is None else rooms[part]
+            come = self._before(prices, takts[part], weights[part], depth_caps[part], room)
             out[part] = np.maximum(out[part], come.run(keep=False))
         return out
 
@@ -151,6 +150,7 @@ class Pricer:
         cutoffs: Floats | None = None,
         trace: bool = True,
         slope: int = 1,
+        rooms: Floats | None = None,
     ) -> Answer:
         """Run the dynamic program for all queries; ``prices`` per option of the space.
 
@@ -167,7 +167,8 @@ class Pricer:
         caps = np.broadcast_to(np.asarray(depth_caps, dtype=np.int64), (queries,))
         alive = self.fluid(prices, takts, weights)[:, -1] < limits
         for part in self._parts(takts, alive):
-            come = self._before(prices, takts[part], weights[part], caps[part])
+            room = None if rooms is None else rooms[part]
+            come = self._before(prices, takts[part], weights[part], caps[part], room)
             least = come.run(keep=True)
             for left in _batches(np.flatnonzero(least < limits[part]), self._states()):
                 for stretch in STRETCHES:
@@ -199,10 +200,12 @@ class Pricer:
         """Queries of one exact pass."""
         return max(1, CELLS // (len(self.space.options) * (self.space.layers + 1)))
 
-    def _before(self, prices: Floats, takts: Floats, weights: Floats, caps: Ints) -> Before | _Come:
+    def _before(
+        self, prices: Floats, takts: Floats, weights: Floats, caps: Ints, rooms: Floats | None
+    ) -> Before | _Come:
         """The relaxation without positions."""
         if self._items is not None:
-            return Before(self._items, prices, takts, weights, caps)
+            return Before(self._items, prices, takts, weights, caps, rooms)
         return _Come(self, prices, takts, weights, caps)
 
     def _exact(self, come: Before | _Come, chosen: Ints, slope: int) -> Windows | _Sweep:

@@ -12,7 +12,7 @@ as float64 here (bounds), exact picoseconds in ``columns``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -41,6 +41,15 @@ UNBOUNDED_DEPTH = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """Layers ``[first, end)`` under the option at this index of the space."""
+
+    option: int
+    first: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Times:
     """Seconds of the fastest recomputation that fits one depth; inf where none does.
 
@@ -52,6 +61,20 @@ class Times:
     middle: Floats
     tail: Floats
     head: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Leads:
+    """What surrounds the last synchronisation of a stage, at least; seconds.
+
+    Of the pass in which a stage [i, j) ends, the forward passes of the layers before it and both
+    passes of all others cannot be behind it: ``before[i]`` and ``after[j]`` bound them from below,
+    for any options. ``finish[option]`` bounds synchronisation and update per inner layer.
+    """
+
+    before: Floats
+    after: Floats
+    finish: Floats
 
 
 @dataclass(frozen=True)
@@ -80,6 +103,7 @@ class StageSpace:
     packing: Floats
     starts: NDArray[np.bool_]
     ends: NDArray[np.bool_]
+    leads: Leads
     _times: dict[int, Times] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -134,6 +158,23 @@ class StageSpace:
         part, at = self._at(option, first, end)
         return int(self.depth[part][(policy, *at)])
 
+    def finish_after(self, pipeline: Sequence[Stage], times: Sequence[float]) -> float:
+        """Least seconds after the last backward of a pipeline whose stages take ``times``.
+
+        A stage that is not the first one hides it behind the backwards of those before it.
+        """
+        latest, lead = 0.0, 0.0
+        for stage, seconds in zip(pipeline, times, strict=True):
+            if stage.first == 0:
+                own = float(self.finish[stage.option, stage.end])
+            else:
+                inner = max(0, min(stage.end, self.layers - 1) - stage.first)
+                own = inner * float(self.leads.finish[stage.option])
+            latest = max(latest, own - lead)
+            forward = self.options[stage.option].forward_ps[stage.first : stage.end]
+            lead += seconds - float(forward.sum()) / PS_PER_S
+        return latest
+
     def option_prices(self, duals: Floats) -> Floats:
         """Price of one group of each option from the packing rows' duals."""
         return self.packing @ duals
@@ -178,8 +219,8 @@ def build_space(problem: Problem, setting: Setting, rows: int, *, optimistic: bo
             for t in chosen
         ]
     )
-    layer_time[~starts] = np.inf
-    layer_time[np.stack([t.barred for t in chosen])] = np.inf
+    barred = ~starts | np.stack([t.barred for t in chosen])
+    layer_time[barred] = np.inf
     return StageSpace(
         rows=rows,
         setting=setting,
@@ -194,6 +235,30 @@ def build_space(problem: Problem, setting: Setting, rows: int, *, optimistic: bo
         packing=packing,
         starts=starts,
         ends=ends,
+        leads=_leads(problem, chosen, setting, layer_time, barred),
+    )
+
+
+def _leads(
+    problem: Problem,
+    chosen: tuple[OptionTable, ...],
+    setting: Setting,
+    layer_time: Floats,
+    barred: Bools,
+) -> Leads:
+    forward = np.stack([t.forward_ps / PS_PER_S for t in chosen])
+    forward[barred] = np.inf
+    length = problem.tables.layers
+    finish = np.zeros(len(chosen))
+    inner = np.arange(1, length - 1)
+    if len(inner):
+        for k, table in enumerate(chosen):
+            own = least_finish_s(problem, table, setting.replicas, setting, first=1)
+            finish[k] = (own[inner] / inner).min()
+    return Leads(
+        before=np.concatenate([[0.0], np.cumsum(forward.min(axis=0))]),
+        after=np.concatenate([np.cumsum(layer_time.min(axis=0)[::-1])[::-1], [0.0]]),
+        finish=finish,
     )
 
 

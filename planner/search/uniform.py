@@ -16,6 +16,8 @@ from planner.costing import Ints
 from planner.search.space import Floats, StageSpace
 
 SLACK = 1 + 1e-12
+BLOCKS = 12
+"""Parts of the model in each of which the room for synchronisation counts as equal."""
 
 
 class Items:
@@ -28,6 +30,9 @@ class Items:
         self.layers = space.layers
         self.seconds: Floats = middle[kept, 0] if middle.shape[1] else middle[kept].sum(axis=1)
         self._depth = depth[kept]
+        leads = space.leads
+        forward = float((leads.before[2:-1] - leads.before[1:-2]).min()) if self.layers > 2 else 0.0
+        self._own: Floats = self.seconds + leads.finish - forward
         self._most: dict[int, Ints] = {}
         self._scratch: Floats = np.empty(0)
 
@@ -48,6 +53,19 @@ class Items:
         with np.errstate(divide="ignore"):
             count = np.floor(takts * SLACK / self.seconds[:, :, None])
         out: Ints = np.minimum(count, self.layers).astype(np.int64)
+        return out
+
+    def in_room(self, rooms: Floats, end: int) -> Ints:
+        """``[policy, option, query]``: most inner layers of a stage that ends at layer ``end``.
+
+        It must be through with its synchronisation in the room that is left beside the other
+        micro-batches; n layers of it leave only the forward passes of those before them hidden.
+        """
+        leads = self.space.leads
+        left = np.maximum(rooms * SLACK - leads.before[end] - leads.after[end], 0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            count = np.floor(left / self._own[:, :, None])
+        out: Ints = np.minimum(np.nan_to_num(count, nan=self.layers), self.layers).astype(np.int64)
         return out
 
     def lengths(self, depths: Ints, takts: Floats) -> Ints:
@@ -137,10 +155,17 @@ class Before:
     """
 
     def __init__(
-        self, items: Items, prices: Floats, takts: Floats, weights: Floats, caps: Ints
+        self,
+        items: Items,
+        prices: Floats,
+        takts: Floats,
+        weights: Floats,
+        caps: Ints,
+        rooms: Floats | None = None,
     ) -> None:
         self.items, self.space = items, items.space
         self.prices, self.takts, self.weights, self.caps = prices, takts, weights, caps
+        self.rooms = rooms
         self.come: Floats = np.empty(0)
         """``[layer, option, query]``: what the layers before a stage cost, its hop included."""
 
@@ -176,11 +201,21 @@ class Before:
         every = np.arange(queries)
         changes = np.flatnonzero((of[:, 1:] != of[:, :-1]).any(axis=0)) + 1
         changed = set(changes.tolist()) | {1}
+        reach = np.full(length, length)
+        if self.rooms is not None:
+            first, last = self._in_room(first, last)
+            edges = np.unique(np.linspace(1, length, BLOCKS + 1).astype(np.int64))
+            changed |= set(edges[:-1].tolist())
+            reach[1:] = edges[np.searchsorted(edges, np.arange(1, length), side="right")] - 1
         bases = None
         least: Floats = first[length].min(axis=0)
         for i in range(1, length):
             if i in changed:
                 window = lengths[of[:, i], :, every].T
+                if self.rooms is not None:
+                    # the last end of the block has the most room
+                    room = self.items.in_room(self.rooms, int(reach[i]))
+                    window = np.minimum(window, room[policy, option])
                 bases = minima.bases(window.reshape(-1))
             came = first[i]
             if i > 1 and bases is not None:
@@ -199,6 +234,14 @@ class Before:
                 cost[~space.starts[:, i]] = np.inf
             minima.push((cost[option] - per_layer * i).reshape(-1))
         return least
+
+    def _in_room(self, first: Floats, last: Floats) -> tuple[Floats, Floats]:
+        """First and last stages, without those that would synchronise too late."""
+        head, tail = late(self.space)
+        return (
+            np.where(head[:, :, None] <= self.rooms * SLACK, first, np.inf),
+            np.where(tail[:, :, None] <= self.rooms * SLACK, last, np.inf),
+        )
 
     def _toll(self, seconds: Floats) -> Floats:
         """λ·time ``[..., query]``, infinite beyond the takt."""
@@ -225,6 +268,18 @@ class Before:
                 most = np.minimum(np.stack(fitting, axis=-1)[:, :, of], by_takt).max(axis=(0, 1))
             covered = covered + np.maximum(most, 1)
         return out
+
+
+def late(space: StageSpace) -> tuple[Floats, Floats]:
+    """``[end, option]`` and ``[start, option]``: seconds beside the other micro-batches, at least.
+
+    Of first stages and of last ones, until they have synchronised.
+    """
+    leads, times = space.leads, space.times(1)
+    head = times.head.T + space.finish.T + leads.after[:, None]
+    inner = np.maximum(space.layers - 1 - np.arange(space.layers), 0)
+    tail = times.tail.T + inner[:, None] * leads.finish + leads.before[:-1, None]
+    return head, tail
 
 
 def _longer(seconds: Floats, lengths: Ints) -> NDArray[np.bool_]:
