@@ -510,7 +510,8 @@ class _Search:
             for s, st in enumerate(pipeline)
         ]
         hops = [float(space.hop[a.option, b.option, b.first]) for a, b in pairwise(pipeline)]
-        fill = sum(times) + 2 * sum(hops) + space.finish_after(pipeline, times)
+        fill = sum(times) + 2 * sum(hops)
+        fill += space.finish_after(pipeline, times, fill)
         if fill > target:
             return
         slowest = max(*times, *hops, 1e-12)

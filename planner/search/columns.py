@@ -355,6 +355,7 @@ def relaxed_column(
     """
     hops = [int(space.hop[a.option, b.option, b.first] * PS_PER_S) for a, b in pairwise(pipeline)]
     times = [int(t * PS_PER_S) for t in stage_times]
+    fill = sum(times) + 2 * sum(hops)
     usage = [0] * len(problem.packing_rows)
     for stage in pipeline:
         option = space.options[stage.option].option
@@ -376,9 +377,9 @@ def relaxed_column(
         forward_ps=tuple(times),
         backward_ps=(0,) * len(times),
         hop_ps=tuple(hops),
-        fill_ps=sum(times) + 2 * sum(hops),
+        fill_ps=fill,
         period_ps=max(1, *times, *hops),
-        finish_ps=int(space.finish_after(pipeline, stage_times) * PS_PER_S),
+        finish_ps=int(space.finish_after(pipeline, stage_times, fill / PS_PER_S) * PS_PER_S),
         usage=tuple(usage),
         max_micro_batches=max_micro_batches,
     )

@@ -158,22 +158,22 @@ class StageSpace:
         part, at = self._at(option, first, end)
         return int(self.depth[part][(policy, *at)])
 
-    def finish_after(self, pipeline: Sequence[Stage], times: Sequence[float]) -> float:
-        """Least seconds after the last backward of a pipeline whose stages take ``times``.
+    def finish_after(self, pipeline: Sequence[Stage], times: Sequence[float], fill: float) -> float:
+        """Least seconds after the fill of a pipeline whose stages take ``times``, as a bound sees it.
 
-        A stage that is not the first one hides it behind the backwards of those before it.
+        The finish of the first stage, or what the last synchronisation of another stage lacks.
         """
-        latest, lead = 0.0, 0.0
+        latest = fill
         for stage, seconds in zip(pipeline, times, strict=True):
             if stage.first == 0:
                 own = float(self.finish[stage.option, stage.end])
+                latest = max(latest, fill + own)
             else:
                 inner = max(0, min(stage.end, self.layers - 1) - stage.first)
                 own = inner * float(self.leads.finish[stage.option])
-            latest = max(latest, own - lead)
-            forward = self.options[stage.option].forward_ps[stage.first : stage.end]
-            lead += seconds - float(forward.sum()) / PS_PER_S
-        return latest
+            around = self.leads.before[stage.first] + self.leads.after[stage.end]
+            latest = max(latest, seconds + own + float(around))
+        return latest - fill
 
     def option_prices(self, duals: Floats) -> Floats:
         """Price of one group of each option from the packing rows' duals."""
