@@ -58,8 +58,8 @@ FINE = 0.002
 """Up to this width narrow boxes are priced with several weights."""
 LEAF_WEIGHTS = (0.0, 0.4, 0.7, 1.0, 1.5, 3.0, 12.0, 256.0)
 """Weights on the fill, in rows per takt, with which a narrow box is priced."""
-SPREAD = 0.004
-"""Counts of a box take no longer than this part of the target, or they are split too."""
+SPREAD = 0.002
+"""Counts of a box that take no longer than this part of the target are not told apart."""
 BATCH = 256
 """Boxes that are split before the lowest ones are chosen anew."""
 EXACT_BELOW = 1.004
@@ -232,7 +232,7 @@ class _Search:
         self.leaves = np.inf
         self.target = np.inf
         self.queries = 0
-        self._met: set[tuple[Stage, ...]] = set()
+        self._met: dict[tuple[Stage, ...], bool] = {}
         points = pricer.breakpoints()
         # a stage of layers that take no time is never the slowest one
         self.points = points[points > 0]
@@ -307,14 +307,11 @@ class _Search:
         boxes, self.open = self.open.take(chosen), self.open.take(np.sort(rest))
         ratio = self.points[boxes.b] / self.points[boxes.a]
         narrow = (boxes.a == boxes.b) | (ratio <= 1 + self.tolerance)
-        spread = (boxes.high - boxes.low) * self.points[boxes.a]
-        many = narrow & (spread > max(self.tolerance, SPREAD) * target) & (boxes.high > boxes.low)
-        settled = narrow & ~many
-        if settled.any():
-            self._settle(boxes.take(np.flatnonzero(settled)), target)
-        if many.any():
-            parts = self._counts(boxes.take(np.flatnonzero(many)))
-            self.open = _join(self.open, self._priced(parts, target, recount=True))
+        if narrow.any():
+            vague = self._settle(boxes.take(np.flatnonzero(narrow)), target)
+            if len(vague):
+                parts = self._priced(self._counts(vague), target, recount=True)
+                self.open = _join(self.open, parts)
         wide = boxes.take(np.flatnonzero(~narrow))
         if len(wide):
             self.open = _join(self.open, self._priced(self._parts(wide, target), target))
@@ -444,14 +441,22 @@ class _Search:
         left = _Boxes(boxes.a[kept], boxes.b[kept], low[kept], boxes.high[kept], least[kept])
         return left, raised
 
-    def _settle(self, boxes: _Boxes, target: float) -> None:
-        """Boxes too narrow to split: what stays below the target is a leaf."""
-        if self.tolerance > FINE:
-            self._leave(boxes, target)
-        else:
-            self._weigh(boxes, target)
+    def _settle(self, boxes: _Boxes, target: float) -> _Boxes:
+        """Boxes too narrow to split: what stays below the target is a leaf.
 
-    def _leave(self, boxes: _Boxes, target: float) -> None:
+        Returned are those whose pipelines are no better than their price: the fewest of their
+        counts leave more room to synchronise than the others, so the counts must be told apart.
+        """
+        if self.tolerance > FINE:
+            return self._leave(boxes, target)
+        return self._weigh(boxes, target)
+
+    def _vague(self, box: _Boxes, target: float) -> bool:
+        """Whether the counts of a box take long enough to be told apart."""
+        spread = (box.high - box.low) * self.points[box.a]
+        return bool(spread[0] > max(SPREAD, self.tolerance / 4) * target)
+
+    def _leave(self, boxes: _Boxes, target: float) -> _Boxes:
         """Leaves of a coarse look: their pipelines teach the prices."""
         shortest = self.points[boxes.a]
         weights = self.rows / shortest
@@ -459,11 +464,16 @@ class _Search:
         answer = self._ask(boxes, weights, cutoffs, trace=True)
         cost, pipelines = answer.cost, answer.pipelines
         least = np.maximum((cost + self.pipeline_price) / weights - shortest, boxes.least)
-        self.leaves = min(self.leaves, float(least.min()))
+        vague = []
         for k, pipeline in enumerate(pipelines):
-            self._meet(pipeline, int(boxes.low[k]), int(boxes.high[k]), target)
+            met = self._meet(pipeline, int(boxes.low[k]), int(boxes.high[k]), target)
+            if least[k] < target and not met and self._vague(boxes.take(np.array([k])), target):
+                vague.append(k)
+            else:
+                self.leaves = min(self.leaves, float(least[k]))
+        return boxes.take(np.array(vague, dtype=np.int64))
 
-    def _weigh(self, boxes: _Boxes, target: float) -> None:
+    def _weigh(self, boxes: _Boxes, target: float) -> _Boxes:
         """Leaves of a fine look: the best weight for every whole count."""
         each = len(LEAF_WEIGHTS)
         repeated = boxes.take(np.repeat(np.arange(len(boxes)), each))
@@ -476,17 +486,24 @@ class _Search:
         )
         answer = self._ask(repeated, weights, high - self.pipeline_price, trace=True)
         cost, pipelines = answer.cost, answer.pipelines
+        vague = []
         for k in range(len(boxes)):
             part = slice(k * each, (k + 1) * each)
             if np.isinf(cost[part]).any():
                 continue  # some weight rules out every count
-            least = self._least(boxes.take(np.array([k])), cost[part], weights[part])
-            least = max(least, float(boxes.least[k]))
+            box = boxes.take(np.array([k]))
+            least = max(self._least(box, cost[part], weights[part]), float(boxes.least[k]))
             if least >= target:
                 continue
-            self.leaves = min(self.leaves, least)
-            for pipeline in pipelines[part]:
+            met = [
                 self._meet(pipeline, int(boxes.low[k]), int(boxes.high[k]), target)
+                for pipeline in pipelines[part]
+            ]
+            if not any(met) and self._vague(box, target):
+                vague.append(k)
+            else:
+                self.leaves = min(self.leaves, least)
+        return boxes.take(np.array(vague, dtype=np.int64))
 
     def _least(self, box: _Boxes, cost: Floats, weights: Floats) -> float:
         """Least T over whole counts, each with its best weight."""
@@ -498,11 +515,12 @@ class _Search:
         at[weights == 0] = np.where(missing[weights == 0] >= 0, np.inf, -np.inf)
         return float(at.max(axis=0).min())
 
-    def _meet(self, pipeline: tuple[Stage, ...] | None, low: int, high: int, target: float) -> None:
-        """Keep a pipeline as a candidate if it is really worth more than its price."""
-        if pipeline is None or pipeline in self._met:
-            return
-        self._met.add(pipeline)
+    def _meet(self, pipeline: tuple[Stage, ...] | None, low: int, high: int, target: float) -> bool:
+        """Keep a pipeline as a candidate if it is really worth more than its price; whether."""
+        if pipeline is None:
+            return False
+        if pipeline in self._met:
+            return self._met[pipeline]
         size = len(pipeline)
         space = self.pricer.space
         times = [
@@ -512,14 +530,15 @@ class _Search:
         hops = [float(space.hop[a.option, b.option, b.first]) for a, b in pairwise(pipeline)]
         fill = sum(times) + 2 * sum(hops)
         fill += space.finish_after(pipeline, times, fill)
-        if fill > target:
-            return
         slowest = max(*times, *hops, 1e-12)
         count = min(high, int((target - fill) / slowest * (1 + ROUNDING)) + 1)
         price = sum(float(self.option_prices[s.option]) for s in pipeline) + self.pipeline_price
         worth = self.rows * min(float(high), (target - fill) / slowest + 1)
-        if count >= max(low, self.least) and worth > price * (1 + ROUNDING):
+        met = fill <= target and count >= max(low, self.least) and worth > price * (1 + ROUNDING)
+        if met:
             self.candidates.append(Candidate(self.rows, pipeline, count))
+        self._met[pipeline] = met
+        return met
 
 
 def depth_groups(most: int, max_stages: int) -> list[tuple[int, int]]:

@@ -202,6 +202,8 @@ class Before:
         changes = np.flatnonzero((of[:, 1:] != of[:, :-1]).any(axis=0)) + 1
         changed = set(changes.tolist()) | {1}
         reach = np.full(length, length)
+        if self.rooms is not None and (self.items.in_room(self.rooms, 1) >= by_takt).all():
+            self.rooms = None  # the takt is the tighter limit everywhere
         if self.rooms is not None:
             first, last = self._in_room(first, last)
             edges = np.unique(np.linspace(1, length, BLOCKS + 1).astype(np.int64))
