@@ -179,7 +179,8 @@ class Pricer:
                     exact = self._exact(come, left, slope)
                     found = exact.run(limit)
                     done = np.isfinite(found)
-                    cost[own[done]] = found[done]
+                    # the relaxation knows the room for synchronisation more closely
+                    cost[own[done]] = np.maximum(found, least[left])[done]
                     if trace:
                         traced = exact.trace(np.flatnonzero(done))
                         for k, stages in zip(own[done].tolist(), traced, strict=True):

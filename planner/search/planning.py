@@ -29,6 +29,8 @@ from planner.search.space import Floats, build_space
 
 GRID = 28
 """Takts per micro-batch size that are asked for over the whole useful range."""
+WHOLE = 16
+"""Up to so many layers on the largest groups a takt is asked for that they fill exactly."""
 FOCUS = 14
 """Takts that are asked for near those of good columns."""
 SEEDS = 60
@@ -201,6 +203,7 @@ class Planning:
             return np.zeros(0)
         low = max(float(points[0]), target / (most + self.problem.max_stages))
         takts = np.geomspace(low, float(points[-1]), GRID)
+        takts = np.unique(np.concatenate([takts, self._whole(rows, low, target)]))
         scored = sorted(
             (
                 (reduced_value(c, prices, 1.0, target_ps) / (c.rows * n), c.period_ps)
@@ -214,6 +217,21 @@ class Planning:
             focus = np.geomspace(min(near) * 0.96, max(near) * 1.04, FOCUS)
             takts = np.unique(np.concatenate([*([takts] if everywhere else []), near, focus]))
         return takts
+
+    def _whole(self, rows: int, low: float, target: float) -> Floats:
+        """Takts that whole layers on the largest groups of each class fill exactly."""
+        space = self.pricer(rows).space
+        if not space.uniform or space.layers <= 2:
+            return np.zeros(0)
+        largest: dict[int, int] = {}
+        for k, table in enumerate(space.options):
+            c = table.option.class_index
+            if c not in largest or table.option.chips > space.options[largest[c]].option.chips:
+                largest[c] = k
+        layers = np.arange(1, min(space.layers, WHOLE) + 1)
+        each = [space.layer_time[k, 1] * layers for k in largest.values()]
+        found = np.concatenate(each) * (1 + 1e-9)
+        return found[(found >= low) & (found <= target / 4)]
 
     def _query(
         self,

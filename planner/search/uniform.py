@@ -31,8 +31,9 @@ class Items:
         self.seconds: Floats = middle[kept, 0] if middle.shape[1] else middle[kept].sum(axis=1)
         self._depth = depth[kept]
         leads = space.leads
-        forward = float((leads.before[2:-1] - leads.before[1:-2]).min()) if self.layers > 2 else 0.0
-        self._own: Floats = self.seconds + leads.finish - forward
+        before = leads.before[np.isfinite(leads.before)]
+        forward = float(np.diff(before[1:-1]).max(initial=0.0))
+        self._own: Floats = np.maximum(self.seconds + leads.finish - forward, 0.0)
         self._most: dict[int, Ints] = {}
         self._scratch: Floats = np.empty(0)
 

@@ -308,3 +308,83 @@ def _priced(
         assert a.end == b.first
         cost += 2 * weight * float(space.hop[a.option, b.option, b.first])
     return cost
+
+
+def test_pipelines_that_cannot_synchronise_in_time_are_left_out_and_no_others() -> None:
+    """Room for fill and finish: whoever is through by then stays in the answer.
+
+    On 100 Gb/s a stage of half the model takes seconds to sum its gradients, and what is behind
+    it hides little.
+    """
+    changes = parse_overrides(["job.seq_len=1024", "job.global_batch=256"])
+    context = prepare(
+        load_model("llama-2-7b", changes),
+        load_cluster("4x8xA100-SXM-40GB + 4x8xV100-SXM2-32GB @ 100Gb/s", None, changes),
+        load_job(None, changes),
+    )
+    setting = replace(open_setting(context.problem), replicas=(16, 16))
+    space = build_space(context.problem, setting, 1, optimistic=True)
+    pricer = Pricer(space, 64)
+    random = np.random.default_rng(5)
+    points = pricer.breakpoints()
+    takts = np.sort(random.choice(points[points > 0], 80))
+    weights = random.choice([0.3, 1.0, 4.0], 80) / takts
+    prices = random.uniform(0.2, 1.0, len(space.options))
+    free = pricer.solve(prices, takts, weights, 8)
+    rooms = random.uniform(0.2, 2.0, 80)
+    within = pricer.solve(prices, takts, weights, 8, rooms=rooms)
+    assert (within.cost >= free.cost * (1 - 1e-12)).all()
+    assert (within.cost > free.cost * 1.01).sum() > 10
+    floors = pricer.floor(prices, takts, weights, np.full(80, 8), np.full(80, inf), rooms)
+    assert (floors <= within.cost * (1 + 1e-12)).all()
+    in_time = 0
+    for pipeline in {p for p in (*free.pipelines, *within.pipelines) if p is not None}:
+        times, hops = _least_times(space, pipeline, 8)
+        latest = _through(space, pipeline, times, hops)
+        cost = _priced_at(space, pipeline, prices, times, hops)
+        for k in np.flatnonzero((rooms >= latest) & (takts >= max(*times, *hops))):
+            in_time += 1
+            assert within.cost[k] <= cost[0] + weights[k] * cost[1] + 1e-9
+    assert in_time > 300
+
+
+def _least_times(
+    space: StageSpace, pipeline: tuple[Stage, ...], cap: int
+) -> tuple[list[float], list[float]]:
+    size = len(pipeline)
+    times = [
+        space.stage_time(s.option, s.first, s.end, min(size - k, cap))
+        for k, s in enumerate(pipeline)
+    ]
+    return times, [float(space.hop[a.option, b.option, b.first]) for a, b in pairwise(pipeline)]
+
+
+def _through(
+    space: StageSpace, pipeline: tuple[Stage, ...], times: list[float], hops: list[float]
+) -> float:
+    """When the last stage of a lone micro-batch has synchronised: the formula, least finishes."""
+    fill = sum(times) + 2 * sum(hops)
+    latest, lead = 0.0, 0.0
+    for stage, seconds in zip(pipeline, times, strict=True):
+        if stage.first == 0:
+            own = float(space.finish[stage.option, stage.end])
+        else:
+            own = (min(stage.end, space.layers - 1) - stage.first) * float(
+                space.leads.finish[stage.option]
+            )
+        latest = max(latest, fill - lead + own)
+        table = space.options[stage.option]
+        lead += seconds - float(table.forward_ps[stage.first : stage.end].sum()) / PS_PER_S
+    return latest
+
+
+def _priced_at(
+    space: StageSpace,
+    pipeline: tuple[Stage, ...],
+    prices: Floats,
+    times: list[float],
+    hops: list[float],
+) -> tuple[float, float]:
+    """The price of a pipeline, and the seconds that are weighed."""
+    finish = float(space.finish[pipeline[0].option, pipeline[0].end])
+    return sum(float(prices[s.option]) for s in pipeline), sum(times) + 2 * sum(hops) + finish
