@@ -14,7 +14,8 @@ from planner.scenario.inputs import inputs_of
 from tests.rate_oracle import least_product
 from tests.scenarios.terminal import planned
 from tests.scenarios.terminal import planner as command
-from tests.strategies import open_setting, reproducible
+from tests.strategies import reproducible
+from tests.tick_problems import open_setting
 from tests.tiny_inputs import TinyInputs, tiny_inputs
 
 A100, V100 = "A100-SXM-40GB", "V100-SXM2-32GB"

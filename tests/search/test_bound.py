@@ -16,17 +16,15 @@ from planner.search.problem import Problem, Setting
 from planner.search.relaxation import Relaxation
 from planner.search.space import build_space
 from tests.oracle import bound_hops, brute_force
-from tests.strategies import (
+from tests.strategies import Case, cases, reproducible
+from tests.tick_problems import (
     TICK_PS,
     UPDATE_PS,
-    Case,
     LayerTicks,
     build_problem,
-    cases,
     even_routes,
     island_class,
     open_setting,
-    reproducible,
     topology,
 )
 

@@ -8,7 +8,6 @@ from itertools import pairwise, product
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from costmodels.memory import boundary_buffer_bytes, stage_memory
 from costmodels.schedules import exact_time, formula_time, period
 from planner.search.columns import Column, make_columns
 from planner.search.pipelines import Stage
@@ -26,18 +25,18 @@ from tests.oracle import (
     runs_of,
     table_index,
 )
-from tests.strategies import (
+from tests.search_checks import (
+    stage_items,
+)
+from tests.strategies import Case, cases, problems, reproducible
+from tests.tick_problems import (
     TICK_PS,
     TICK_RATE,
-    Case,
     LayerTicks,
     build_problem,
-    cases,
     even_routes,
     island_class,
     open_setting,
-    problems,
-    reproducible,
     topology,
 )
 
@@ -148,34 +147,22 @@ def test_a_column_exists_wherever_a_pipeline_fits(case: Case) -> None:
 @given(cases(**SIZE), st.integers(1, 3))
 def test_stage_limits_agree_with_the_memory_model(case: Case, in_flight: int) -> None:
     problem, replicas = case.problem, case.setting.replicas[0]
-    tables = problem.tables
-    for k, table in enumerate(tables.tables):
-        option = table.option
-        edges = [*(int(b) for b in tables.boundary_bytes[option.rows]), 0]
+    for k, table in enumerate(problem.tables.tables):
+        usable = problem.topology.classes[table.option.class_index].usable_memory_bytes
         for policy in problem.policies:
             static, each, room = stage_limits(problem, table, policy, replicas)
-            for first, end in _intervals(tables.layers):
-                items = stage_memory(
-                    [c.price for c in table.costs[first:end]],
-                    [policy] * (end - first),
-                    state=tables.state,
-                    overhead=tables.overheads[option.class_index],
+            for first, end in _intervals(problem.tables.layers):
+                items = stage_items(
+                    problem,
+                    table,
+                    (first, end),
+                    policy=policy,
                     in_flight=in_flight,
-                    micro_batches=in_flight,
-                    zero_level=tables.zero_level,
                     replicas=replicas,
-                    boundary_bytes=boundary_buffer_bytes(
-                        edges[first],
-                        edges[end],
-                        tp=option.tp,
-                        sequence_parallel=tables.sequence_parallel,
-                    ),
                 )
-                usable = problem.topology.classes[option.class_index].usable_memory_bytes
-                assert (
-                    items.peak == static[first, end - first] + in_flight * each[first, end - first]
-                )
-                assert room[first, end - first] == usable - static[first, end - first]
+                at = first, end - first
+                assert items.peak == static[at] + in_flight * each[at]
+                assert room[at] == usable - static[at]
                 brute = BruteStage(k, policy, first, end)
                 assert items.peak == peak_bytes(problem, brute, in_flight, replicas)
 

@@ -14,17 +14,15 @@ from planner.search.rate_master import Duals, RateMaster, least_rate, row_rates
 from planner.search.rate_plans import RatePlans
 from tests.oracle import brute_force
 from tests.rate_oracle import least_product
-from tests.strategies import (
+from tests.strategies import Case, cases, reproducible
+from tests.tick_problems import (
     TICK_PS,
     UPDATE_PS,
-    Case,
     LayerTicks,
     build_problem,
-    cases,
     even_routes,
     island_class,
     open_setting,
-    reproducible,
     topology,
 )
 
