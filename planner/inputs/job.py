@@ -295,6 +295,6 @@ def _defaults(spec: JobSpec, state: StateBytes) -> Iterator[str]:
         )
     if "gradient_dtype" not in given:
         yield f"gradients in {state.gradient} bytes, as the weights (default)"
-    for field, objective in FIGURES_OF.items():
-        if getattr(spec, field) and spec.objective != objective:
-            yield f"{field}: not used, the objective is {spec.objective}"
+    for name, objective in FIGURES_OF.items():
+        if getattr(spec, name) and spec.objective != objective:
+            yield f"{name}: not used, the objective is {spec.objective}"

@@ -77,18 +77,28 @@ def test_it_works_from_another_folder(tmp_path):
     assert "8,030,261,248" in ended.stdout
 
 
-def test_no_user_mistake_shows_a_trace(tmp_path):
-    (tmp_path / "bad.json").write_text("{")
-    for line in (
+@pytest.mark.parametrize(
+    "line",
+    [
         ["plan", "bad.json", "8xA100-SXM-80GB"],
         ["plan", "gpt2", "2080 * 24090 * 2"],
         ["check", "bad.json"],
         ["show", "bad.json"],
         ["simulate", "bad.json"],
-    ):
-        ended = shell(*line, cwd=tmp_path)
-        assert ended.returncode == 2, line
-        assert "Traceback" not in ended.stderr
+    ],
+)
+def test_no_user_mistake_shows_a_trace(run, tmp_path, monkeypatch, line):
+    (tmp_path / "bad.json").write_text("{")
+    monkeypatch.chdir(tmp_path)
+    ended = run(*line)
+    assert ended.code == 2
+    assert "Traceback" not in ended.out + ended.err
+
+
+def test_nor_does_a_process_of_its_own(tmp_path):
+    ended = shell("show", "nowhere.json", cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "Traceback" not in ended.stderr
 
 
 def test_progress_says_how_far_it_is():

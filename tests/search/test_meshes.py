@@ -27,7 +27,7 @@ from tests.tick_problems import (
     topology,
 )
 
-CI = reproducible(60)
+CI = reproducible(40)
 degrees = st.sampled_from((1, 2, 4, 8))
 meshes = st.builds(StageMesh, degrees, degrees, degrees, st.just(1), st.booleans())
 

@@ -35,7 +35,7 @@ from tests.tick_problems import (
     topology,
 )
 
-CI = reproducible(60)
+CI = reproducible(40)
 HOSTED = StageMesh(offload=True)
 
 
@@ -45,7 +45,7 @@ def test_compact_model_agrees_with_brute_force_to_the_picosecond(case: Case) -> 
     assert_compact_agrees(case)
 
 
-@reproducible(25)
+@reproducible(15)
 @given(cases(max_pipelines=200, max_batch=5, meshes=True, offload=True))
 def test_so_it_does_on_meshes(case: Case) -> None:
     assert_compact_agrees(case)

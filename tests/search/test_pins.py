@@ -67,7 +67,7 @@ def test_compact_model_agrees_with_brute_force(case: Case) -> None:
     assert_compact_agrees(case)
 
 
-@settings(reproducible(40))
+@settings(reproducible(25))
 @given(pinned_cases())
 def test_bounds_are_never_above_the_optimum(case: Case) -> None:
     assert_bound_is_below(case, goal=True, rounds=20)
@@ -76,7 +76,7 @@ def test_bounds_are_never_above_the_optimum(case: Case) -> None:
         assert fluid_bound_s(case.problem, case.setting) * 1e12 <= best * (1 + 1e-9)
 
 
-@settings(reproducible(25))
+@settings(reproducible(15))
 @given(pinned_cases())
 def test_search_obeys_and_is_bounded(case: Case) -> None:
     """No stage of the plan holds a layer that is kept off its class."""
