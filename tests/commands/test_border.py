@@ -46,8 +46,10 @@ def test_no_escape_sequences_where_no_colour_is_wanted(tiny_plan):
     assert "\x1b" not in ended.stdout
 
 
-def test_colours_only_on_request_in_a_pipe(tiny_plan):
-    assert "\x1b" not in shell("show", tiny_plan).stdout
+def test_colours_only_on_request_in_a_pipe(run, tiny_plan, monkeypatch):
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    assert "\x1b" not in run("show", tiny_plan).out
     assert "\x1b" in shell("show", tiny_plan, FORCE_COLOR="1").stdout
 
 
