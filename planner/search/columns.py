@@ -16,10 +16,10 @@ from costmodels.units import PS_PER_S
 from planner.costing import OptionTable, fabric_hop_ps
 from planner.mesh import StageMesh
 from planner.search.finish import expected_finish_s, unhidden_s
-from planner.search.pipelines import Stage
 from planner.search.problem import Problem, Setting
 from planner.search.space import (
     UNBOUNDED_DEPTH,
+    Stage,
     StageSpace,
     expected_hop_ps,
     over_network,

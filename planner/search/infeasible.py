@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from ortools.linear_solver.python import model_builder
 
-from planner.search.pipelines import Pricer, Stage
+from planner.search.pipelines import Pricer
 from planner.search.problem import Problem, Setting
 from planner.search.regions import Region
-from planner.search.space import Floats, build_space
+from planner.search.space import Floats, Stage, build_space
 
 ROUNDS = 25
 MARGIN = 1e-7

@@ -22,10 +22,10 @@ from planner.search.master import (
     least_target,
     solve_integer,
 )
-from planner.search.pipelines import Pricer, Stage
+from planner.search.pipelines import Pricer
 from planner.search.problem import Problem, Setting
 from planner.search.relaxation import Relaxation
-from planner.search.space import Floats, build_space
+from planner.search.space import Floats, Stage, build_space
 
 GRID = 28
 """Takts per micro-batch size that are asked for over the whole useful range."""

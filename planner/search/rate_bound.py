@@ -20,14 +20,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from costmodels.units import PS_PER_S
-from planner.search.bound import Candidate, depth_groups, refute
+from planner.search.bound import depth_groups, refute
+from planner.search.boxes import Candidate
 from planner.search.columns import relaxed_column
 from planner.search.master import Prices
-from planner.search.pipelines import Pricer, Stage
+from planner.search.pipelines import Pricer
 from planner.search.problem import Problem, Setting
 from planner.search.rate_master import Duals, RateMaster, row_rates
 from planner.search.regions import Region, chip_seconds, fluid_bound_s, roots
 from planner.search.relaxation import Relaxation
+from planner.search.space import Stage
 
 COARSE = 0.03
 TOLERANCE = 0.0015

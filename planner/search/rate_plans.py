@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from costmodels.units import PS_PER_S
-from planner.search.bound import Candidate
+from planner.search.boxes import Candidate
 from planner.search.columns import Column, make_columns
-from planner.search.pipelines import Pricer, Stage
+from planner.search.pipelines import Pricer
 from planner.search.planning import Solution
 from planner.search.problem import Problem, Setting
 from planner.search.rate_master import RateMaster, least_rate, row_rates
-from planner.search.space import build_space
+from planner.search.space import Stage, build_space
 
 TAKTS = 24
 """Takts per micro-batch size that are asked for."""

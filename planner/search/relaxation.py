@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.search.bound import Candidate, depth_groups, refute
+from planner.search.bound import depth_groups, refute
+from planner.search.boxes import Candidate
 from planner.search.columns import Column, relaxed_column
 from planner.search.master import Prices, RelaxedMaster
-from planner.search.pipelines import Pricer, Stage
+from planner.search.pipelines import Pricer
 from planner.search.problem import Problem, Setting
-from planner.search.space import build_space
+from planner.search.space import Stage, build_space
 
 TOLERANCES = (0.03, 0.01, 0.004, 0.0015, 0.0005, 0.0001)
 """Widths of takt intervals at which a round stops looking, in turn."""

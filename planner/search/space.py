@@ -159,7 +159,7 @@ class StageSpace:
         return int(self.depth[part][(policy, *at)])
 
     def finish_after(self, pipeline: Sequence[Stage], times: Sequence[float], fill: float) -> float:
-        """Least seconds after the fill of a pipeline whose stages take ``times``, as a bound sees it.
+        """Least seconds after the fill of a pipeline whose stages take ``times``, for a bound.
 
         The finish of the first stage, or what the last synchronisation of another stage lacks.
         """

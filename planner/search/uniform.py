@@ -206,7 +206,7 @@ class Before:
         if self.rooms is not None and (self.items.in_room(self.rooms, 1) >= by_takt).all():
             self.rooms = None  # the takt is the tighter limit everywhere
         if self.rooms is not None:
-            first, last = self._in_room(first, last)
+            first, last = self._in_room(self.rooms, first, last)
             edges = np.unique(np.linspace(1, length, BLOCKS + 1).astype(np.int64))
             changed |= set(edges[:-1].tolist())
             reach[1:] = edges[np.searchsorted(edges, np.arange(1, length), side="right")] - 1
@@ -238,12 +238,12 @@ class Before:
             minima.push((cost[option] - per_layer * i).reshape(-1))
         return least
 
-    def _in_room(self, first: Floats, last: Floats) -> tuple[Floats, Floats]:
+    def _in_room(self, rooms: Floats, first: Floats, last: Floats) -> tuple[Floats, Floats]:
         """First and last stages, without those that would synchronise too late."""
         head, tail = late(self.space)
         return (
-            np.where(head[:, :, None] <= self.rooms * SLACK, first, np.inf),
-            np.where(tail[:, :, None] <= self.rooms * SLACK, last, np.inf),
+            np.where(head[:, :, None] <= rooms * SLACK, first, np.inf),
+            np.where(tail[:, :, None] <= rooms * SLACK, last, np.inf),
         )
 
     def _toll(self, seconds: Floats) -> Floats:

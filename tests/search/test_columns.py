@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from costmodels.schedules import exact_time, formula_time, period, upper_bound_time
 from planner.search.columns import Column, make_columns
-from planner.search.pipelines import Stage
 from planner.search.problem import Problem
-from planner.search.space import StageSpace, build_space, stage_limits
+from planner.search.space import Stage, StageSpace, build_space, stage_limits
 from tests.oracle import (
     BruteStage,
     Run,

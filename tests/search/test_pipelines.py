@@ -17,8 +17,8 @@ from planner.inputs.job import load_job
 from planner.inputs.model import load_model
 from planner.inputs.overrides import parse_overrides
 from planner.search.finish import least_finish_s
-from planner.search.pipelines import Pricer, Stage
-from planner.search.space import Floats, StageSpace, best_hop_ps, build_space
+from planner.search.pipelines import Pricer
+from planner.search.space import Floats, Stage, StageSpace, best_hop_ps, build_space
 from planner.solve import prepare
 from tests.oracle import BruteStage, all_cuts, most_in_flight, stage_ps
 from tests.strategies import Case, cases, reproducible
