@@ -56,7 +56,9 @@ def main(folder: Path, only: str = "") -> None:
     """Everything (or the cases whose name has ``only``): results in ``FOLDER/CASE.RANK.json``."""
     torch.set_num_threads(1)
     wanted = [case for case in CASES if only in case.name]
-    references = {case.name: reference(case.model, batches(case).batches) for case in wanted}
+    references: dict[str, Reference] = apart(
+        lambda: {case.name: reference(case.model, batches(case).batches) for case in wanted}, folder
+    )
     for size in sorted({case.processes for case in wanted}, reverse=True):
         cases = [case for case in wanted if case.processes == size]
         run_world(
@@ -66,10 +68,26 @@ def main(folder: Path, only: str = "") -> None:
         plan_of_the_guide(folder)
         run_world(GUIDE_CHIPS, folder, lambda rank: run_guide(rank, folder))
     if not only or "narrow" in only:
-        wide = reference("llama", batches(CASES[1]).batches * 5)[0]
+        wide: list[float] = apart(
+            lambda: reference("llama", batches(CASES[1]).batches * 5)[0], folder
+        )
         run_world(2, folder, lambda rank: run_narrow(rank, wide, folder))
     if not only or "fsdp" in only:
         run_world(4, folder, lambda rank: run_fsdp(rank, folder))
+
+
+def apart(work: Callable[[], Any], folder: Path) -> Any:
+    """What the work returns, done in a process of its own.
+
+    A backward pass starts PyTorch's devices, after which no process can be forked that uses them.
+    """
+    path = folder / f"apart-{uuid4().hex}"
+    pid = os.fork()
+    if pid == 0:
+        torch.save(work(), path)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return torch.load(path, weights_only=False)
 
 
 def batches(case: Case) -> Batches:
