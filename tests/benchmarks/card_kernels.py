@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -56,10 +57,13 @@ class Bench:
             return
         self.write(group, what, seconds, spread, **sizes)
 
-    def write(
-        self, group: str, what: str, seconds: float, spread: float, **sizes: object
-    ) -> None:
-        line = {"group": group, "what": what, "seconds": f"{seconds:.5g}", "spread": f"{spread:.3f}"}
+    def write(self, group: str, what: str, seconds: float, spread: float, **sizes: object) -> None:
+        line = {
+            "group": group,
+            "what": what,
+            "seconds": f"{seconds:.5g}",
+            "spread": f"{spread:.3f}",
+        }
         self.writer.writerow(line | {k: str(v) for k, v in sizes.items()})
         self.out.flush()
         self.done += 1
@@ -102,37 +106,43 @@ def products(b: Bench, precision: str, shapes: list[tuple[int, int, int]], which
         eight_bits(b, shapes)
         return
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    for shape in shapes:
+        _product(b, precision, shape, which)
+
+
+def _product(b: Bench, precision: str, shape: tuple[int, int, int], which: str) -> None:
+    m, n, k = shape
     dtype = DTYPES.get(precision, torch.float32)
-    for m, n, k in shapes:
-        size = (m * k + k * n) * dtype.itemsize
-        sets = b.sets(size)
-        x = [torch.randn(m, k, device=b.device, dtype=dtype) for _ in range(sets)]
-        w = [torch.randn(n, k, device=b.device, dtype=dtype) for _ in range(sets)]
-        g = torch.randn(m, n, device=b.device, dtype=dtype)
-        names = {"m": m, "n": n, "k": k, "precision": precision}
-        b.time("product", "forward", lambda i: F.linear(x[i % sets], w[i % sets]), **names)
-        if "b" in which:
-            b.time("product", "input_gradient", lambda i: g @ w[i % sets], **names)
-            b.time("product", "weight_gradient", lambda i: g.t() @ x[i % sets], **names)
-        del x, w, g
+    sets = b.sets((m * k + k * n) * dtype.itemsize)
+    x = [torch.randn(m, k, device=b.device, dtype=dtype) for _ in range(sets)]
+    w = [torch.randn(n, k, device=b.device, dtype=dtype) for _ in range(sets)]
+    g = torch.randn(m, n, device=b.device, dtype=dtype)
+    names = {"m": m, "n": n, "k": k, "precision": precision}
+    b.time("product", "forward", lambda i: F.linear(x[i % sets], w[i % sets]), **names)
+    if "b" in which:
+        b.time("product", "input_gradient", lambda i: g @ w[i % sets], **names)
+        b.time("product", "weight_gradient", lambda i: g.t() @ x[i % sets], **names)
 
 
 def eight_bits(b: Bench, shapes: list[tuple[int, int, int]]) -> None:
     """The same in 8 bits with one scale per tensor; and casting the operand."""
+    for shape in shapes:
+        _eight_bits(b, *shape)
+
+
+def _eight_bits(b: Bench, m: int, n: int, k: int) -> None:
     one = torch.ones((), device=b.device)
-    for m, n, k in shapes:
-        sets = b.sets(m * k + k * n)
-        x = [torch.randn(m, k, device=b.device).to(torch.float8_e4m3fn) for _ in range(sets)]
-        w = [torch.randn(n, k, device=b.device).to(torch.float8_e4m3fn) for _ in range(sets)]
+    sets = b.sets(m * k + k * n)
+    x = [torch.randn(m, k, device=b.device).to(torch.float8_e4m3fn) for _ in range(sets)]
+    w = [torch.randn(n, k, device=b.device).to(torch.float8_e4m3fn) for _ in range(sets)]
 
-        def multiply(i: int, x: list[Tensor] = x, w: list[Tensor] = w) -> Tensor:
-            left, right = x[i % len(x)], w[i % len(w)].t()
-            return torch._scaled_mm(left, right, one, one, out_dtype=torch.bfloat16)
+    def multiply(i: int) -> Tensor:
+        left, right = x[i % sets], w[i % sets].t()
+        return torch._scaled_mm(left, right, one, one, out_dtype=torch.bfloat16)
 
-        b.time("product", "forward", multiply, m=m, n=n, k=k, precision="fp8")
-        wide = torch.randn(m, k, device=b.device, dtype=torch.bfloat16)
-        b.time("cast", "to_fp8", lambda i: wide.to(torch.float8_e4m3fn), m=m, k=k, precision="fp8")
-        del x, w, wide
+    b.time("product", "forward", multiply, m=m, n=n, k=k, precision="fp8")
+    wide = torch.randn(m, k, device=b.device, dtype=torch.bfloat16)
+    b.time("cast", "to_fp8", lambda i: wide.to(torch.float8_e4m3fn), m=m, k=k, precision="fp8")
 
 
 WIDTHS = (  # n, k
@@ -230,7 +240,10 @@ def all_cores(b: Bench) -> Iterator[Callable[[], None]]:
     rest = [("math", 2, s, 16, 16, d, "bf16") for s in (512, 1024, 2048, 4096) for d in (64, 128)]
     rest += [("math", 2, 1024, 16, 16, d, "bf16") for d in (80, 81, 82, 84, 96)]
     rest += [("efficient", 4, s, 32, 32, 128, "fp32") for s in (512, 2048, 4096)]
-    rest += [("efficient", 4, 2048, 32, 32, 64, "fp32"), ("efficient", 4, 2048, 32, 32, 128, "bf16")]
+    rest += [
+        ("efficient", 4, 2048, 32, 32, 64, "fp32"),
+        ("efficient", 4, 2048, 32, 32, 128, "bf16"),
+    ]
     yield lambda: cores(b, rest)
 
 
@@ -269,9 +282,7 @@ def _stream(b: Bench, tokens: int, hidden: int) -> None:
         extra = () if norm is F.rms_norm else (weight,)
         out = norm(own, (hidden,), scale, *extra, 1e-5)
 
-        def back(
-            _: int, out: Tensor = out, wanted: tuple[Tensor, ...] = (own, scale)
-        ) -> object:
+        def back(_: int, out: Tensor = out, wanted: tuple[Tensor, ...] = (own, scale)) -> object:
             return torch.autograd.grad(out, wanted, y[0], retain_graph=True)
 
         put(what, 3, back)
@@ -279,19 +290,22 @@ def _stream(b: Bench, tokens: int, hidden: int) -> None:
 
 def _losses(b: Bench) -> None:
     for tokens, words in ((8, 50),) if b.tiny else ((2048, 32000), (4096, 128256), (8192, 50257)):
-        logits = torch.randn(tokens, words, device=b.device, dtype=torch.bfloat16)
-        logits.requires_grad_()
-        goal = torch.randint(words, (tokens,), device=b.device)
-        sizes = {"m": tokens, "n": words, "precision": "bf16", "bytes": tokens * words * 2}
-        with torch.no_grad():
-            b.time("loss", "forward", lambda _: F.cross_entropy(logits.float(), goal), **sizes)
-        out = F.cross_entropy(logits.float(), goal)
-        b.time(
-            "loss",
-            "backward",
-            lambda _: torch.autograd.grad(out, logits, retain_graph=True),
-            **sizes,
-        )
+        _loss(b, tokens, words)
+
+
+def _loss(b: Bench, tokens: int, words: int) -> None:
+    logits = torch.randn(tokens, words, device=b.device, dtype=torch.bfloat16)
+    logits.requires_grad_()
+    goal = torch.randint(words, (tokens,), device=b.device)
+    sizes = {"m": tokens, "n": words, "precision": "bf16", "bytes": tokens * words * 2}
+    with torch.no_grad():
+        b.time("loss", "forward", lambda _: F.cross_entropy(logits.float(), goal), **sizes)
+    out = F.cross_entropy(logits.float(), goal)
+
+    def backward(_: int) -> object:
+        return torch.autograd.grad(out, logits, retain_graph=True)
+
+    b.time("loss", "backward", backward, **sizes)
 
 
 def launches(b: Bench) -> Iterator[Callable[[], None]]:
@@ -320,8 +334,8 @@ def _launches(b: Bench) -> None:
             many(lambda: torch.autograd.backward(F.linear(a, w), a), 300), 0.0)  # fmt: skip
     if b.device == "cpu":
         return
-    for what, work in (("add", lambda: x.add_(1.0)), ("linear", lambda: torch.mm(a, a, out=a2))):
-        a2 = torch.empty_like(a)
+    out = torch.empty_like(a)
+    for what, work in (("add", lambda: x.add_(1.0)), ("linear", lambda: torch.mm(a, a, out=out))):
         work()
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
@@ -347,9 +361,7 @@ def _update(b: Bench, count: int) -> None:
         m.grad = torch.randn_like(m)
     ways = {"fused": {"fused": True}} | ({} if count > 2e8 else {"foreach": {"foreach": True}})
     for what, way in ways.items():
-        optimizer = torch.optim.AdamW(masters, lr=1e-4, **way)
-        b.time("update", f"adamw_{what}", lambda _: optimizer.step(), elements=own, bytes=28 * own)
-        del optimizer
+        _adamw(b, what, masters, way)
     gradients = [m.grad for m in masters]
     b.time("update", "norm", lambda _: torch.nn.utils.get_total_norm(gradients), elements=own,
            bytes=4 * own)  # fmt: skip
@@ -358,6 +370,12 @@ def _update(b: Bench, count: int) -> None:
            elements=own, bytes=6 * own)  # fmt: skip
     b.time("update", "add_bf16_to_fp32", lambda _: torch._foreach_add_(gradients, narrow),
            elements=own, bytes=10 * own)  # fmt: skip
+
+
+def _adamw(b: Bench, what: str, masters: list[Tensor], way: dict[str, bool]) -> None:
+    own = sum(m.numel() for m in masters)
+    optimizer = torch.optim.AdamW(masters, lr=1e-4, **way)
+    b.time("update", f"adamw_{what}", lambda _: optimizer.step(), elements=own, bytes=28 * own)
 
 
 def host(b: Bench) -> Iterator[Callable[[], None]]:
@@ -455,7 +473,7 @@ def _offloaded(b: Bench) -> None:
         _wait(b.device)
         marks.append(time.perf_counter())
         names = ("down", "widen", "adamw", "narrow", "up")
-        for name, seconds in zip(names, (e - s for s, e in zip(marks, marks[1:]))):
+        for name, seconds in zip(names, (e - s for s, e in pairwise(marks))):
             found.setdefault(name, []).append(seconds)
         found.setdefault("whole", []).append(marks[-1] - marks[0])
     for name, times in found.items():
@@ -473,7 +491,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--groups", default="launches,host,offloaded,updates,streams,cores,products")
+    parser.add_argument(
+        "--groups", default="launches,host,offloaded,updates,streams,cores,products"
+    )
     args = parser.parse_args()
     groups: dict[str, Callable[[Bench], Iterator[Callable[[], None]]]] = {
         "launches": launches, "host": host, "offloaded": offloaded, "updates": updates,

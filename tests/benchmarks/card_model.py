@@ -205,7 +205,7 @@ class Master:
         return norm
 
 
-def _adder(total: Tensor):  # noqa: ANN202
+def _adder(total: Tensor):
     def add(p: Tensor) -> None:
         total.add_(p.grad)
         p.grad = None

@@ -1,6 +1,6 @@
 """Rows for `planner validate` from what `card_steps.py` and `card_runtime.py` wrote.
 
-    python tests/benchmarks/card_rows.py CHIP PREFIX OUT.csv steps.jsonl compiled.jsonl runs.jsonl …
+python tests/benchmarks/card_rows.py CHIP PREFIX OUT.csv steps.jsonl compiled.jsonl runs.jsonl …
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ def planned(line: dict[str, Any]) -> dict[str, object]:
     } | measured(found, widths, [f"the runtime of this project, {line['plan']}"])
 
 
-def measured(
-    found: dict[str, Any], w: dict[str, Any], notes: list[str]
-) -> dict[str, object]:
+def measured(found: dict[str, Any], w: dict[str, Any], notes: list[str]) -> dict[str, object]:
     """What both kinds of run state alike. Memory is what the device had less: reserved by the
     allocator, and outside of it (context, loaded kernels)."""
-    row: dict[str, object] = {k: w[k] for k in ("layers", "hidden", "heads", "kv_heads", "ffn", "vocab")}
+    row: dict[str, object] = {
+        k: w[k] for k in ("layers", "hidden", "heads", "kv_heads", "ffn", "vocab")
+    }
     if "parameters" in found:
         row["params_B"] = f"{found['parameters'] / 1e9:.4g}"
     if found["ok"]:
@@ -102,7 +102,12 @@ def main() -> None:
             line = json.loads(text)
             found = line["found"]
             if not found["ok"] and "out_of_memory" not in found:
-                print("left out:", line.get("try", line.get("plan")), found.get("error"), file=sys.stderr)
+                print(
+                    "left out:",
+                    line.get("try", line.get("plan")),
+                    found.get("error"),
+                    file=sys.stderr,
+                )
                 continue
             if "try" not in line and not found["ok"]:
                 continue

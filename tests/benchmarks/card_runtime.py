@@ -187,7 +187,11 @@ def main() -> None:
             found["wall"] = time.monotonic() - start
             out.write(json.dumps({"plan": path.stem, "found": found}) + "\n")
             out.flush()
-            said = f"{found['step_s'] * 1e3:.1f} ms, planned {found['planned_s'] * 1e3:.1f}" if found["ok"] else "-"
+            said = (
+                f"{found['step_s'] * 1e3:.1f} ms, planned {found['planned_s'] * 1e3:.1f}"
+                if found["ok"]
+                else "-"
+            )
             print(path.stem, said, f"{found.get('reserved', 0) / 2**30:.1f} GiB reserved, "
                   f"{found.get('allocated', 0) / 2**30:.1f} allocated "
                   f"[{found['wall']:.1f} s]", flush=True)  # fmt: skip

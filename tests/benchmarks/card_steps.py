@@ -99,12 +99,14 @@ def tries() -> list[Try]:
         Try(b, 2048, 4, 8), Try(a, 4096, 1, 8), Try(d, 1024, 16, 4), Try(d, 1024, 1, 8),
         Try(b, 512, 1), Try(b, 1024, 1), Try(d, 512, 1), Try(d, 512, 2, 4), Try(c, 512, 1, 4),
         Try(b, 2048, 4, kernel="cudnn"), Try(a, 8192, 1, kernel="cudnn"),
-        Try(b, 2048, 2, kernel="math"), Try(d, 1024, 8, kernel="math"), Try(c, 1024, 2, kernel="math"),
+        Try(b, 2048, 2, kernel="math"), Try(d, 1024, 8, kernel="math"),
+        Try(c, 1024, 2, kernel="math"),
     ]  # fmt: skip
     edge = [
         Try(a, 4096, 6), Try(a, 4096, 8), Try(b, 2048, 16), Try(b, 2048, 24), Try(c, 2048, 6),
         Try(c, 2048, 8), Try("Llama-2.8b", 4096, 2), Try("Llama-2.8b", 4096, 3), Try(d, 1024, 64),
-        Try(d, 1024, 96), Try("Llama-2-7b, 10 blocks", 4096, 4), Try("Llama-2-13b, 6 blocks", 4096, 6),
+        Try(d, 1024, 96), Try("Llama-2-7b, 10 blocks", 4096, 4),
+        Try("Llama-2-13b, 6 blocks", 4096, 6),
         Try(a, 4096, 16, recompute=True), Try(a, 4096, 12, recompute=True), Try(b, 16384, 4),
         Try("GPT-1.3b", 2048, 16), Try("GPT-6.7b, 10 blocks", 2048, 12),
     ]  # fmt: skip
@@ -125,12 +127,15 @@ def second_tries() -> list[Try]:
     a, b, c, d, e, f = OTHERS
     return [
         Try(a, 2048, 4), Try(a, 1024, 2), Try(a, 4096, 4, recompute=True), Try(a, 2048, 2, 4),
-        Try(b, 4096, 1), Try(b, 4096, 4), Try(b, 1024, 8, 2), Try(b, 12288, 1), Try(b, 8192, 4, recompute=True),
-        Try(c, 4096, 1, 4), Try(c, 2048, 4), Try(c, 8192, 1), Try(c, 4096, 4, recompute=True), Try(c, 512, 4),
+        Try(b, 4096, 1), Try(b, 4096, 4), Try(b, 1024, 8, 2), Try(b, 12288, 1),
+        Try(b, 8192, 4, recompute=True),
+        Try(c, 4096, 1, 4), Try(c, 2048, 4), Try(c, 8192, 1), Try(c, 4096, 4, recompute=True),
+        Try(c, 512, 4),
         Try(d, 4096, 2), Try(d, 2048, 1, 4), Try(d, 4096, 6, recompute=True), Try(d, 8192, 1),
         Try(e, 1024, 8), Try(e, 2048, 8), Try(e, 1024, 16, recompute=True), Try(e, 1024, 1),
         Try(f, 2048, 4), Try(f, 1024, 2, 4), Try(f, 4096, 2, recompute=True),
-        Try(a, 2048, 4, precision="fp16"), Try(c, 2048, 2, 4, wide=True), Try(f, 2048, 1, precision="tf32", kernel="efficient"),
+        Try(a, 2048, 4, precision="fp16"), Try(c, 2048, 2, 4, wide=True),
+        Try(f, 2048, 1, precision="tf32", kernel="efficient"),
         Try(b, 2048, 8, kernel="cudnn"), Try(e, 1024, 4, kernel="math"),
         Try(d, 4096, 4), Try(a, 2048, 32), Try(c, 4096, 4), Try(e, 2048, 24), Try(b, 8192, 3),
     ]  # fmt: skip

@@ -1,6 +1,6 @@
 """The worst differences that `PLANNER_TEST_DEVICE=cuda python -m tests.runtime.worlds FOLDER` left.
 
-    python tests/benchmarks/card_worlds.py FOLDER OUT.json
+python tests/benchmarks/card_worlds.py FOLDER OUT.json
 """
 
 from __future__ import annotations

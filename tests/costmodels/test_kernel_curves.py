@@ -181,4 +181,6 @@ def test_an_update_on_the_host_moves_about_the_assumed_bytes_per_second():
     alone = 28 * count / times["adamw"]
     with_casts = 28 * count / (times["adamw"] + times["widen"] + times["narrow"])
     assert with_casts < HOST_MEMORY_BANDWIDTH < alone
-    assert math.isclose(times["whole"], sum(t for k, t in times.items() if k != "whole"), rel_tol=0.05)
+    assert math.isclose(
+        times["whole"], sum(t for k, t in times.items() if k != "whole"), rel_tol=0.05
+    )

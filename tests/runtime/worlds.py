@@ -275,7 +275,9 @@ def gradient_error(trainer: Trainer, wanted: Mapping[str, Tensor]) -> tuple[floa
     for name, held in trainer.engine.weights:
         if name not in sharded:
             scale = max(float(wanted[name].abs().max()), floor)
-            error = float((held.gradient().cpu() - take(wanted[name], held.cut)).abs().max()) / scale
+            error = (
+                float((held.gradient().cpu() - take(wanted[name], held.cut)).abs().max()) / scale
+            )
             if error >= worst:
                 worst, where = error, name
     full = _as_weights(trainer.engine.weights, wanted)
