@@ -87,12 +87,18 @@ def product_s(
 
 
 def gemm_s(
-    gemm: Gemm, at: Rates, c: Constants | None = None, *, wide: bool = False
+    gemm: Gemm,
+    at: Rates,
+    c: Constants | None = None,
+    *,
+    wide: bool = False,
+    padded: bool = True,
 ) -> tuple[float, float, float]:
     """Seconds of a layer's product: forward, input gradient, weight gradient.
 
     ``wide`` keeps it in 16 bits. In 8 bits every operand is cast once: activations and weights
-    forward, the output gradient backward.
+    forward, the output gradient backward. ``padded`` False: the runtime multiplies widths as they
+    are, and those that do not divide by 8 run slower (:func:`ragged`).
     """
     c = c or shipped_constants()
     m, n, k, count = gemm.m, gemm.n, gemm.k, gemm.count
@@ -100,11 +106,29 @@ def gemm_s(
     forward = product_s(m, n, k, count, flops, at, c)
     inputs = product_s(m, k, n, count, flops, at, c)
     weights = product_s(k, n, m, count, flops, at, c)
+    if not padded and at.element_bytes == 2:
+        slow = ragged(n, k)
+        forward, inputs, weights = (
+            slow * (t - c.launch_s) + c.launch_s for t in (forward, inputs, weights)
+        )
     if at.casts and not wide:
         moving = c.cast_passes * count * at.element_bytes / (at.memory * c.stream)
         forward += (m * k + k * n) * moving
         inputs += m * n * moving
     return forward, inputs, weights
+
+
+RAGGED_EVEN, RAGGED_ODD = 2.5, 5.5
+"""How many times as long a 16-bit product takes whose width divides by 2 or 4 but not by 8, and
+one whose width is odd: measured on an H100 (``data/kernels/h100.csv``), where all three products
+of a layer are slow, and the number of rows does not matter."""
+
+
+def ragged(*widths: int) -> float:
+    """The slow-down of a product by the worst of its widths: rows in memory that do not begin at
+    multiples of 16 bytes cannot be loaded by the matrix units' fast path."""
+    worst = _missing_twos(*widths)
+    return 1.0 if worst == 0 else RAGGED_ODD if worst == 3 else RAGGED_EVEN
 
 
 def core_s(

@@ -48,6 +48,7 @@ class LayerConfig:
     kernels are issued one by one by a runtime that takes long over each. The weight gradient of
     every micro-batch is added to an accumulator of ``gradient_bytes`` per parameter.
     ``once_per_host``: a token crosses to a fabric once, however many of its experts lie there.
+    ``padded`` False: widths are multiplied as they are, also those that do not divide by 8.
     ``training`` says what of the layer has gradients.
     """
 
@@ -70,6 +71,7 @@ class LayerConfig:
     slow_host: bool = False
     gradient_bytes: int = 2
     once_per_host: bool = False
+    padded: bool = True
 
     @property
     def division(self) -> Division:
@@ -173,7 +175,7 @@ def price_with(
     low_rank = products(extra, tokens, split, config.sequence_parallel)
     added, _ = held(extra, split)
     wide = shape.kind == "head"  # stays in 16 bits
-    own = _products(work.gemms, at, derate, c, wide=wide)
+    own = _products(work.gemms, at, derate, c, wide=wide, padded=config.padded)
     beside = _products(low_rank, at, derate, c)
     product = (own[0] + beside[0], own[1] + beside[1], own[2] * learns + beside[2])
     core = (
@@ -270,12 +272,18 @@ def _low_rank_bytes(low_rank: Sequence[Gemm], size: int) -> int:
 
 
 def _products(
-    gemms: Sequence[Gemm], at: Rates, derate: float, c: Constants, *, wide: bool = False
+    gemms: Sequence[Gemm],
+    at: Rates,
+    derate: float,
+    c: Constants,
+    *,
+    wide: bool = False,
+    padded: bool = True,
 ) -> tuple[float, float, float]:
     """Forward, input gradient, weight gradient of all products."""
     forward = inputs = weights = 0.0
     for gemm in gemms:
-        times = gemm_s(gemm, at, c, wide=wide)
+        times = gemm_s(gemm, at, c, wide=wide, padded=padded)
         forward += times[0]
         inputs += times[1]
         weights += times[2]

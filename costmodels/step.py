@@ -68,6 +68,7 @@ class Run:
     fused_softmax: bool = True
     slow_host: bool = False
     once_per_host: bool = False
+    padded: bool = True
     blocking: bool = False
     schedule: ScheduleName = "1f1b"
     imbalance: float = 1.0
@@ -121,6 +122,7 @@ class Run:
             fused_softmax=self.fused_softmax,
             slow_host=self.slow_host,
             once_per_host=self.once_per_host,
+            padded=self.padded,
             gradient_bytes=self.state.gradient,
         )
 

@@ -110,7 +110,9 @@ def make_buckets(
     if mixed is not None:
         message = f"{mixed} is under different levels of ZeRO in different stages"
         raise InputError([Problem("zero", message, "give all holders of a layer one level")])
-    return buckets(holders, {weight: found == {1} for weight, found in levels.items()})
+    # What one rank alone holds has no replicas to be sharded over.
+    sharded = {w: found == {1} and len(holders[w]) > 1 for w, found in levels.items()}
+    return buckets(holders, sharded)
 
 
 def make_chunks(frame: Frame, weights: Weights) -> tuple[Chunk, ...]:

@@ -192,7 +192,15 @@ def _restore_state(
             state = updater.optimizer.state[master.tensor]
             state.update(template)
             for key, value in counters.items():
-                state[key] = torch.tensor(value, dtype=torch.float32)
+                where = counter_device(updater.optimizer, master.tensor)
+                state[key] = torch.tensor(value, dtype=torch.float32, device=where)
+
+
+def counter_device(optimizer: torch.optim.Optimizer, master: Tensor) -> torch.device:
+    """Where an optimizer wants the number of updates: fused and captured ones count on the
+    device, others on the processor."""
+    counts = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+    return master.device if counts else torch.device("cpu")
 
 
 def _stored_keys(master: Master, stored: Stored) -> list[str]:

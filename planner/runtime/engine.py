@@ -32,14 +32,14 @@ class Engine:
     world: Group
     clock: Clock
     losses: dict[int, Tensor] = field(default_factory=dict)
-    total: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
+    reported: list[tuple[Tensor, Tensor | int]] = field(default_factory=list)
 
     def gradients(self, data: Data, step: int) -> float:
         """Forward and backward of all micro-batches, then the reduction.
 
         Returns the mean loss per term over the global batch. Gradients are those of that mean.
         """
-        self.total.zero_()
+        self.reported.clear()
         self._expect()
         for op in self.order:
             if self._my_rows(op.micro_batch) is None:
@@ -50,8 +50,7 @@ class Engine:
                 self._backward(op.chunk, op.micro_batch)
         with self.clock.part("wait"):
             self.frame.wires.drain()
-            all_reduce(self.total, self.world)
-        summed, terms = self.total.tolist()
+            summed, terms = self._total()
         if terms and terms != self._nominal():
             # Terms were left out: the mean is over fewer than was known beforehand.
             self.weights.scale_gradients(self._nominal() / terms)
@@ -68,7 +67,7 @@ class Engine:
 
     def evaluate(self, data: Data, step: int) -> float:
         """The mean loss of a batch, without gradients. All stages run forwards only."""
-        self.total.zero_()
+        self.reported.clear()
         self._expect(gradients=False)
         with torch.no_grad():
             for op in self.order:
@@ -77,8 +76,7 @@ class Engine:
                     self.chunks[op.chunk].kept.pop(op.micro_batch)
         self.losses.clear()
         self.frame.wires.drain()
-        all_reduce(self.total, self.world)
-        summed, terms = self.total.tolist()
+        summed, terms = self._total()
         return float(summed / terms) if terms else 0.0
 
     def _forward(self, number: int, micro_batch: int, data: Data, step: int) -> None:
@@ -100,8 +98,21 @@ class Engine:
         summed, terms = self.frame.model.loss(outputs, targets, self.frame.region)
         self.losses[micro_batch] = summed / self._nominal()
         if self.frame.region.shard == 0:
-            self.total[0] += summed.detach().double().cpu()
-            self.total[1] += int(terms)
+            self.reported.append((summed.detach(), terms))
+
+    def _total(self) -> tuple[float, float]:
+        """Summed loss and number of its terms over the global batch.
+
+        Read from the device here, once per step: reading after every micro-batch would make the
+        process wait for the device, and the device for the next micro-batch's kernels.
+        """
+        total = torch.zeros(2, dtype=torch.float64)
+        for summed, terms in self.reported:
+            total[0] += summed.double().cpu()
+            total[1] += int(terms)
+        all_reduce(total, self.world)
+        summed, terms = total.tolist()
+        return summed, terms
 
     def _backward(self, number: int, micro_batch: int) -> None:
         chunk = self.chunks[number]

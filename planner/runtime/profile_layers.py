@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from planner.runtime.data import SyntheticTokens
 from planner.runtime.model import LayeredModel, State
 from planner.runtime.profile_request import LayerRow
 from planner.runtime.regions import Region
+from planner.runtime.update import default_optimizer
 from planner.runtime.weights import take
 
 CHAIN = 8
@@ -29,9 +31,14 @@ LEAST = 3
 
 @dataclass(frozen=True)
 class Bench:
-    """What is measured where. ``busy_s`` is how long every measurement goes on."""
+    """What is measured where. ``busy_s`` is how long every measurement goes on.
+
+    ``full`` gives a layer with whole weights in ``dtype``; those of large models take long to draw,
+    so that it should remember them.
+    """
 
     model: LayeredModel
+    full: Callable[[int], nn.Module]
     region: Region
     device: torch.device
     dtype: torch.dtype
@@ -47,7 +54,7 @@ def layer_rows(bench: Bench, rows: int, barrier: Callable[[], None]) -> Iterator
     state: State = (inputs.to(bench.device),)
     last = len(bench.model.names)
     for first, end in bench.model.alike():
-        chain = [_layer(bench, k) for k in range(first, min(end, first + CHAIN))]
+        chain = [_layer(bench, k, first) for k in range(first, min(end, first + CHAIN))]
         goal = targets.to(bench.device) if end == last else None
         barrier()
         row, state = _measure(bench, chain, (first, end), rows, state, goal)
@@ -125,24 +132,29 @@ def _kept_bytes(bench: Bench, chunk: Chunk, state: State, targets: Tensor | None
 
 
 def _update_s(bench: Bench, parameters: list[nn.Parameter]) -> float:
-    """Seconds of one optimizer step over these weights."""
+    """Seconds of one update of these weights as the runtime does it: gradients widened, a step of
+    Adam over fp32 copies, weights written back."""
     masters = [p.detach().float().requires_grad_() for p in parameters]
-    for master, parameter in zip(masters, parameters):
-        master.grad = torch.zeros_like(master) if parameter.grad is None else parameter.grad.float()
-    optimizer = torch.optim.Adam(masters, lr=0.0)
+    narrow = bench.dtype.itemsize < 4
+    optimizer = default_optimizer("adam", 0.0, 0.0)([{"params": masters}])
     times = []
     for _ in range(LEAST + 1):
         start = time.perf_counter()
+        for master, parameter in zip(masters, parameters):
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            master.grad = gradient.to(master.dtype)
         optimizer.step()
+        for master, parameter in zip(masters, parameters) if narrow else ():
+            parameter.data.copy_(master)
         synchronize(bench.device)
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:])
 
 
-def _layer(bench: Bench, index: int) -> RunLayer:
-    """A layer as a plan without recomputation runs it."""
+def _layer(bench: Bench, index: int, like: int) -> RunLayer:
+    """A layer as a plan without recomputation runs it, with the weights of one like it."""
     region, model = bench.region, bench.model
-    module = model.full(index, bench.dtype)
+    module = copy.deepcopy(bench.full(like))
     cuts = model.cuts(index, region.shards, region.shard, split=region.split_sequence)
     for inner, cut in cuts.items():
         owner, _, name = inner.rpartition(".")

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import torch
@@ -92,6 +93,8 @@ def _all_layers(
     model, loss, vocabulary = given_model(request.config, request.function, 0)
     layered = as_layers(model, loss)
     intervals = len(layered.alike())
+    dtype = DTYPES[request.precision]
+    full = cache(lambda layer: layered.full(layer, dtype))
     rows: list[LayerRow] = []
     for degree in request.degrees:
         region = _region(request, rank, groups, hosts, degree)
@@ -103,9 +106,10 @@ def _all_layers(
                 continue
             bench = Bench(
                 model=layered,
+                full=full,
                 region=region,
                 device=device,
-                dtype=DTYPES[request.precision],
+                dtype=dtype,
                 seq_len=request.seq_len,
                 vocabulary=vocabulary,
                 repeat=request.processes[rank].repeat,

@@ -59,12 +59,22 @@ class Updater:
                 master.tensor.grad = sum_owned(piece, self.weights).to(master.tensor.dtype)
             else:
                 sum_dense(piece, self.weights)
-        for master in self.masters:
-            if master.held is not None:
-                gradient = master.held.gradient()
-                if gradient is not master.tensor.grad:
-                    master.tensor.grad = gradient.to(master.tensor.dtype)
         self.reduced = True
+
+    def widen(self) -> None:
+        """Hand gradients to the optimizer in the type of its copies.
+
+        A narrow gradient is dropped as soon as it has been widened: both of the whole model at
+        once would take more memory than the plan counts.
+        """
+        for master in self.masters:
+            if master.held is None:
+                continue
+            gradient = master.held.gradient()
+            if gradient is not master.tensor.grad:
+                master.tensor.grad = gradient.to(master.tensor.dtype)
+            if master.tensor is not master.held.parameter and master.held.summed is None:
+                master.held.parameter.grad = None
 
     def scale(self, factor: float) -> None:
         """Multiply all reduced gradients."""
@@ -93,8 +103,9 @@ class Updater:
             self.reduce()
         if self.clip_norm is not None:
             self.last_norm = self.norm()
-            if self.last_norm > self.clip_norm:
-                self.scale(self.clip_norm / (self.last_norm + 1e-6))
+        self.widen()
+        if self.clip_norm is not None and self.last_norm > self.clip_norm:
+            self.scale(self.clip_norm / (self.last_norm + 1e-6))
         self.optimizer.step()
         for master in self.masters:
             if master.piece is not None:
@@ -155,10 +166,14 @@ def default_optimizer(name: str, learning_rate: float, weight_decay: float) -> O
 
     def build(groups: Sequence[Mapping[str, Any]]) -> torch.optim.Optimizer:
         given = [dict(group) for group in groups]
+        # One kernel per tensor list, without temporaries; None leaves the choice to PyTorch.
+        fused = True if all(t.is_cuda for g in given for t in g["params"]) else None
         if name == "adamw":
-            return torch.optim.AdamW(given, lr=learning_rate, weight_decay=weight_decay)
+            return torch.optim.AdamW(
+                given, lr=learning_rate, weight_decay=weight_decay, fused=fused
+            )
         if name == "adam":
-            return torch.optim.Adam(given, lr=learning_rate)
+            return torch.optim.Adam(given, lr=learning_rate, fused=fused)
         return torch.optim.SGD(given, lr=learning_rate, momentum=0.9)
 
     if name not in ("adam", "adamw", "sgd"):

@@ -101,6 +101,7 @@ def build_case(row: Row, catalog: Catalog) -> Case:
         fused_softmax=stack.fused_softmax and built.fused,
         blocking=stack.blocking,
         slow_host=stack.slow_host,
+        padded=stack.pads,
         once_per_host=stack.once_per_host and "tokendrop" not in row["model"].lower(),
         imbalance=1.0 if stack.balanced else 1.1,
     )

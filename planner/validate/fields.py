@@ -55,7 +55,7 @@ class PrecisionRule:
 
 
 def precision(row: Row) -> PrecisionRule:
-    """bf16, fp16, fp8 or fp32 by the first word that fits; empty means bf16."""
+    """bf16, fp16, fp8, tf32 or fp32 by the first word that fits; empty means bf16."""
     text = row["precision"].lower()
     if not text or "not stated" in text:
         return PrecisionRule("fp16" if "fp16" in text else "bf16", "16")
@@ -72,6 +72,8 @@ def precision(row: Row) -> PrecisionRule:
         return PrecisionRule("bf16", "16")
     if "fp16" in text or "half" in text:
         return PrecisionRule("fp16", "16")
+    if "tf32" in text:
+        return PrecisionRule("tf32", "32")
     if "fp32" in text:
         return PrecisionRule("fp32", "32")
     raise Unstated(f"precision {row['precision']!r} is not known")

@@ -50,6 +50,8 @@ class Stack:
     """Whether the runtime issues every kernel from Python, one by one."""
     fused_softmax: bool = True
     """Whether unfused attention at least has a fused softmax kernel."""
+    pads: bool = True
+    """Whether vocabularies and slices are padded, so that matrix units load them at full speed."""
     early_stop: bool = False
     """Whether full recomputation ends at the last tensor that is read (PyTorch's checkpoints)."""
 
@@ -130,6 +132,45 @@ STACKS = (
         slow_host=True,
         fused_softmax=False,
         workspace_gib=3.0,
+    ),
+    Stack(
+        "pytorch-unfused",
+        r"pytorch-(eager|compiled)-unfused",
+        flash=False,
+        overlap=False,
+        fused_softmax=False,
+        early_stop=True,
+        pads=False,
+        fp16_gradient_bytes=2,
+        workspace_gib=0.8,
+    ),
+    Stack(
+        "pytorch-compiled",
+        r"pytorch-compiled",
+        overlap=False,
+        early_stop=True,
+        pads=False,
+        fp16_gradient_bytes=2,
+        workspace_gib=0.8,
+    ),
+    Stack(
+        "pytorch-eager",
+        r"pytorch-eager",
+        overlap=False,
+        early_stop=True,
+        pads=False,
+        fp16_gradient_bytes=2,
+        workspace_gib=0.8,
+    ),
+    Stack(
+        "planner-run",
+        r"planner-run",
+        overlap=False,
+        slow_host=True,
+        early_stop=True,
+        pads=False,
+        fp16_gradient_bytes=2,
+        workspace_gib=0.8,
     ),
     Stack("paddle", r"paddle", shards_optimizer=True, workspace_gib=11.0),
     Stack(

@@ -26,7 +26,9 @@ from uuid import uuid4
 import torch
 from torch import Tensor
 
+import planner.runtime.trainer as trainer_module
 from planner.runtime.checkpoint import load_checkpoint, save_checkpoint
+from planner.runtime.comm import GLOO
 from planner.runtime.data import Batches, SyntheticTokens
 from planner.runtime.reduction import flatten, padded
 from planner.runtime.rows import global_rows
@@ -39,6 +41,11 @@ from tests.runtime.small_blocks import LENGTH, WORDS
 from tests.runtime.small_models import model, reference
 
 LIMIT_S = 90
+DEVICE = os.environ.get("PLANNER_TEST_DEVICE", "cpu")
+"""``cuda`` runs all ranks on one card, over gloo: what a real card may do to the results."""
+
+if DEVICE != "cpu":
+    trainer_module.backend_of = lambda *_: GLOO  # one card cannot talk to itself over nccl
 GUIDE_CHIPS = 4
 FSDP = {"as it comes": False, "prepared": True}
 
@@ -49,7 +56,9 @@ def main(folder: Path, only: str = "") -> None:
     """Everything (or the cases whose name has ``only``): results in ``FOLDER/CASE.RANK.json``."""
     torch.set_num_threads(1)
     wanted = [case for case in CASES if only in case.name]
-    references = {case.name: reference(case.model, batches(case).batches) for case in wanted}
+    references: dict[str, Reference] = apart(
+        lambda: {case.name: reference(case.model, batches(case).batches) for case in wanted}, folder
+    )
     for size in sorted({case.processes for case in wanted}, reverse=True):
         cases = [case for case in wanted if case.processes == size]
         run_world(
@@ -59,10 +68,26 @@ def main(folder: Path, only: str = "") -> None:
         plan_of_the_guide(folder)
         run_world(GUIDE_CHIPS, folder, lambda rank: run_guide(rank, folder))
     if not only or "narrow" in only:
-        wide = reference("llama", batches(CASES[1]).batches * 5)[0]
+        wide: list[float] = apart(
+            lambda: reference("llama", batches(CASES[1]).batches * 5)[0], folder
+        )
         run_world(2, folder, lambda rank: run_narrow(rank, wide, folder))
     if not only or "fsdp" in only:
         run_world(4, folder, lambda rank: run_fsdp(rank, folder))
+
+
+def apart(work: Callable[[], Any], folder: Path) -> Any:
+    """What the work returns, done in a process of its own.
+
+    A backward pass starts PyTorch's devices, after which no process can be forked that uses them.
+    """
+    path = folder / f"apart-{uuid4().hex}"
+    pid = os.fork()
+    if pid == 0:
+        torch.save(work(), path)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return torch.load(path, weights_only=False)
 
 
 def batches(case: Case) -> Batches:
@@ -176,7 +201,7 @@ def run_narrow(rank: int, wide: list[float], folder: Path) -> int:
     names = [f"layer{k}" for k in range(6)]
     plan = run_plan(case.pipelines, names, zero=1, precision="bf16")
     trainer = parallelize(
-        plan, model("llama"), device="cpu", learning_rate=1e-2, weight_decay=0.1, timeout_s=60
+        plan, model("llama"), device=DEVICE, learning_rate=1e-2, weight_decay=0.1, timeout_s=60
     )
     data = batches(case)
     losses = [trainer.step(data, step) for step in range(5)]
@@ -207,7 +232,7 @@ def run_case(case: Case, expected: Reference, folder: Path) -> dict[str, Any]:
     trainer = parallelize(
         case.plan,
         model(case.model),
-        device="cpu",
+        device=DEVICE,
         dtype=torch.float64,
         learning_rate=1e-2,
         weight_decay=0.1,
@@ -250,14 +275,16 @@ def gradient_error(trainer: Trainer, wanted: Mapping[str, Tensor]) -> tuple[floa
     for name, held in trainer.engine.weights:
         if name not in sharded:
             scale = max(float(wanted[name].abs().max()), floor)
-            error = float((held.gradient() - take(wanted[name], held.cut)).abs().max()) / scale
+            error = (
+                float((held.gradient().cpu() - take(wanted[name], held.cut)).abs().max()) / scale
+            )
             if error >= worst:
                 worst, where = error, name
     full = _as_weights(trainer.engine.weights, wanted)
     for piece, owned in updater.owned_gradients():
         scale = max(float(owned.abs().max()), floor)
         target = padded(piece, flatten(piece, full, gradient=False))[piece.owned]
-        error = float((owned - target).abs().max()) / scale
+        error = float((owned.cpu() - target).abs().max()) / scale
         if error >= worst:
             worst, where = error, piece.spans[0].weight
     return worst, where
@@ -266,7 +293,7 @@ def gradient_error(trainer: Trainer, wanted: Mapping[str, Tensor]) -> tuple[floa
 def weight_error(weights: Weights, wanted: Mapping[str, Tensor]) -> float:
     """The worst difference of any weight, relative to its tensor's largest element."""
     return max(
-        float((held.parameter.detach() - take(wanted[name], held.cut)).abs().max())
+        float((held.parameter.detach().cpu() - take(wanted[name], held.cut)).abs().max())
         / float(wanted[name].abs().max())
         for name, held in weights
     )
