@@ -12,7 +12,7 @@ from costmodels.constants import shipped_constants
 from costmodels.layers import EXPERT_IMBALANCE
 from costmodels.memory import device_overhead
 from costmodels.offload import HOST_MEMORY_PERCENT, OFFLOAD_BUFFER_BYTES
-from costmodels.price import POLICIES
+from costmodels.price import WAYS, hosted
 from costmodels.units import GIB, MIB, PS_PER_S, S_PER_HOUR
 from planner import assemble
 from planner.economy import Economy, chips_of
@@ -150,7 +150,7 @@ def declared_space(context: Context) -> SearchSpace:
         f"tensor parallel {{{', '.join(map(str, degrees))}}} inside an island",
         *_inside_a_stage(options),
         f"{{{', '.join(map(str, rows))}}} rows per micro-batch, one value per pipeline",
-        f"recomputation {{{', '.join(POLICIES[p] for p in options.policies)}}}",
+        f"recomputation {{{', '.join(WAYS[p] for p in options.policies)}}}",
         f"ZeRO level {options.zero_level} over all replicas",
         "1F1B with any in-flight depth from the classic one up",
         f"at most {context.problem.max_stages} stages",
@@ -184,7 +184,7 @@ def declared_space(context: Context) -> SearchSpace:
         )
     dropped += _untried(job)
     dropped += [
-        "ZeRO 2, ZeRO 3 and expert parallelism beyond a stage, offload of weights or activations, "
+        "ZeRO 2, ZeRO 3 and expert parallelism beyond a stage, offload of weights, "
         "interleaved and zero-bubble schedules, unequal rows inside a stage: not in this version's "
         "space",
     ]
@@ -203,6 +203,11 @@ def _inside_a_stage(options: OptionSet) -> list[str]:
         said.append(f"expert parallel {{{', '.join(map(str, experts))}}} inside a stage, {copies}")
     if any(m.zero3 for m in meshes):
         said.append("ZeRO 3 over the copies inside a stage")
+    if any(map(hosted, options.policies)):
+        said.append(
+            "kept activations on the device or, between the passes, in the host's memory, per "
+            "stage: what selective recomputation keeps (offload) or checkpoints (full_offload)"
+        )
     if any(m.offload for m in meshes):
         said.append("optimizer state on the device or in the host's memory, one or other per stage")
     if any(m.dp > 1 for m in meshes):
@@ -217,6 +222,7 @@ def _untried(job: ResolvedJob) -> list[str]:
         "expert_parallel": job.expert_parallel,
         "zero3": job.zero3,
         "optimizer_offload": job.optimizer_offload,
+        "activation_offload": job.activation_offload,
     }
     names = [name for name, yes in tried.items() if not yes]
     if not names:
@@ -268,17 +274,24 @@ def idle_reasons(
 
 
 def _offload(context: Context) -> Iterator[str]:
-    """What a host is taken to have for an offloaded optimizer."""
+    """What a host is taken to have for an offloaded optimizer, or for activations."""
     indices = {o.class_index for o in context.options.options if o.mesh.offload}
-    if not indices:
-        return
-    yield (
-        "offloaded optimizer: gradients down the host link, update and weights up follow the last "
-        f"backward one after the other; {HOST_MEMORY_PERCENT} % of a host's memory may hold state, "
-        f"{context.job.state_bytes.total} bytes per parameter, "
-        f"{OFFLOAD_BUFFER_BYTES // MIB} MiB of every device are buffers; all devices of a host "
-        "share it evenly"
-    )
+    if indices:
+        yield (
+            "offloaded optimizer: gradients down the host link, update and weights up follow the "
+            f"last backward one after the other; {HOST_MEMORY_PERCENT} % of a host's memory may "
+            f"hold state, {context.job.state_bytes.total} bytes per parameter, "
+            f"{OFFLOAD_BUFFER_BYTES // MIB} MiB of every device are buffers; all devices of a host "
+            "share it evenly"
+        )
+    if any(map(hosted, context.options.policies)):
+        yield (
+            "offloaded activations: a layer's are copied beside the computation of one layer, "
+            "with two layers' worth on the device; what takes longer is added to each pass, and "
+            f"nothing hides behind communication; {HOST_MEMORY_PERCENT} % of a host's memory may "
+            "hold them; its devices share it evenly and are taken to copy at the same time"
+        )
+        indices |= {o.class_index for o in context.options.options}
     for index in sorted(indices):
         host = context.topology.classes[index].host
         if host is None or host.memory_bytes is None:

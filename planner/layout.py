@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from costmodels.memory import MemoryItems, boundary_buffer_bytes, device_overhead, stage_memory
-from costmodels.price import POLICIES
+from costmodels.price import WAYS, hosted
 from costmodels.schedules import (
     ExactTimes,
     ScheduleName,
@@ -45,7 +45,7 @@ from planner.reductions import Reductions, SyncPrice
 class LayoutStage:
     """Layers ``[first, end)`` on named devices of one island, in the order of their mesh.
 
-    ``policies`` names the recomputation of each layer (index in ``POLICIES``); ``in_flight`` is
+    ``policies`` says what each layer does with what it keeps (index in ``WAYS``); ``in_flight`` is
     None where the depth rule decides within memory.
     """
 
@@ -264,7 +264,10 @@ class LayoutPricer:
             self.costs(s.island.class_index, s.mesh, pipe.rows)[s.first : s.end]
             for s in pipe.stages
         ]
-        forward = [sum(c.forward_total_ps for c in own) for own in costs]
+        forward = [
+            sum(c.forward_total_ps(p) for c, p in zip(own, s.policies, strict=True))
+            for own, s in zip(costs, pipe.stages, strict=True)
+        ]
         backward = [
             sum(c.backward_total_ps(p) for c, p in zip(own, s.policies, strict=True))
             for own, s in zip(costs, pipe.stages, strict=True)
@@ -366,12 +369,18 @@ class LayoutPricer:
             if stage.in_flight is not None:
                 depths[s] = stage.in_flight
                 continue
-            usable = self.topology.classes[stage.island.class_index].usable_memory_bytes
+            cls = self.topology.classes[stage.island.class_index]
+            usable = cls.usable_memory_bytes
             ceiling = depths[s - 1] - 1 if s else depths[s]
             depths[s] = max(min(depths[s], ceiling), count - s)
             while depths[s] > count - s:
                 items = self._memory(pipe, s, costs[s], depths[s], zero_level, replicas)
-                if items.peak <= usable or min(depths[s], pipe.micro_batches) <= 1:
+                if min(depths[s], pipe.micro_batches) <= 1:
+                    break
+                if any(map(hosted, stage.policies)) and items.host > host_limit(cls):
+                    depths[s] = max(count - s, min(depths[s], pipe.micro_batches) - 1)
+                    continue
+                if items.peak <= usable:
                     break
                 each = max(1, items.activations // max(1, min(depths[s], pipe.micro_batches)))
                 over = -(-(items.peak - usable) // each)
@@ -410,4 +419,4 @@ class LayoutPricer:
         return split_parameters([c.price for c in costs], stage.mesh)
 
 
-__all__ = ["POLICIES", "LayoutPipeline", "LayoutPricer", "LayoutStage", "PricedLayout"]
+__all__ = ["WAYS", "LayoutPipeline", "LayoutPricer", "LayoutStage", "PricedLayout"]

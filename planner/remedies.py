@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from costmodels.price import POLICIES
+from costmodels.price import WAYS
 from costmodels.units import GIB, PS_PER_S
 from planner.costing import build_tables
 from planner.errors import InfeasibleError
@@ -125,6 +125,9 @@ def candidate_jobs(job: ResolvedJob, *, measured: bool = False) -> list[tuple[st
     if not job.optimizer_offload:
         hosted = replace(job, optimizer_offload=True)
         out.append(("--set job.techniques.optimizer_offload=true", hosted))
+    if not job.activation_offload:
+        left = replace(job, activation_offload=True)
+        out.append(("--set job.techniques.activation_offload=true", left))
     if job.seq_len > 1024 and not measured:
         half = job.seq_len // 2
         out.append((f"--set job.seq_len={half}", replace(job, seq_len=half)))
@@ -261,7 +264,7 @@ def infeasible(context: Context, conflict: Conflict | None = None) -> Infeasible
     tightest = min(context.topology.classes, key=lambda c: (c.usable_memory_bytes, c.index))
     what = (
         f"{context.model.name} does not fit, proven for every plan with recomputation "
-        f"{{{', '.join(POLICIES[p] for p in context.options.policies)}}} and ZeRO level "
+        f"{{{', '.join(WAYS[p] for p in context.options.policies)}}} and ZeRO level "
         f"{context.options.zero_level}"
     )
     offloads = any(o.mesh.offload for o in context.options.options)

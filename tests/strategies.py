@@ -23,7 +23,7 @@ from costmodels.memory import DeviceOverhead, StateBytes
 from costmodels.offload import HostShare
 from costmodels.price import LayerPrice
 from costmodels.units import PS_PER_S
-from planner.costing import CostTables, LayerCost, OptionTable, option_table
+from planner.costing import CostTables, LayerCost, OptionTable, class_host, option_table
 from planner.graphs.topology import Island, IslandClass, Route, Topology
 from planner.mesh import StageMesh
 from planner.options import StageOption
@@ -253,7 +253,10 @@ def build_problem(
                     continue
                 option = StageOption(len(tables), cls.index, mesh, size)
                 costs = tuple(
-                    layer_cost(layer, slowness[cls.index], mesh, size, tp_ticks) for layer in layers
+                    layer_cost(layer, slowness[cls.index], mesh, size, tp_ticks).copying(
+                        class_host(cls)
+                    )
+                    for layer in layers
                 )
                 tables.append(option_table(option, costs))
     crossing = np.array(boundary or (0,) * len(layers), dtype=np.int64)
@@ -346,11 +349,13 @@ def problems(
     max_batch: int = 9,
     meshes: bool = False,
     offload: bool = False,
+    activations: bool = False,
 ) -> Problem:
     """A problem that a brute force can enumerate: at most ``max_pipelines`` pipelines.
 
     ``meshes`` adds options of more than tensor parallelism, ``offload`` such of all kinds that
-    keep their optimizer's state on hosts, which may be too small for it.
+    keep their optimizer's state on hosts, which may be too small for it. With ``activations``
+    stages may leave those on hosts, some of which may not be known.
     """
     count = draw(st.sampled_from(range(max_layers, 0, -1)))
     heavy = draw(st.sampled_from((6, 30)))
@@ -380,6 +385,8 @@ def problems(
             (*own, *(replace(_mesh(m), offload=True) for m in draw(_some(own)))) for own in widths
         )
     policies = draw(st.sampled_from(((0, 1, 2), (0, 2), (0,))))
+    if activations:
+        policies = draw(st.sampled_from(((0, 3), (0, 2, 4), (0, 1, 2, 3, 4))))
     state = draw(st.sampled_from((SMALL_STATE, StateBytes(2, 2, 12))))
     fat = draw(st.sampled_from((4, 25)))  # a tensor that fits only inside a stage
     overhead = DeviceOverhead(*(draw(st.integers(0, 2)) for _ in range(3)))
@@ -396,6 +403,9 @@ def problems(
     )
     if offload:
         classes = tuple(replace(cls, host=draw(hosts(whole))) for cls in classes)
+    elif activations:
+        some = st.one_of(hosts(whole), hosts(whole), st.none())
+        classes = tuple(replace(cls, host=draw(some)) for cls in classes)
     problem = build_problem(
         layers,
         topology(classes, cluster.class_routes),

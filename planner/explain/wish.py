@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from costmodels.price import POLICIES
+from costmodels.price import WAYS
 from planner.errors import InputError, Problem
 from planner.estimate import LayoutInput, PlanLayout, read_layout
 from planner.inputs.job import JobSpec
@@ -181,7 +181,7 @@ def _with(degrees: Degrees, name: str, value: str, chip: str | None) -> Degrees:
         case "rows":
             return replace(degrees, rows=_count(value))
         case "recompute":
-            return replace(degrees, recompute=_one_of(value, POLICIES))
+            return replace(degrees, recompute=_one_of(value, WAYS))
         case "zero":
             return replace(degrees, zero=int(_one_of(value, ("0", "1", "2", "3"))))
     return replace(degrees, schedule=_one_of(value, ("1f1b", "gpipe")))

@@ -45,6 +45,7 @@ YOUNGER = (
     "expert_parallel",
     "zero3",
     "optimizer_offload",
+    "activation_offload",
     "max_tensor_parallel",
     "constraints",
     "goal",
@@ -97,6 +98,7 @@ class ResolvedJob:
     expert_parallel: bool = False
     zero3: bool = False
     optimizer_offload: bool = False
+    activation_offload: bool = False
     max_tensor_parallel: int | None = None
     constraints: Constraints = field(default_factory=Constraints)
     goal: Goal | None = None
@@ -228,6 +230,7 @@ def _techniques(
             notes.append("expert parallelism tried: the model has experts (default)")
     asked["zero3"] = bool(asked["zero3"])
     asked["optimizer_offload"] = bool(asked["optimizer_offload"])
+    asked["activation_offload"] = bool(asked["activation_offload"])
     return asked
 
 

@@ -37,6 +37,9 @@ class Techniques(_Strict):
     row on), ``expert_parallel`` ones hold different experts (null: where the model has any),
     ``zero3`` divides weights and gradients among the copies (null: not). ``optimizer_offload``: a
     stage may keep its optimizer's state in the host's memory and update it there (null: not).
+    ``activation_offload``: a stage may leave in the host's memory, between the two passes, what
+    recomputation keeps, all of it (with recompute_selective) or checkpoints (with recompute_full;
+    null: not).
     """
 
     tensor_parallel: bool = True
@@ -50,6 +53,7 @@ class Techniques(_Strict):
     expert_parallel: bool | None = None
     zero3: bool | None = None
     optimizer_offload: bool | None = None
+    activation_offload: bool | None = None
 
 
 TECHNIQUES = tuple(Techniques.model_fields)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from costmodels.catalog.names import short_name
 from costmodels.confidence import peak_range
+from costmodels.price import HOSTED
 from planner.plan import Baseline, Certificate, Estimate, Plan
 from planner.report.bars import COLOURS, FILLS, length, stacked
 from planner.report.format import count, device_list, duration, memory, percent, plural, ratio
@@ -117,9 +118,18 @@ def _hosts(plan: Plan) -> str:
     if not most:
         return ""
     return (
-        f"{memory(most)} of optimizer state on {host}; the fullest share of a device is "
+        f"{memory(most)} of {_what_is_hosted(plan)} on {host}; the fullest share of a device is "
         f"{percent(fullest)} taken"
     )
+
+
+def _what_is_hosted(plan: Plan) -> str:
+    stages = [s for p in plan.pipelines for s in p.stages]
+    kinds = {
+        "optimizer state": any(s.offload == "optimizer" for s in stages),
+        "activations": any(part.policy in HOSTED for s in stages for part in s.recompute),
+    }
+    return " and ".join(name for name, yes in kinds.items() if yes)
 
 
 def proof(certificate: Certificate) -> Text:

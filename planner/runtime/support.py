@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from costmodels.price import HOSTED
 from planner.errors import ExportError, InputError, Problem
 from planner.plan import Plan, Stage
 from planner.runtime.orders import pipeline_orders, stage_chunks
@@ -60,6 +61,9 @@ def _features(plan: Plan) -> Iterator[tuple[str, str, str]]:
                 yield where, feature, "plan with ZeRO level 1 at most"
             if stage.offload != "none":
                 yield where, f"offload to {stage.offload}", "plan without offload"
+            if any(part.policy in HOSTED for part in stage.recompute):
+                feature = "activations in host memory"
+                yield where, feature, "plan with --forbid activation_offload"
             for replica in stage.replicas:
                 mesh = replica.mesh
                 if mesh.context_parallel > 1:
