@@ -122,9 +122,7 @@ def test_depths_agree_with_the_memory_model_and_the_brute_force(case: Case, flyi
                     fits = fits and (policy < OFFLOAD or cls.host_known)
                     own = next(n for n, t in enumerate(tables.tables) if t is table)
                     stage = BruteStage(own, policy, first, tables.layers)
-                    assert fits == (
-                        space.stage_depth(k, first, tables.layers, index) >= flying
-                    )
+                    assert fits == (space.stage_depth(k, first, tables.layers, index) >= flying)
                     assert fits == (most_in_flight(problem, stage, replicas, flying) == flying)
 
 
