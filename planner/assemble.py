@@ -149,6 +149,7 @@ def sync_groups(priced: PricedLayout, zero_level: int) -> tuple[SyncGroup, ...]:
                 for p, stage in s.members
             ),
             time_s=to_seconds(s.time_ps),
+            compression=s.compression,
         )
         for s in priced.syncs
     )

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
 from costmodels.catalog import Catalog
+from costmodels.compression import BLOCK
 from costmodels.constants import shipped_constants
 from costmodels.layers import EXPERT_IMBALANCE
 from costmodels.memory import device_overhead
@@ -163,6 +164,10 @@ def declared_space(context: Context) -> SearchSpace:
         )
     if job.max_tensor_parallel is not None:
         allowed.append(f"tensor parallel at most {job.max_tensor_parallel} (max_tensor_parallel)")
+    if job.gradient_compression != "none":
+        allowed.append(
+            f"gradients packed as {job.gradient_compression} between hosts, all of a plan's or none"
+        )
     vendors = {c.chip.vendor for c in topology.classes}
     if len(vendors) > 1 and topology.cross_vendor_collectives == "none":
         allowed.append(
@@ -170,7 +175,12 @@ def declared_space(context: Context) -> SearchSpace:
             "(no collective spans vendors)"
         )
     dropped = [f"{r.what}: {r.reason}" for r in options.rejected]
-    if options.zero_level:
+    if options.zero_level and context.problem.tables.packed is not None:
+        dropped.append(
+            "ZeRO level 0: not searched beside level 1, though in an all-reduce packed gradients "
+            "save more (--forbid zero1 searches it)"
+        )
+    elif options.zero_level:
         dropped.append(
             "ZeRO level 0: dominated by level 1 (same traffic, no more memory or update time)"
         )
@@ -216,7 +226,7 @@ def _inside_a_stage(options: OptionSet) -> list[str]:
 
 
 def _untried(job: ResolvedJob) -> list[str]:
-    """Techniques inside a stage that this search left out, and how to have them tried."""
+    """Techniques that this search left out, and how to have them tried."""
     tried = {
         "context_parallel": job.context_parallel,
         "expert_parallel": job.expert_parallel,
@@ -225,10 +235,16 @@ def _untried(job: ResolvedJob) -> list[str]:
         "activation_offload": job.activation_offload,
     }
     names = [name for name, yes in tried.items() if not yes]
-    if not names:
-        return []
-    fields = ", ".join(f"job.techniques.{name}" for name in names)
-    return [f"{', '.join(names)} inside a stage: not tried ({fields}=true tries them)"]
+    said = []
+    if names:
+        fields = ", ".join(f"job.techniques.{name}" for name in names)
+        said.append(f"{', '.join(names)} inside a stage: not tried ({fields}=true tries them)")
+    if job.gradient_compression == "none":
+        said.append(
+            "gradients in fewer bits between hosts: not tried, they change what is trained "
+            "(job.techniques.gradient_compression=fp8 tries them)"
+        )
+    return said
 
 
 def idle_reasons(
@@ -304,6 +320,28 @@ def _offload(context: Context) -> Iterator[str]:
         )
 
 
+def _packing(context: Context) -> Iterator[str]:
+    """What packed gradients are taken to be, and that they are other gradients."""
+    name = context.job.gradient_compression
+    if name == "none":
+        return
+    packed = context.problem.tables.packed
+    if packed is None:
+        yield f"gradients packed as {name} would be no smaller than they are: nothing is packed"
+        return
+    scales = "" if name == "fp16" else f", a scale of 32 bits per {BLOCK} values included"
+    weights = "; weights gathered after the update keep their width" if packed.zero_level else ""
+    yield (
+        f"gradients are packed as {name} between hosts where a plan is faster with it: "
+        f"{float(packed.packed):.4g} bytes for {packed.state.gradient}{scales}, summed unpacked"
+        f"{weights}; packing streams the memory of every chip once per pass"
+    )
+    yield (
+        f"packing as {name} rounds gradients: the numbers that are trained differ from those of a "
+        "run without, and no figure here says what that does to convergence"
+    )
+
+
 def assumptions(context: Context) -> tuple[str, ...]:
     """Everything that was assumed, not given."""
     out = [*context.model.notes, *context.cluster.notes, *context.job.notes]
@@ -343,6 +381,7 @@ def assumptions(context: Context) -> tuple[str, ...]:
             "and what the computation beside them does not cover"
         )
     out += _offload(context)
+    out += _packing(context)
     out.append(
         "activations cross stages in slices over the ports of all chips of a tensor-parallel "
         "group, with a fair share of their host's ports"

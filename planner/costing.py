@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from costmodels.activation_offload import copy_s, exposed_ps
 from costmodels.catalog import Chip, Fabric
 from costmodels.collectives import Links
+from costmodels.compression import Compression, CompressionName, compression_of
 from costmodels.compute import optimizer_update_s
 from costmodels.constants import shipped_constants
 from costmodels.memory import DeviceOverhead, StateBytes, device_overhead
@@ -255,6 +256,12 @@ class CostTables:
     zero_level: int
     sequence_parallel: bool
     offload_bytes: int = OFFLOAD_BUFFER_BYTES
+    compression: CompressionName = "none"
+
+    @property
+    def packed(self) -> Compression | None:
+        """How gradients may be packed between hosts; None where they may not."""
+        return compression_of(self.compression, self.state, self.zero_level)
 
     def offload_buffer(self, option: StageOption) -> int:
         """Bytes of a device through which offloaded state passes; 0 without offload."""
@@ -300,6 +307,7 @@ def build_tables(
         overheads=tuple(device_overhead(c.chip, c.usable_memory_bytes) for c in topology.classes),
         zero_level=options.zero_level,
         sequence_parallel=job.sequence_parallel,
+        compression=job.gradient_compression,
     )
 
 

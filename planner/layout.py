@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+from costmodels.compression import compression_of
 from costmodels.memory import MemoryItems, boundary_buffer_bytes, device_overhead, stage_memory
 from costmodels.price import WAYS, hosted
 from costmodels.schedules import (
@@ -160,8 +161,21 @@ class LayoutPricer:
             self._pipeline(p, pipe, zero_level, len(pipelines), problems)
             for p, pipe in enumerate(pipelines)
         )
-        syncs = self._reductions.price(pipelines, zero_level, problems)
         update_ps = self._update_ps(pipelines, zero_level)
+        syncs = self._reductions.price(pipelines, zero_level, problems)
+        found = self._joined(priced, syncs, update_ps)
+        packed = compression_of(self.job.gradient_compression, self.job.state_bytes, zero_level)
+        if packed is not None:
+            syncs = self._reductions.price(pipelines, zero_level, [], packed)
+            smaller = self._joined(priced, syncs, update_ps)
+            if (smaller.formula_ps, smaller.exact_ps) < (found.formula_ps, found.exact_ps):
+                found = smaller
+        return replace(found, problems=tuple(problems))
+
+    def _joined(
+        self, priced: tuple[PricedPipeline, ...], syncs: Sequence[SyncPrice], update_ps: int
+    ) -> PricedLayout:
+        """The step of pipelines whose reductions take so long."""
         ends = [list(p.exact.stage_last_backward_end) for p in priced]
         exact = 0
         # earlier stages run their last backwards while a later one synchronises
@@ -203,7 +217,7 @@ class LayoutPricer:
             formula_ps=max(totals[critical] + update_ps, exact),
             exact_ps=exact,
             critical=critical,
-            problems=tuple(problems),
+            problems=(),
         )
 
     def alone_ps(self, pipe: LayoutPipeline, zero_level: int, replicas: int) -> int:

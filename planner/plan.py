@@ -19,6 +19,8 @@ from pydantic import (
     model_serializer,
 )
 
+from costmodels.compression import CompressionName
+
 SCHEMA_VERSION = 1
 
 PlanClass = Literal["rectangular", "staged", "asymmetric"]
@@ -213,14 +215,15 @@ class SyncMember(_Frozen):
 
 class SyncGroup(_Frozen):
     """Replicas that reduce the gradients of the same layers; "tied": the two stages of one pipeline
-    that hold a shared weight, which sum its gradients before their replicas reduce them."""
+    that hold a shared weight, which sum its gradients before their replicas reduce them.
+    ``compression``: how gradients are packed between hosts."""
 
     layers: Interval
     kind: Literal["gradients", "tied"]
     level: int
     members: tuple[SyncMember, ...]
     time_s: float
-    compression: Literal["none"] = "none"
+    compression: CompressionName = "none"
 
 
 class UnusedDevices(_Frozen):

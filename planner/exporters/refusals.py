@@ -24,6 +24,7 @@ def refusals(capability: Capability, view: View) -> tuple[Problem, ...]:
     problems += _meshes(capability, view)
     problems += _offload(capability, view)
     problems += _activations(capability, view)
+    problems += _packed(capability, view)
     if view.grid is not None:
         problems += _grid(capability, view, view.grid)
     return tuple(problems)
@@ -230,6 +231,14 @@ def _activations(capability: Capability, view: View) -> Iterator[Problem]:
     if any(part.policy in HOSTED for s in stages for part in s.recompute):
         message = f"the plan leaves activations in host memory; {capability.why_no_activations}"
         yield Problem("activation offload", message, "plan with --forbid activation_offload")
+
+
+def _packed(capability: Capability, view: View) -> Iterator[Problem]:
+    """Gradients packed between hosts and summed in full inside them: no target does both."""
+    forms = {group.compression for group in view.plan.sync_groups} - {"none"}
+    for form in sorted(forms):
+        message = f"the plan packs gradients as {form} between hosts; {capability.why_no_packing}"
+        yield Problem("gradient compression", message, "plan with --forbid gradient_compression")
 
 
 def _depth(grid: Grid) -> Iterator[Problem]:

@@ -49,6 +49,8 @@ def figures(plan: Plan) -> Table:
     table.add_row("memory", _tightest(plan))
     if hosts := _hosts(plan):
         table.add_row("host memory", hosts)
+    if packed := packed_as(plan):
+        table.add_row("gradients", Text(f"{packed} between hosts: not the sums of a run without"))
     if plan.certificate is not None:
         if plan.certificate.objective is not None:
             table.add_row(*objective_row(plan.certificate.objective))
@@ -100,6 +102,12 @@ def _tightest(plan: Plan) -> Text:
     if 0 <= left < SMALL_MARGIN:
         text.append("\nthin: other software on the chip could use that up", style="yellow")
     return text
+
+
+def packed_as(plan: Plan) -> str:
+    """How gradients are packed between hosts; empty where they keep their width."""
+    names = {group.compression for group in plan.sync_groups} - {"none"}
+    return " and ".join(sorted(names))
 
 
 def _hosts(plan: Plan) -> str:

@@ -53,6 +53,10 @@ def _features(plan: Plan) -> Iterator[tuple[str, str, str]]:
     for field in ("lora", "frozen_layers"):
         if plan.inputs.job.resolved.get(field):
             yield f"job.{field}", f"{field.replace('_', ' ')}", "train all weights"
+    for k, group in enumerate(plan.sync_groups):
+        if group.compression != "none":
+            feature = f"gradients packed as {group.compression}"
+            yield f"sync_groups[{k}]", feature, "plan with --forbid gradient_compression"
     for p, pipeline in enumerate(plan.pipelines):
         for s, stage in enumerate(pipeline.stages):
             where = f"pipelines[{p}].stages[{s}]"
