@@ -72,10 +72,6 @@ Narrow = Literal[
 ]
 
 
-WHOLE: tuple[Narrow, ...] = ("activations on devices", "gradients unpacked")
-"""Narrower spaces that are searched to the end."""
-
-
 def narrow_kinds(context: Context) -> tuple[Narrow, ...]:
     """The narrower spaces that are searched as well, if stages may be more than tensor parallel."""
     meshes = [o.mesh for o in context.options.options]
@@ -97,12 +93,8 @@ def first_narrow(
     A wider space is harder to round in: a technique that is allowed must not cost a plan that
     would have been found without it. Experts and long sequences often want all of an island. Where
     every stage offloads, the first one, whose update is all that pricing sees, speaks for all.
-    Without activations on hosts, or packed gradients, the search is done to its end, as it would
-    be if the job did not allow them.
     """
-    engine = engine_for(narrowed(context, kind), limits, lambda _: None, interrupted)
-    found = engine.find()
-    return engine.prove().solution if kind in WHOLE else found
+    return engine_for(narrowed(context, kind), limits, lambda _: None, interrupted).find()
 
 
 def narrowed(context: Context, kind: Narrow) -> Context:

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from costmodels.catalog import Chip, Fabric
+from costmodels.compression import CompressionName
 from costmodels.constants import shipped_constants
 from costmodels.memory import DeviceOverhead, StateBytes
 from costmodels.offload import HostShare
@@ -239,6 +240,7 @@ def build_problem(
     sequence_parallel: bool = False,
     global_batch: int = 4,
     max_stages: int = 4,
+    compression: CompressionName = "none",
 ) -> Problem:
     """Tables over all options: ``slowness`` and ``degrees`` (tp, or meshes) are per class.
 
@@ -269,6 +271,7 @@ def build_problem(
             zero_level=zero_level,
             sequence_parallel=sequence_parallel,
             offload_bytes=OFFLOAD_BYTES,
+            compression=compression,
         ),
         topology=cluster,
         policies=policies,
@@ -350,12 +353,14 @@ def problems(
     meshes: bool = False,
     offload: bool = False,
     activations: bool = False,
+    packed: bool = False,
 ) -> Problem:
     """A problem that a brute force can enumerate: at most ``max_pipelines`` pipelines.
 
     ``meshes`` adds options of more than tensor parallelism, ``offload`` such of all kinds that
     keep their optimizer's state on hosts, which may be too small for it. With ``activations``
-    stages may leave those on hosts, some of which may not be known.
+    stages may leave those on hosts, some of which may not be known. ``packed``: gradients may cross
+    between islands in 16, 8 or 4 bits.
     """
     count = draw(st.sampled_from(range(max_layers, 0, -1)))
     heavy = draw(st.sampled_from((6, 30)))
@@ -421,6 +426,7 @@ def problems(
         sequence_parallel=draw(st.booleans()),
         global_batch=draw(st.integers(max(sizes), max_batch)),
         max_stages=draw(st.sampled_from((4, 3, 2, 1))),
+        compression=draw(st.sampled_from(("int4", "int4", "fp8", "fp16"))) if packed else "none",
     )
     while count_pipelines(problem) > max_pipelines:
         problem = replace(problem, max_stages=problem.max_stages - 1)

@@ -184,3 +184,13 @@ def test_runtimes_that_copy_otherwise_say_how():
     assert "one stage alone" in megatron.message
     (deepspeed,) = only(plan, "deepspeed", "activation offload")
     assert "waits for every copy" in deepspeed.message
+
+
+@pytest.mark.parametrize("target", [t for t in TARGETS if t not in ("kubernetes", "slurm")])
+def test_packed_gradients_are_refused_by_name(target):
+    packed = "job.techniques.gradient_compression=int4"
+    plan = laid_out("tp: 8, pp: 1, dp: 2", packed)
+    assert {group.compression for group in plan.sync_groups} == {"int4"}
+    (problem,) = only(plan, target, "gradient compression")
+    assert "as int4 between hosts" in problem.message
+    assert problem.remedy == "plan with --forbid gradient_compression"
