@@ -349,8 +349,13 @@ def option_table(
     def frozen(price: LayerPrice) -> int:
         return weight_bytes * (price.parameters - price.trained_parameters)
 
+    different = {id(c): c for c in costs}  # layers that are alike share one cost
+    number = {key: n for n, key in enumerate(different)}
+    of = [number[id(c)] for c in costs]
+
     def by_way(value: Callable[[LayerCost, int], int]) -> Ints:
-        return np.stack([row([value(c, way) for c in costs]) for way in range(len(WAYS))])
+        each = [[value(c, way) for c in different.values()] for way in range(len(WAYS))]
+        return np.array(each, dtype=np.int64)[:, of]
 
     return OptionTable(
         option=option,
