@@ -13,6 +13,7 @@ from costmodels.units import GIB
 from planner.errors import ExportError
 from planner.estimate import PlanLayout, estimate, estimate_sketch, read_layout, sketch_of
 from planner.explain.adjacent import neighbours
+from planner.explain.wish import Changed, parse_wish
 from planner.inputs.cluster import ClusterInput, cluster_from_document
 from planner.inputs.document import Document
 from planner.inputs.job import load_job
@@ -203,6 +204,13 @@ def test_a_host_that_is_shared_with_an_optimizer_holds_both() -> None:
             assert memory.host > state
             assert (memory.host - state) % (len(p.stages) - n) == 0
             assert memory.host <= 64 * GIB * 80 // 100 // 2
+
+
+def test_it_can_be_wished_for() -> None:
+    wish = parse_wish("offload=activations")
+    assert isinstance(wish, Changed)
+    (change,) = wish.changes
+    assert (change.path, change.value) == (("techniques", "activation_offload"), True)  # type: ignore[union-attr]
 
 
 # -- broken plans -----------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from planner.diff import diff
 from planner.errors import ExportError, InputError
 from planner.estimate import PlanLayout, estimate, estimate_sketch, read_layout, sketch_of
 from planner.estimate.techniques import estimate_uniform
+from planner.explain.wish import Changed, parse_wish
 from planner.inputs.cluster import load_cluster
 from planner.inputs.job import load_job
 from planner.inputs.overrides import parse_overrides
@@ -169,6 +170,13 @@ def test_a_difference_and_the_runtime_name_it() -> None:
     assert not diff(laid(), laid(FP8)).same_layout
     with pytest.raises(ExportError, match="gradients packed as fp8"):
         check_supported(laid(FP8))
+
+
+def test_it_can_be_wished_for() -> None:
+    wish = parse_wish("compression=fp8")
+    assert isinstance(wish, Changed)
+    (change,) = wish.changes
+    assert (change.path, change.value) == (("techniques", "gradient_compression"), "fp8")  # type: ignore[union-attr]
 
 
 # -- broken plans -----------------------------------------------------------------------------
