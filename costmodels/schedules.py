@@ -129,8 +129,10 @@ def formula_time(
     """``fill + (m - 1) * period``: additive over stages and easy to optimise.
 
     For GPipe the period is the slowest forward (or hop) plus the slowest backward (or hop), and
-    the formula is an upper bound on :func:`exact_time`. For 1F1B it is one as long as no stage
-    far behind in b/f follows many that are far ahead: see :func:`upper_bound_time`.
+    the formula is an upper bound on :func:`exact_time`. For 1F1B it is one where the slowest
+    forward (or hop) plus the slowest backward (or hop) fit into one period, which they do not where
+    a stage far behind in b/f follows some far ahead, or a hop is slower than every stage: see
+    :func:`upper_bound_time`.
     """
     _check(forward_ps, backward_ps, hop_ps, depths)
     if schedule == "interleaved":

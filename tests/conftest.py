@@ -5,6 +5,17 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "reproducible",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("reproducible")
+"""The same examples on every run and machine; how long one takes depends on who else works."""
 
 os.environ.setdefault("PLANNER_PROCESSES", "1")
 """Tests already run on every core; those of a second process ask for it."""

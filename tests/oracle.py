@@ -11,7 +11,7 @@ layer at a time; only the period and the finish term are the program's own formu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import combinations, pairwise, product
 
@@ -93,6 +93,39 @@ class Best:
 
     time_ps: int | None
     runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """What stages take at one number of replicas: many pipelines have the same stage.
+
+    A ``setting`` says which classes may hold the same layers; without one, any may.
+    """
+
+    problem: Problem
+    replicas: int
+    setting: Setting | None = None
+    rooms: dict[tuple[BruteStage, int], int] = field(default_factory=dict)
+    ends: dict[tuple[int, int, int], tuple[int, int]] = field(default_factory=dict)
+
+    def room(self, stage: BruteStage, enough: int) -> int:
+        """:func:`most_in_flight`, worked out once."""
+        key = (stage, enough)
+        if key not in self.rooms:
+            self.rooms[key] = most_in_flight(self.problem, stage, self.replicas, enough)
+        return self.rooms[key]
+
+    def after(self, option: int, first: int, end: int) -> tuple[int, int]:
+        """Picoseconds after the last backward: that earlier stages hide, and that nobody does."""
+        key = (option, first, end)
+        if key not in self.ends:
+            table = self.problem.tables.tables[option]
+            seconds = expected_finish_s(
+                self.problem, table, first, end, self.replicas, setting=self.setting
+            )
+            hosted = host_update_ps(self.problem, table, first, end, self.replicas)
+            self.ends[key] = (round(seconds * PS_PER_S), hosted)
+        return self.ends[key]
 
 
 def brute_force(problem: Problem, setting: Setting, hop: HopRule = plan_hops) -> Best:
@@ -277,10 +310,10 @@ def _periods(
     return tuple(kept)
 
 
-def runs_of(problem: Problem, pipeline: BrutePipeline, replicas: int, most: int) -> list[Run]:
+def runs_of(facts: StageFacts, pipeline: BrutePipeline, most: int) -> list[Run]:
     """The best run of a pipeline for 1 … ``most`` micro-batches, as far as memory reaches."""
-    room = [most_in_flight(problem, s, replicas, most) for s in pipeline.stages]
-    finish = finish_ps(problem, pipeline, replicas)
+    room = [facts.room(s, most) for s in pipeline.stages]
+    finish = finish_ps(facts, pipeline)
     found = []
     for m in range(1, most + 1):
         for tau, depths in _periods(pipeline.forward_ps, pipeline.backward_ps, pipeline.hop_ps):
@@ -319,27 +352,31 @@ def host_update_ps(
     return round(seconds * PS_PER_S)
 
 
-def finish_ps(problem: Problem, pipeline: BrutePipeline, replicas: int) -> int:
+def finish_ps(facts: StageFacts, pipeline: BrutePipeline) -> int:
     """Synchronisation and update that no earlier stage's backward hides, in picoseconds."""
-    tables = [problem.tables.tables[s.option] for s in pipeline.stages]
+    places = [(s.option, s.first, s.end) for s in pipeline.stages]
+    return _latest(facts, places, pipeline.backward_ps)
+
+
+def _latest(
+    facts: StageFacts, places: Sequence[tuple[int, int, int]], backward_ps: Sequence[int]
+) -> int:
     latest = 0
-    for s, (table, stage) in enumerate(zip(tables, pipeline.stages)):
-        seconds = expected_finish_s(problem, table, stage.first, stage.end, replicas)
-        latest = max(latest, round(seconds * PS_PER_S) - sum(pipeline.backward_ps[:s]))
-        latest = max(latest, host_update_ps(problem, table, stage.first, stage.end, replicas))
+    for s, place in enumerate(places):
+        hidden, hosted = facts.after(*place)
+        latest = max(latest, hidden - sum(backward_ps[:s]), hosted)
     return latest
 
 
-def finish_ps_of(problem: Problem, column: Column, replicas: int) -> int:
+def finish_ps_of(
+    problem: Problem, column: Column, replicas: int, setting: Setting | None = None
+) -> int:
     """The same for a column of the search, with the actual number of replicas."""
-    latest = 0
-    for s, stage in enumerate(column.stages):
-        at = table_index(problem, stage.class_index, stage.mesh, column.rows)
-        table = problem.tables.tables[at]
-        seconds = expected_finish_s(problem, table, stage.first, stage.end, replicas)
-        latest = max(latest, round(seconds * PS_PER_S) - sum(column.backward_ps[:s]))
-        latest = max(latest, host_update_ps(problem, table, stage.first, stage.end, replicas))
-    return latest
+    places = [
+        (table_index(problem, s.class_index, s.mesh, column.rows), s.first, s.end)
+        for s in column.stages
+    ]
+    return _latest(StageFacts(problem, replicas, setting), places, column.backward_ps)
 
 
 def table_index(problem: Problem, class_index: int, mesh: StageMesh, rows: int) -> int:
@@ -358,11 +395,12 @@ def _best_of_count(
     # Of two runs with equal chips and rows only the faster one matters.
     fastest: dict[tuple[tuple[int, ...], int], Run] = {}
     capacity = [c for _, _, c in problem.packing_rows]
+    facts = StageFacts(problem, replicas)
     for pipeline in pipelines:
         if any(u > c for u, c in zip(pipeline.usage, capacity)):
             continue
         most = -(-problem.global_batch // pipeline.rows)
-        for run in runs_of(problem, pipeline, replicas, most):
+        for run in runs_of(facts, pipeline, most):
             key = (pipeline.usage, pipeline.rows * run.micro_batches)
             if key not in fastest or run.time_ps < fastest[key].time_ps:
                 fastest[key] = run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from planner.search.problem import Problem, Setting
-from tests.oracle import all_pipelines, runs_of
+from tests.oracle import StageFacts, all_pipelines, runs_of
 
 
 def least_product(
@@ -22,11 +22,12 @@ def least_product(
         first.setdefault(c, k)
     best: float | None = None
     for replicas in range(max(1, setting.replicas[0]), setting.replicas[1] + 1):
+        facts = StageFacts(problem, replicas)
         runs = [
             (run.time_ps, p.usage, p.rows * run.micro_batches)
             for p in pipelines
             if all(u <= c for u, c in zip(p.usage, capacity, strict=True))
-            for run in runs_of(problem, p, replicas, -(-problem.global_batch // p.rows))
+            for run in runs_of(facts, p, -(-problem.global_batch // p.rows))
         ]
         for time in sorted({t for t, _, _ in runs}):
             if latest_ps is not None and time > latest_ps:

@@ -19,7 +19,11 @@ MIXED = (
 )  # fmt: skip
 """Two kinds of chip with baselines and alternatives; the report goes to stderr."""
 
-TOO_MUCH = ("plan", "mistral-7b", "1xT4-16GB", "--format", "json")
+TOO_MUCH = (
+    "plan", "gpt2", "1xT4-16GB", "--format", "json", "--seq-len", "256", "--global-batch", "8",
+    "--set", "cluster.nodes.0.devices.0.reserved_gib=12",
+)  # fmt: skip
+"""12 layers on what is left of one chip: remedies are searched for, too."""
 BAD = ("plan", "lama-2-13b", "8xA100", "--precision", "bf17", "--format", "json")
 
 

@@ -31,7 +31,7 @@ def examples(count: int) -> Callable[[Test], Test]:
     return lambda test: seed(2)(limits(test))
 
 
-few, more = examples(5), examples(12)
+few, more = examples(4), examples(12)
 
 
 def proof(plan: Plan) -> Certificate:

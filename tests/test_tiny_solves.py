@@ -16,7 +16,7 @@ from tests.tiny_inputs import TinyInputs, tiny_inputs
 
 CI = settings(
     deadline=None,
-    max_examples=30,
+    max_examples=24,
     database=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -9,35 +9,31 @@ from typing import Annotated
 
 import typer
 
-from planner.commands.options import complete_chip
+from planner.commands.options import complete_chip, repeatable
 from planner.errors import Problem
 from planner.inputs.document import JsonValue
 from planner.inputs.overrides import Override
 
 ForbidChipOption = Annotated[
     list[str] | None,
-    typer.Option(
+    repeatable(
         "--forbid-chip",
-        metavar="CHIP",
-        help="A kind of chip of the cluster that this job must not use. Repeatable.",
+        "CHIP",
+        "A kind of chip of the cluster that this job must not use.",
         autocompletion=complete_chip,
     ),
 ]
 ForbidNodeOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--forbid-node",
-        metavar="NODE",
-        help="A node of the cluster that this job must not use. Repeatable.",
-    ),
+    repeatable("--forbid-node", "NODE", "A node of the cluster that this job must not use."),
 ]
 PinOption = Annotated[
     list[str] | None,
-    typer.Option(
+    repeatable(
         "--pin",
-        metavar="FIRST:END=CHIP",
-        help="Layers FIRST up to, without, END lie on these kinds of chip alone "
-        "(0:4=A100-SXM-80GB,H100-SXM-80GB), or on none of them (0:4!=V100-SXM2-32GB). Repeatable.",
+        "FIRST:END=CHIP",
+        "Layers FIRST up to, without, END lie on these kinds of chip alone "
+        "(0:4=A100-SXM-80GB,H100-SXM-80GB), or on none of them (0:4!=V100-SXM2-32GB).",
     ),
 ]
 MaxTensorParallelOption = Annotated[
@@ -58,19 +54,15 @@ PlanClassOption = Annotated[
 
 PriceOption = Annotated[
     list[str] | None,
-    typer.Option(
+    repeatable(
         "--price",
-        metavar="CHIP=USD",
-        help="USD per chip and hour for --objective cost, over the catalogue's. Repeatable.",
+        "CHIP=USD",
+        "USD per chip and hour for --objective cost, over the catalogue's.",
     ),
 ]
 PowerOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--power",
-        metavar="CHIP=W",
-        help="Watts per chip for --objective energy, over the rated power. Repeatable.",
-    ),
+    repeatable("--power", "CHIP=W", "Watts per chip for --objective energy, over the rated power."),
 ]
 FloorOption = Annotated[
     float | None,

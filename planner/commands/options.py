@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
+from typer.models import OptionInfo
 
 from planner.commands.output import Format
 from planner.inputs.resources import FixtureKind, fixture_names
@@ -65,6 +67,20 @@ def complete_file(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def repeatable(
+    flag: str,
+    metavar: str,
+    what: str,
+    *,
+    autocompletion: Callable[[str], list[str]] | None = None,
+) -> OptionInfo:
+    """An option that may be given several times, and says so."""
+    option = typer.Option(
+        flag, metavar=metavar, help=f"{what} Repeatable.", autocompletion=autocompletion
+    )
+    return cast(OptionInfo, option)
+
+
 def _shipped(kind: FixtureKind, incomplete: str) -> list[str]:
     names = [name for name in fixture_names(kind) if name.startswith(incomplete)]
     return names + complete_file(incomplete)
@@ -110,19 +126,19 @@ FormatOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option(
+    repeatable(
         "--set",
-        metavar="PATH=VALUE",
-        help="Change one input field by its path, such as job.seq_len=4096, "
-        "cluster.cross_vendor_collectives=cpu-staged or model.num_hidden_layers=48. Repeatable.",
+        "PATH=VALUE",
+        "Change one input field by its path, such as job.seq_len=4096, "
+        "cluster.cross_vendor_collectives=cpu-staged or model.num_hidden_layers=48.",
     ),
 ]
 ForbidOption = Annotated[
     list[str] | None,
-    typer.Option(
+    repeatable(
         "--forbid",
-        metavar="TECHNIQUE",
-        help="Leave a technique out of the search, such as zero1 or recompute_full. Repeatable.",
+        "TECHNIQUE",
+        "Leave a technique out of the search, such as zero1 or recompute_full.",
         autocompletion=complete_technique,
     ),
 ]

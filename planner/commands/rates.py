@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-import typer
-
+from planner.commands.options import repeatable
 from planner.errors import InputError, Problem
 from planner.scenario.apply import apply_all
 from planner.scenario.changes import RateChange, SetPower, SetPrice
@@ -16,18 +15,12 @@ from planner.scenario.rates import Rates, known_rates, with_rates
 
 PriceOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--price",
-        metavar="CHIP=USD",
-        help="USD per chip and hour, over the catalogue's figure. Repeatable.",
-    ),
+    repeatable("--price", "CHIP=USD", "USD per chip and hour, over the catalogue's figure."),
 ]
 PowerOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--power",
-        metavar="CHIP=W",
-        help="Watts that a chip draws while training; by default its rated power. Repeatable.",
+    repeatable(
+        "--power", "CHIP=W", "Watts that a chip draws while training; by default its rated power."
     ),
 ]
 

@@ -53,6 +53,9 @@ YOUNGER = (
 )
 """Fields that a resolved job names only where they are used."""
 
+FIGURES_OF = {"prices_usd_per_hour": "cost", "power_watt": "energy"}
+"""Figures that a user may give, by field, and the objective that they are for."""
+
 MAX_TOKENS = 32_768
 """Tokens of the largest micro-batch that is tried by default; larger ones only add memory."""
 
@@ -288,6 +291,7 @@ def _rows(global_batch: int, seq_len: int, notes: list[str]) -> tuple[int, ...]:
 
 
 def _defaults(spec: JobSpec, state: StateBytes) -> Iterator[str]:
+    """What was left open, and what was given for nothing."""
     given = spec.model_fields_set
     if "global_batch" not in given:
         yield f"global batch {spec.global_batch} rows (default)"
@@ -298,3 +302,6 @@ def _defaults(spec: JobSpec, state: StateBytes) -> Iterator[str]:
         )
     if "gradient_dtype" not in given:
         yield f"gradients in {state.gradient} bytes, as the weights (default)"
+    for name, objective in FIGURES_OF.items():
+        if getattr(spec, name) and spec.objective != objective:
+            yield f"{name}: not used, the objective is {spec.objective}"

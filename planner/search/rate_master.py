@@ -175,14 +175,13 @@ def least_rate(
     rates: Sequence[int],
     target_ps: int,
     *,
-    below: int | None = None,
     work_limit: float,
     seed: int,
 ) -> tuple[int, ...] | None:
     """Counts per column of least total rate that reach the batch by the target; or None.
 
-    ``rates`` are whole numbers per column. None means: no counts with a total rate less than
-    ``below`` were found within the deterministic ``work_limit``.
+    ``rates`` are whole numbers per column. None means: no such counts were found within the
+    deterministic ``work_limit``.
     """
     values = [c.rows * c.micro_batches(target_ps) for c in columns]
     model = cp_model.CpModel()
@@ -201,8 +200,6 @@ def least_rate(
     model.add(total <= setting.replicas[1])
     model.add(cp_model.LinearExpr.weighted_sum(zs, values) >= problem.global_batch)
     rate = cp_model.LinearExpr.weighted_sum(zs, list(rates))
-    if below is not None:
-        model.add(rate < below)
     model.minimize(rate)
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1

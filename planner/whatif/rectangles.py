@@ -36,9 +36,6 @@ NEVER = 1 << 62
 TRUSTED = 0.7
 """Part of a guess of what follows the last backward that is counted on."""
 
-NEVER_PS = 1 << 62
-"""Later than any step ends."""
-
 
 @dataclass(frozen=True, slots=True)
 class Rectangle:
@@ -252,11 +249,11 @@ def _replicas(batch: int, rows: int, most: int) -> Iterator[tuple[int, int]]:
 
     And the most replicas there can be, among which an optimizer's state is sharded furthest.
     """
-    known = 0
-    for dp in range(1, min(most, batch // rows) + 1):
+    known, last = 0, min(most, batch // rows)
+    for dp in range(1, last + 1):
         share = -(-batch // dp)
         m = -(-share // rows)
-        if m != known or dp == most:
+        if m != known or dp == last:
             yield dp, m
         known = m
 

@@ -6,50 +6,25 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from planner.cli import main
 from planner.commands.size import token_count
 from planner.commands.whatif_options import progress_words
 from planner.errors import InputError
 from planner.whatif import RunProgress
+from tests.command_line import Run
 from tests.small_plans import laid_out
 
 TINY = ["gpt2", "2xA100-SXM-40GB", "--global-batch", "8", "--seq-len", "512"]
 GAP = ["--gap", "0.3"]
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a command line ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Ended]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Runs a command line in this process, with a cache of its own."""
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every test has a cache of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def run_(*arguments: str | Path) -> Ended:
-        code = main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return Ended(code, captured.out, captured.err)
-
-    return run_
 
 
 @pytest.fixture

@@ -181,3 +181,14 @@ def load_job_of(spec):
     from planner.inputs.job import JobInput
 
     return JobInput("job", "", spec)
+
+
+def test_figures_that_the_objective_does_not_ask_for_are_said_to_be_unused():
+    """A job file may hold prices for later; a --price for nothing is not passed over in silence."""
+    prices = "job.prices_usd_per_hour={A100-SXM-80GB: 2.0}"
+    said = "prices_usd_per_hour: not used, the objective is "
+    assert f"{said}step_time" in resolve(prices).notes
+    energy = ("job.objective=energy", "job.max_step_time_s=100")
+    assert f"{said}energy" in resolve(prices, *energy).notes
+    cost = ("job.objective=cost", "job.max_step_time_s=100")
+    assert not any("not used" in n for n in resolve(prices, *cost).notes)

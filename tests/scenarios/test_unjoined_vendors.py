@@ -20,7 +20,7 @@ nodes:
 def unjoined(tmp_path_factory: pytest.TempPathFactory) -> Planned:
     file = tmp_path_factory.mktemp("unjoined") / "cluster.yaml"
     file.write_text(CLUSTER)
-    return planned("gpt2", str(file), "--global-batch", "8")
+    return planned("gpt2", str(file), "--global-batch", "8", "--seq-len", "512", "--gap", "0.05")
 
 
 def test_the_plan_is_sound(unjoined):

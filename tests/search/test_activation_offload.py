@@ -18,19 +18,17 @@ from planner.search.problem import Problem
 from planner.search.relaxation import Relaxation
 from planner.search.space import build_space
 from tests.oracle import BruteStage, brute_force, most_in_flight
-from tests.strategies import (
+from tests.strategies import Case, cases, reproducible
+from tests.tick_problems import (
     AMPLE,
     OFFLOAD_BYTES,
     TICK_PS,
     TICK_RATE,
-    Case,
     LayerTicks,
     build_problem,
-    cases,
     even_routes,
     island_class,
     open_setting,
-    reproducible,
     topology,
 )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise, product
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from costmodels.memory import boundary_buffer_bytes, stage_memory
-from costmodels.schedules import exact_time, formula_time, period
+from costmodels.schedules import exact_time, formula_time, period, upper_bound_time
 from planner.search.columns import Column, make_columns
 from planner.search.pipelines import Stage
 from planner.search.problem import Problem
@@ -17,6 +18,7 @@ from planner.search.space import StageSpace, build_space, stage_limits
 from tests.oracle import (
     BruteStage,
     Run,
+    StageFacts,
     all_cuts,
     all_pipelines,
     finish_ps_of,
@@ -26,31 +28,61 @@ from tests.oracle import (
     runs_of,
     table_index,
 )
-from tests.strategies import (
+from tests.search_checks import (
+    stage_items,
+)
+from tests.strategies import Case, cases, problems, reproducible
+from tests.tick_problems import (
     TICK_PS,
     TICK_RATE,
-    Case,
     LayerTicks,
     build_problem,
-    cases,
     even_routes,
     island_class,
     open_setting,
-    problems,
-    reproducible,
     topology,
 )
 
 CI = reproducible(100)
 COUNTS = (1, 2, 5)
 SIZE = {"max_pipelines": 250}
+COMPARED = 40
+"""Cases whose every pipeline is run by brute force."""
 
 
-@CI
-@given(cases(**SIZE))
-def test_columns_fit_into_memory_with_what_they_keep_in_flight(case: Case) -> None:
-    problem, replicas = case.problem, case.setting.replicas[0]
-    for column, count in _columns(case):
+@cache
+def drawn() -> tuple[Case, ...]:
+    """Cases on which every property of columns is looked at: drawn and priced once."""
+    found: list[Case] = []
+
+    @CI
+    @given(cases(**SIZE))
+    def collect(case: Case) -> None:
+        found.append(case)
+
+    collect()
+    assert len(found) >= 100
+    return tuple(found)
+
+
+@cache
+def columns_of(number: int) -> tuple[tuple[Column, int], ...]:
+    """The columns of every sequence of stages, with the micro-batches they were made for."""
+    return tuple(_columns(drawn()[number]))
+
+
+def every(*, apart: bool = False) -> Iterator[tuple[Case, Column, int]]:
+    """All columns of all cases; ``apart``: without those whose stages lie side by side, which the
+    oracle does not price."""
+    for number, case in enumerate(drawn()):
+        for column, count in columns_of(number):
+            if not (apart and column.together):
+                yield case, column, count
+
+
+def test_columns_fit_into_memory_with_what_they_keep_in_flight() -> None:
+    for case, column, count in every():
+        problem, replicas = case.problem, case.setting.replicas[0]
         most = column.max_micro_batches or 2 * count
         for m in {1, count, most}:
             for stage in column.stages:
@@ -58,124 +90,103 @@ def test_columns_fit_into_memory_with_what_they_keep_in_flight(case: Case) -> No
                 brute = BruteStage(option, stage.policy, stage.first, stage.end)
                 peak = peak_bytes(problem, brute, min(stage.in_flight, m), replicas)
                 usable = problem.topology.classes[stage.class_index].usable_memory_bytes
-                assert peak <= usable
+                assert peak <= usable, case
 
 
-@CI
-@given(cases(**SIZE))
-def test_column_time_is_the_schedule_formula_plus_finish(case: Case) -> None:
-    for column, count in _apart(case):
+def test_column_time_is_the_schedule_formula_plus_finish() -> None:
+    for case, column, count in every(apart=True):
         depths = _depths(column)
         times = (column.forward_ps, column.backward_ps, column.hop_ps)
         formula = formula_time(*times, count, depths)
-        finish = finish_ps_of(case.problem, column, case.setting.replicas[0])
-        assert column.time_ps(count) == formula + finish
-        assert column.period_ps == period(*times, depths)
+        finish = finish_ps_of(case.problem, column, case.setting.replicas[0], case.setting)
+        assert column.time_ps(count) == formula + finish, case
+        assert column.period_ps == period(*times, depths), case
 
 
-@CI
-@given(cases(**SIZE))
-def test_column_depths_fall_to_one_at_the_last_stage(case: Case) -> None:
-    for column, _ in _columns(case):
+def test_column_depths_fall_to_one_at_the_last_stage() -> None:
+    for case, column, _ in every():
         depths = _depths(column)
-        assert depths[-1] == 1
-        assert all(a > b for a, b in pairwise(depths))
+        assert depths[-1] == 1, case
+        assert all(a > b for a, b in pairwise(depths)), case
 
 
-@CI
-@given(cases(**SIZE))
-def test_exact_time_is_never_above_the_formula(case: Case) -> None:
-    for column, count in _columns(case):
+def test_exact_time_is_above_the_formula_only_where_passes_pile_up() -> None:
+    """Where the slowest forward and backward (or hops) fit into one period it never is."""
+    fitting = 0
+    for case, column, count in every():
         times = (column.forward_ps, column.backward_ps, column.hop_ps)
         exact = exact_time("1f1b", *times, _depths(column), count).total
-        assert exact <= column.time_ps(count) - column.finish_ps
+        assert exact <= upper_bound_time(*times, _depths(column), count), case
+        hop = max(column.hop_ps, default=0)
+        slowest = max(hop, *column.forward_ps) + max(hop, *column.backward_ps)
+        if slowest <= column.period_ps:
+            fitting += 1
+            assert exact <= column.time_ps(count) - column.finish_ps, case
+    assert fitting > 500
 
 
-@CI
-@given(cases(**SIZE))
-def test_columns_pay_for_the_hops_that_a_placement_can_count_on(case: Case) -> None:
-    tables = case.problem.tables
-    for column, _ in _apart(case):
+def test_columns_pay_for_the_hops_that_a_placement_can_count_on() -> None:
+    for case, column, _ in every(apart=True):
+        tables = case.problem.tables
         used = [
             tables.tables[table_index(case.problem, s.class_index, s.mesh, column.rows)]
             for s in column.stages
         ]
         crossing = [int(tables.boundary_bytes[column.rows][s.first]) for s in column.stages[1:]]
-        assert list(column.hop_ps) == plan_hops(case.problem.topology, used, crossing)
+        assert list(column.hop_ps) == plan_hops(case.problem.topology, used, crossing), case
 
 
-@CI
-@given(cases(**SIZE), st.integers(0, 200))
-def test_micro_batches_are_the_most_that_end_by_the_target(case: Case, ticks: int) -> None:
+@pytest.mark.parametrize("ticks", [0, 7, 40, 150])
+def test_micro_batches_are_the_most_that_end_by_the_target(ticks: int) -> None:
     target = ticks * TICK_PS
-    for column, _ in _columns(case):
+    for case, column, _ in every():
         count = column.micro_batches(target)
-        assert count == 0 or column.time_ps(count) <= target
-        assert count == column.max_micro_batches or column.time_ps(count + 1) > target
+        assert count == 0 or column.time_ps(count) <= target, case
+        assert count == column.max_micro_batches or column.time_ps(count + 1) > target, case
 
 
-@settings(CI, max_examples=25)
-@given(cases(**SIZE))
-def test_no_column_is_better_than_all_policies_and_depths_allow(case: Case) -> None:
-    best = _best_runs(case)
-    for column, _ in _apart(case):
-        stages = tuple(
-            (table_index(case.problem, s.class_index, s.mesh, column.rows), s.first, s.end)
-            for s in column.stages
-        )
-        for m in COUNTS:
-            if column.max_micro_batches is None or m <= column.max_micro_batches:
-                assert column.time_ps(m) >= best[stages, m].time_ps
+def test_no_column_is_better_than_all_policies_and_depths_allow() -> None:
+    for number, case in enumerate(drawn()[:COMPARED]):
+        best = best_runs(number)
+        for column, _ in columns_of(number):
+            if column.together:
+                continue
+            stages = _stages(case, column)
+            for m in COUNTS:
+                if column.max_micro_batches is None or m <= column.max_micro_batches:
+                    assert column.time_ps(m) >= best[stages, m].time_ps, case
 
 
-@settings(CI, max_examples=25)
-@given(cases(**SIZE))
-def test_a_column_exists_wherever_a_pipeline_fits(case: Case) -> None:
-    found = {
-        (
-            tuple(
-                (table_index(case.problem, s.class_index, s.mesh, column.rows), s.first, s.end)
-                for s in column.stages
-            ),
-            count,
-        )
-        for column, count in _apart(case)
-    }
-    assert found == set(_best_runs(case))
+def test_a_column_exists_wherever_a_pipeline_fits() -> None:
+    for number, case in enumerate(drawn()[:COMPARED]):
+        found = {
+            (_stages(case, column), count)
+            for column, count in columns_of(number)
+            if not column.together
+        }
+        assert found == set(best_runs(number)), case
 
 
 @CI
 @given(cases(**SIZE), st.integers(1, 3))
 def test_stage_limits_agree_with_the_memory_model(case: Case, in_flight: int) -> None:
     problem, replicas = case.problem, case.setting.replicas[0]
-    tables = problem.tables
-    for k, table in enumerate(tables.tables):
-        option = table.option
-        edges = [*(int(b) for b in tables.boundary_bytes[option.rows]), 0]
+    for k, table in enumerate(problem.tables.tables):
+        usable = problem.topology.classes[table.option.class_index].usable_memory_bytes
         for policy in problem.policies:
             static, each, room = stage_limits(problem, table, policy, replicas)
-            for first, end in _intervals(tables.layers):
-                items = stage_memory(
-                    [c.price for c in table.costs[first:end]],
-                    [policy] * (end - first),
-                    state=tables.state,
-                    overhead=tables.overheads[option.class_index],
+            for first, end in _intervals(problem.tables.layers):
+                items = stage_items(
+                    problem,
+                    table,
+                    (first, end),
+                    policy=policy,
                     in_flight=in_flight,
-                    micro_batches=in_flight,
-                    zero_level=tables.zero_level,
                     replicas=replicas,
-                    boundary_bytes=boundary_buffer_bytes(
-                        edges[first],
-                        edges[end],
-                        tp=option.tp,
-                        sequence_parallel=tables.sequence_parallel,
-                    ),
                 )
-                usable = problem.topology.classes[option.class_index].usable_memory_bytes
-                assert (
-                    items.peak == static[first, end - first] + in_flight * each[first, end - first]
-                )
-                assert room[first, end - first] == usable - static[first, end - first]
+                at = first, end - first
+                assert items.peak == static[at] + in_flight * each[at]
+                assert room[at] == usable - static[at]
                 brute = BruteStage(k, policy, first, end)
                 assert items.peak == peak_bytes(problem, brute, in_flight, replicas)
 
@@ -235,13 +246,7 @@ def test_stages_side_by_side_fill_an_island_before_they_use_the_network() -> Non
     assert by_placement[False] == (leaves, leaves)
 
 
-def _apart(case: Case) -> Iterator[tuple[Column, int]]:
-    """Only those whose replicas, not stages, lie side by side: what the oracle prices."""
-    return ((column, count) for column, count in _columns(case) if not column.together)
-
-
 def _columns(case: Case) -> Iterator[tuple[Column, int]]:
-    """The columns of every sequence of stages, with the micro-batches they were made for."""
     layers = case.problem.tables.layers
     for rows in case.problem.tables.boundary_bytes:
         space: StageSpace = build_space(case.problem, case.setting, rows, optimistic=False)
@@ -254,12 +259,26 @@ def _columns(case: Case) -> Iterator[tuple[Column, int]]:
                         yield column, count
 
 
-def _best_runs(case: Case) -> dict[tuple[tuple[tuple[int, int, int], ...], int], Run]:
+Place = tuple[int, int, int]
+
+
+def _stages(case: Case, column: Column) -> tuple[Place, ...]:
+    """The table and the layers of every stage."""
+    return tuple(
+        (table_index(case.problem, s.class_index, s.mesh, column.rows), s.first, s.end)
+        for s in column.stages
+    )
+
+
+@cache
+def best_runs(number: int) -> dict[tuple[tuple[Place, ...], int], Run]:
     """The best run of every sequence of stages over all policies and depths."""
-    best: dict[tuple[tuple[tuple[int, int, int], ...], int], Run] = {}
+    case = drawn()[number]
+    best: dict[tuple[tuple[Place, ...], int], Run] = {}
+    facts = StageFacts(case.problem, case.setting.replicas[0])
     for pipeline in all_pipelines(case.problem, case.setting):
         stages = tuple((s.option, s.first, s.end) for s in pipeline.stages)
-        for run in runs_of(case.problem, pipeline, case.setting.replicas[0], max(COUNTS)):
+        for run in runs_of(facts, pipeline, max(COUNTS)):
             key = (stages, run.micro_batches)
             if run.micro_batches in COUNTS and (key not in best or run.time_ps < best[key].time_ps):
                 best[key] = run

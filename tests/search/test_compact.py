@@ -6,19 +6,20 @@ from hypothesis import given, settings
 
 from costmodels.schedules import formula_time
 from planner.search.compact import CompactResult, solve_compact
-from tests.oracle import BruteStage, brute_force, finish_ps_of, peak_bytes, table_index
-from tests.strategies import (
+from tests.oracle import BruteStage, finish_ps_of, peak_bytes, table_index
+from tests.search_checks import (
+    assert_compact_agrees,
+)
+from tests.strategies import Case, cases, reproducible
+from tests.tick_problems import (
     SMALL_STATE,
     TICK_PS,
     UPDATE_PS,
-    Case,
     LayerTicks,
     build_problem,
-    cases,
     even_routes,
     island_class,
     open_setting,
-    reproducible,
     topology,
 )
 
@@ -28,10 +29,7 @@ EXACT = reproducible(60)
 @EXACT
 @given(cases(max_pipelines=500, max_batch=7))
 def test_agrees_with_brute_force_to_the_picosecond(case: Case) -> None:
-    best = brute_force(case.problem, case.setting)
-    found = solve_compact(case.problem, case.setting)
-    assert found.proven
-    assert found.time_ps == best.time_ps
+    assert_compact_agrees(case)
 
 
 @EXACT

@@ -13,17 +13,15 @@ from planner.search.finish import expected_finish_s, least_finish_s
 from planner.search.problem import Problem
 from planner.search.relaxation import Relaxation
 from tests.oracle import brute_force
-from tests.strategies import (
+from tests.strategies import Case, cases, reproducible
+from tests.tick_problems import (
     TICK_RATE,
     TICK_S,
-    Case,
     LayerTicks,
     build_problem,
-    cases,
     even_routes,
     island_class,
     open_setting,
-    reproducible,
     topology,
 )
 

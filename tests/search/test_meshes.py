@@ -7,26 +7,27 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from costmodels.memory import boundary_buffer_bytes, stage_memory
 from planner.dominance import without_dominated
 from planner.mesh import StageMesh
-from planner.search.compact import solve_compact
-from planner.search.finish import expected_finish_s, least_finish_s
-from planner.search.relaxation import Relaxation
 from planner.search.space import stage_limits
-from tests.oracle import BruteStage, brute_force, peak_bytes
-from tests.strategies import (
-    Case,
+from tests.oracle import BruteStage, peak_bytes
+from tests.search_checks import (
+    assert_bound_is_below,
+    assert_compact_agrees,
+    assert_least_finish_is_below,
+    assert_optimum_needs_no_dominated_option,
+    stage_items,
+)
+from tests.strategies import Case, cases, reproducible
+from tests.tick_problems import (
     LayerTicks,
     build_problem,
-    cases,
     even_routes,
     island_class,
-    reproducible,
     topology,
 )
 
-CI = reproducible(60)
+CI = reproducible(40)
 degrees = st.sampled_from((1, 2, 4, 8))
 meshes = st.builds(StageMesh, degrees, degrees, degrees, st.just(1), st.booleans())
 
@@ -52,19 +53,13 @@ def test_copies_and_lanes_make_up_the_chips(mesh: StageMesh, ep: int) -> None:
 @CI
 @given(cases(max_pipelines=300, max_batch=6, meshes=True))
 def test_compact_model_agrees_with_brute_force_to_the_picosecond(case: Case) -> None:
-    best = brute_force(case.problem, case.setting)
-    found = solve_compact(case.problem, case.setting)
-    assert found.proven
-    assert found.time_ps == best.time_ps
+    assert_compact_agrees(case)
 
 
 @CI
 @given(cases(max_pipelines=300, max_batch=6, meshes=True))
 def test_the_optimum_needs_no_dominated_mesh(case: Case) -> None:
-    problem = case.problem
-    left = replace(problem, tables=without_dominated(problem.tables, problem.policies))
-    best = brute_force(problem, case.setting).time_ps
-    assert brute_force(left, case.setting).time_ps == best
+    assert_optimum_needs_no_dominated_option(case)
 
 
 def test_of_two_meshes_the_faster_one_stays_and_of_equal_ones_the_first() -> None:
@@ -88,57 +83,27 @@ def test_of_two_meshes_the_faster_one_stays_and_of_equal_ones_the_first() -> Non
 @CI
 @given(cases(max_pipelines=400, meshes=True))
 def test_bound_is_never_above_the_optimum(case: Case) -> None:
-    best = brute_force(case.problem, case.setting).time_ps
-    if best is not None:
-        relaxation = Relaxation(case.problem, case.setting, case.problem.micro_batch_rows, best)
-        relaxation.improve(None, rounds=6, max_queries=50_000)
-        assert relaxation.bound_ps <= best
+    assert_bound_is_below(case)
 
 
 @CI
 @given(cases(max_layers=4, meshes=True))
 def test_least_finish_is_never_above_what_a_placement_expects(case: Case) -> None:
-    problem, (low, high) = case.problem, case.setting.replicas
-    for table in problem.tables.tables:
-        least = least_finish_s(problem, table, (low, high))
-        for replicas in range(low, high + 1):
-            for together in (False, True):
-                for end in range(1, problem.tables.layers + 1):
-                    paid = expected_finish_s(problem, table, 0, end, replicas, together=together)
-                    assert least[end] <= paid
+    assert_least_finish_is_below(case)
 
 
 @CI
 @given(cases(max_layers=4, meshes=True), st.integers(1, 3))
 def test_stage_limits_agree_with_the_memory_model(case: Case, in_flight: int) -> None:
     problem, replicas = case.problem, case.setting.replicas[0]
-    tables = problem.tables
-    for k, table in enumerate(tables.tables):
-        mesh = table.option.mesh
-        edges = [*(int(b) for b in tables.boundary_bytes[table.option.rows]), 0]
+    layers = problem.tables.layers
+    for k, table in enumerate(problem.tables.tables):
         static, each, _ = stage_limits(problem, table, 0, replicas)
-        for first in range(tables.layers):
-            end = tables.layers
-            items = stage_memory(
-                [c.price for c in table.costs[first:end]],
-                [0] * (end - first),
-                state=tables.state,
-                overhead=tables.overheads[table.option.class_index],
-                in_flight=in_flight,
-                micro_batches=in_flight,
-                zero_level=tables.zero_level,
-                replicas=replicas * mesh.dense.copies,
-                expert_replicas=replicas * mesh.expert.copies,
-                inner=(mesh.dense.shards, mesh.expert.shards),
-                boundary_bytes=boundary_buffer_bytes(
-                    edges[first],
-                    edges[end],
-                    tp=mesh.tp,
-                    sequence_parallel=tables.sequence_parallel,
-                    copies=mesh.copies,
-                ),
+        for first in range(layers):
+            items = stage_items(
+                problem, table, (first, layers), in_flight=in_flight, replicas=replicas
             )
-            assert items.peak == static[first, end - first] + in_flight * each[first, end - first]
-            assert items.peak == peak_bytes(
-                problem, BruteStage(k, 0, first, end), in_flight, replicas
-            )
+            at = first, layers - first
+            assert items.peak == static[at] + in_flight * each[at]
+            brute = BruteStage(k, 0, first, layers)
+            assert items.peak == peak_bytes(problem, brute, in_flight, replicas)

@@ -8,23 +8,23 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.search.compact import solve_compact
 from planner.search.engine import Engine, SearchLimits
 from planner.search.problem import Problem
 from planner.search.regions import fluid_bound_s
-from planner.search.relaxation import Relaxation
 from tests.oracle import brute_force
-from tests.strategies import (
+from tests.search_checks import (
+    assert_bound_is_below,
+    assert_compact_agrees,
+)
+from tests.strategies import Case, cases, reproducible
+from tests.tick_problems import (
     TICK_PS,
     UPDATE_PS,
-    Case,
     LayerTicks,
     build_problem,
-    cases,
     even_routes,
     island_class,
     open_setting,
-    reproducible,
     topology,
 )
 
@@ -64,25 +64,19 @@ def pinned_cases(draw: st.DrawFn) -> Case:
 @settings(reproducible(25))
 @given(pinned_cases())
 def test_compact_model_agrees_with_brute_force(case: Case) -> None:
-    found = solve_compact(case.problem, case.setting)
-    assert found.proven
-    assert found.time_ps == brute_force(case.problem, case.setting).time_ps
-
-
-@settings(reproducible(40))
-@given(pinned_cases())
-def test_bounds_are_never_above_the_optimum(case: Case) -> None:
-    best = brute_force(case.problem, case.setting).time_ps
-    if best is None:
-        return
-    rows = sorted(case.problem.tables.boundary_bytes)
-    relaxation = Relaxation(case.problem, case.setting, rows, best)
-    relaxation.improve(best, rounds=20, max_queries=PLENTY)
-    assert relaxation.bound_ps <= best
-    assert fluid_bound_s(case.problem, case.setting) * 1e12 <= best * (1 + 1e-9)
+    assert_compact_agrees(case)
 
 
 @settings(reproducible(25))
+@given(pinned_cases())
+def test_bounds_are_never_above_the_optimum(case: Case) -> None:
+    assert_bound_is_below(case, goal=True, rounds=20)
+    best = brute_force(case.problem, case.setting).time_ps
+    if best is not None:
+        assert fluid_bound_s(case.problem, case.setting) * 1e12 <= best * (1 + 1e-9)
+
+
+@settings(reproducible(15))
 @given(pinned_cases())
 def test_search_obeys_and_is_bounded(case: Case) -> None:
     """No stage of the plan holds a layer that is kept off its class."""

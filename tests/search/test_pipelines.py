@@ -21,17 +21,15 @@ from planner.search.pipelines import Pricer, Stage
 from planner.search.space import Floats, StageSpace, best_hop_ps, build_space
 from planner.solve import prepare
 from tests.oracle import BruteStage, all_cuts, most_in_flight, stage_ps
-from tests.strategies import (
+from tests.strategies import Case, cases, reproducible
+from tests.tick_problems import (
     AMPLE,
     TICK_S,
-    Case,
     LayerTicks,
     build_problem,
-    cases,
     even_routes,
     island_class,
     open_setting,
-    reproducible,
     topology,
 )
 

@@ -14,17 +14,15 @@ from planner.search.rate_master import Duals, RateMaster, least_rate, row_rates
 from planner.search.rate_plans import RatePlans
 from tests.oracle import brute_force
 from tests.rate_oracle import least_product
-from tests.strategies import (
+from tests.strategies import Case, cases, reproducible
+from tests.tick_problems import (
     TICK_PS,
     UPDATE_PS,
-    Case,
     LayerTicks,
     build_problem,
-    cases,
     even_routes,
     island_class,
     open_setting,
-    reproducible,
     topology,
 )
 
@@ -34,8 +32,8 @@ CLAIMED = 1.5
 """How far above the optimum a plan is claimed to be, so that the bound has room to be wrong."""
 
 
-@settings(reproducible(14))
-@given(cases(max_pipelines=150, max_batch=5), RATES, st.sampled_from((1.0, 1.3, 3.0)))
+@settings(reproducible(12))
+@given(cases(max_layers=4, max_pipelines=100, max_batch=5), RATES, st.sampled_from((1.0, 1.3, 3.0)))
 def test_bound_is_never_above_the_cheapest_plan(
     case: Case, rates: list[float], slack: float
 ) -> None:
@@ -142,8 +140,6 @@ def test_least_rate_prefers_the_cheaper_columns_and_says_when_there_are_none() -
     assert counts is not None
     assert sum(r * n for r, n in zip(dear, counts)) == 2
     assert least_rate(problem, setting, columns, dear, soon, work_limit=1.0, seed=0) is None
-    below = {"below": 2, "work_limit": 1.0, "seed": 0}
-    assert least_rate(problem, setting, columns, dear, late, **below) is None
 
 
 def test_duals_prove_what_they_are_scaled_to() -> None:

@@ -7,7 +7,13 @@ import pytest
 from planner.search.engine import Engine, SearchLimits
 from planner.search.problem import Problem
 from planner.search.regions import balanced, roots
-from tests.strategies import LayerTicks, build_problem, even_routes, island_class, topology
+from tests.tick_problems import (
+    LayerTicks,
+    build_problem,
+    even_routes,
+    island_class,
+    topology,
+)
 
 LAYER = LayerTicks(4, 8)
 

@@ -10,7 +10,7 @@ from planner.solve import prepare
 from planner.whatif import Effort, PlanInputs, plan_inputs
 from planner.whatif.deciding import decide
 from planner.whatif.evaluation import decide_inputs
-from planner.whatif.rectangles import fastest_rectangle, least_rectangle
+from planner.whatif.rectangles import _replicas, fastest_rectangle, least_rectangle
 from planner.whatif.replace import least_share
 from tests.small_plans import small_inputs
 
@@ -63,6 +63,12 @@ def test_a_rectangle_may_not_leave_chips_idle_where_the_job_forbids_it() -> None
     inputs = small_inputs("5x1xV100-SXM2-32GB @ 10Gb/s", sets="techniques.idle_chips=false")
     found = fastest_rectangle(prepared(inputs))
     assert chips_used(found) == 5
+
+
+def test_the_most_replicas_that_the_batch_feeds_are_tried() -> None:
+    """Eleven rows in pairs: four replicas and five both run two micro-batches, five hold less."""
+    assert list(_replicas(11, 2, 100)) == [(1, 6), (2, 3), (3, 2), (5, 2)]
+    assert list(_replicas(11, 2, 4)) == [(1, 6), (2, 3), (3, 2), (4, 2)]
 
 
 # -- decisions --------------------------------------------------------------------------------

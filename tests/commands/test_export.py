@@ -6,29 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from planner.cli import main
 from planner.commands.output import write_folder
 from planner.errors import InputError
 from planner.exporters import TARGETS
 from tests.exporters.laid_out import laid_out
 from tests.priced_plans import two_generations
-from tests.test_cli import Ended, Run
 
 LAYOUT = "tp: 4, pp: 2, dp: 1, in_flight: classic"
 CLUSTER = "8xA100-SXM-80GB"
 CHANGES = ("job.global_batch=32", "job.precision=bf16")
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line in this process."""
-
-    def run_(*arguments: str | Path) -> Ended:
-        code = main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return Ended(code, captured.out, captured.err)
-
-    return run_
 
 
 @pytest.fixture
