@@ -122,8 +122,8 @@ def stage_memory(
 ) -> MemoryItems:
     """Peak memory of one device that runs ``layers``.
 
-    ``policy_of[i]`` is the recomputation policy of layer i as an index into
-    :data:`costmodels.price.POLICIES`. ``in_flight`` micro-batches hold their activations at once,
+    ``policy_of[i]`` is what layer i does with what it keeps, as an index into
+    :data:`costmodels.price.WAYS`. ``in_flight`` micro-batches hold their activations at once,
     never more than there are. ``replicas`` is over how many replicas each layer is sharded (one
     number, or one per layer): ZeRO level 1 divides the optimizer's state by it, level 2 the
     gradients too, level 3 (FSDP) the weights as well; the layer at work, and the next one, are
@@ -156,10 +156,9 @@ def stage_memory(
         """Bytes of one kind of state; rounded up per part as every device holds whole elements."""
         return sum(-(-n * bytes_ // (r if zero_level >= level else own)) for n, r, own in parts)
 
-    kept = sum(layer.activation_bytes[p] for layer, p in zip(layers, policy_of, strict=True))
-    working = max(
-        (layer.working_bytes[p] for layer, p in zip(layers, policy_of, strict=True)), default=0
-    )
+    kept = sum(layer.kept(p) for layer, p in zip(layers, policy_of, strict=True))
+    hosted = sum(layer.on_host(p) for layer, p in zip(layers, policy_of, strict=True))
+    working = max((layer.working(p) for layer, p in zip(layers, policy_of, strict=True)), default=0)
     whole = max((layer.parameters for layer in layers), default=0)
     sharded = max(holders, default=1) > 1
     gathers = (zero_level >= 3 and sharded) or max(inner) > 1
@@ -178,4 +177,5 @@ def stage_memory(
         overhead.fragmentation_bytes,
     )
     host = 0 if offload_buffer is None else held(trained, state.total, 1)
+    host += min(in_flight, micro_batches) * hosted
     return MemoryItems(*items, peak=sum(items), host=host)

@@ -32,6 +32,21 @@ from costmodels.training import FULL, Training, adapters
 POLICIES = ("none", "selective", "full")
 """Recomputation policies; policy tuples are indexed in this order."""
 
+WAYS = (*POLICIES, "offload", "full_offload")
+"""What a stage does with what its layers keep: the policies, then those whose kept activations
+lie in the host's memory (:mod:`costmodels.activation_offload`)."""
+
+HOSTED = WAYS[len(POLICIES) :]
+"""The ways whose kept activations lie in the host's memory."""
+
+POLICY_OF = (0, 1, 2, POLICIES.index("selective"), POLICIES.index("full"))
+"""The recomputation policy of each way."""
+
+
+def hosted(way: int) -> bool:
+    """Whether the kept activations lie in the host's memory."""
+    return way >= len(POLICIES)
+
 
 @dataclass(frozen=True, slots=True)
 class LayerConfig:
@@ -112,6 +127,22 @@ class LayerPrice:
     def trained_parameters(self) -> int:
         """Parameters of one device with a gradient and optimizer state."""
         return self.parameters if self.trained is None else self.trained
+
+    def kept(self, way: int) -> int:
+        """Bytes that each micro-batch in flight keeps on the device."""
+        return 0 if hosted(way) else self.activation_bytes[way]
+
+    def on_host(self, way: int) -> int:
+        """Bytes that each micro-batch in flight keeps in the host's memory."""
+        return self.activation_bytes[POLICY_OF[way]] if hosted(way) else 0
+
+    def working(self, way: int) -> int:
+        """Bytes of the layer at work; two layers' worth of copies under way if they leave."""
+        return self.working_bytes[POLICY_OF[way]] + 2 * self.on_host(way)
+
+    def again_s(self, way: int) -> float:
+        """Seconds of recomputation."""
+        return self.recompute_s[POLICY_OF[way]]
 
 
 def price_layer(

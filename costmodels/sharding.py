@@ -38,7 +38,7 @@ def exposed_gathers_s(
     """Exposed seconds that one layer's forward and backward pass take longer, per micro-batch.
 
     ``weight_bytes`` and ``gradient_bytes`` are per parameter; ``policy`` indexes
-    :data:`costmodels.price.POLICIES`. ``gradients_alone`` (ZeRO-2) scatters and gathers nothing.
+    :data:`costmodels.price.WAYS`. ``gradients_alone`` (ZeRO-2) scatters and gathers nothing.
     """
     gather = scatter = 0.0
     for group in groups:
@@ -46,7 +46,7 @@ def exposed_gathers_s(
             size, ranks = group.parameters, group.ranks
             gather += group_s("all_gather", size * weight_bytes, ranks, links, group.stride)
             scatter += group_s("reduce_scatter", size * gradient_bytes, ranks, links, group.stride)
-    backward_s = layer.backward_input_s + layer.backward_weight_s + layer.recompute_s[policy]
+    backward_s = layer.backward_input_s + layer.backward_weight_s + layer.again_s(policy)
     if gradients_alone:
         return 0.0, _beside(scatter, backward_s, constants)
     return (

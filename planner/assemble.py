@@ -30,8 +30,8 @@ from planner.plan import (
 )
 from planner.plan_mesh import plan_mesh
 
-POLICY_NAMES: tuple[Recompute, ...] = ("none", "selective", "full")
-"""``costmodels.price.POLICIES`` in the words of the plan."""
+POLICY_NAMES: tuple[Recompute, ...] = ("none", "selective", "full", "offload", "full_offload")
+"""``costmodels.price.WAYS`` in the words of the plan."""
 
 
 def to_seconds(ps: int) -> float:
@@ -73,11 +73,13 @@ def _stage(
         forward=to_seconds(sum(c.forward_ps for c, _ in costs)),
         backward_input=to_seconds(sum(c.backward_input_ps for c, _ in costs)),
         backward_weight=to_seconds(sum(c.backward_weight_ps for c, _ in costs)),
-        recompute=to_seconds(sum(c.recompute_ps[p] for c, p in costs)),
+        recompute=to_seconds(sum(c.again_ps(p) for c, p in costs)),
         tp_comm_forward=to_seconds(sum(c.tp_forward_ps for c, _ in costs)),
         tp_comm_backward=to_seconds(sum(c.comm_backward_ps(p) for c, p in costs)),
         transfer_forward=to_seconds(priced.transfer_ps),
         transfer_backward=to_seconds(priced.transfer_ps),
+        copy_forward=to_seconds(sum(c.copy_forward_ps[p] for c, p in costs)),
+        copy_backward=to_seconds(sum(c.copy_backward_ps[p] for c, p in costs)),
         forward_total=to_seconds(priced.forward_ps),
         backward_total=to_seconds(priced.backward_ps),
     )
@@ -147,6 +149,7 @@ def sync_groups(priced: PricedLayout, zero_level: int) -> tuple[SyncGroup, ...]:
                 for p, stage in s.members
             ),
             time_s=to_seconds(s.time_ps),
+            compression=s.compression,
         )
         for s in priced.syncs
     )

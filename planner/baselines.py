@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
-from costmodels.price import POLICIES
+from costmodels.price import WAYS
+from costmodels.price import hosted as hosted_way
 from planner.assemble import broken_constraint
 from planner.graphs.topology import Island, Topology
 from planner.layout import LayoutPipeline, LayoutPricer, LayoutStage, PricedLayout
@@ -34,7 +35,7 @@ class EqualSplit:
         """One line for people."""
         return (
             f"tp {self.tp}, pp {self.pp}, dp {self.dp}, {self.rows} rows per micro-batch, "
-            f"recompute {POLICIES[self.policy]}"
+            f"recompute {WAYS[self.policy]}"
         )
 
 
@@ -189,7 +190,7 @@ def _row_ps(pricer: LayoutPricer, options: OptionSet, class_index: int) -> float
         return math.inf
     tp, rows = min(own)
     costs = pricer.costs(class_index, StageMesh(tp), rows)
-    return tp / rows * sum(c.forward_total_ps + c.backward_total_ps(0) for c in costs)
+    return tp / rows * sum(c.forward_total_ps(0) + c.backward_total_ps(0) for c in costs)
 
 
 def _best_policy(
@@ -214,11 +215,15 @@ def _best_policy(
     for rows, offload in product(rows_choices, homes):
         if dp * rows > batch:
             continue
+        done = False
         for policy in options.policies:
+            if done and not hosted_way(policy):
+                continue  # policies are in order of time: a slower one that fits is no better
             first = rectangular_layout(groups, intervals, dp, rows, batch, policy, only_first=True)
             alone_ps = pricer.alone_ps(first[0], options.zero_level, dp)
             if limit_ps is not None and alone_ps >= limit_ps:
-                break  # the policies that are left are slower still
+                done = True
+                continue
             layouts = rectangular_layout(
                 groups, intervals, dp, rows, batch, policy, offload=offload
             )
@@ -233,5 +238,5 @@ def _best_policy(
                 continue
             if best is None or priced.exact_ps < best.priced.exact_ps:
                 best = EqualSplit(tp, pp, dp, rows, policy, tuple(layouts), priced)
-            break  # policies are in order of time: a slower one that fits as well is no better
+            done = True
     return best, reason

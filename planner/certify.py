@@ -8,11 +8,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
 from costmodels.catalog import Catalog
+from costmodels.compression import BLOCK
 from costmodels.constants import shipped_constants
 from costmodels.layers import EXPERT_IMBALANCE
 from costmodels.memory import device_overhead
 from costmodels.offload import HOST_MEMORY_PERCENT, OFFLOAD_BUFFER_BYTES
-from costmodels.price import POLICIES
+from costmodels.price import WAYS, hosted
 from costmodels.units import GIB, MIB, PS_PER_S, S_PER_HOUR
 from planner import assemble
 from planner.economy import Economy, chips_of
@@ -150,7 +151,7 @@ def declared_space(context: Context) -> SearchSpace:
         f"tensor parallel {{{', '.join(map(str, degrees))}}} inside an island",
         *_inside_a_stage(options),
         f"{{{', '.join(map(str, rows))}}} rows per micro-batch, one value per pipeline",
-        f"recomputation {{{', '.join(POLICIES[p] for p in options.policies)}}}",
+        f"recomputation {{{', '.join(WAYS[p] for p in options.policies)}}}",
         f"ZeRO level {options.zero_level} over all replicas",
         "1F1B with any in-flight depth from the classic one up",
         f"at most {context.problem.max_stages} stages",
@@ -163,6 +164,10 @@ def declared_space(context: Context) -> SearchSpace:
         )
     if job.max_tensor_parallel is not None:
         allowed.append(f"tensor parallel at most {job.max_tensor_parallel} (max_tensor_parallel)")
+    if job.gradient_compression != "none":
+        allowed.append(
+            f"gradients packed as {job.gradient_compression} between hosts, all of a plan's or none"
+        )
     vendors = {c.chip.vendor for c in topology.classes}
     if len(vendors) > 1 and topology.cross_vendor_collectives == "none":
         allowed.append(
@@ -170,7 +175,12 @@ def declared_space(context: Context) -> SearchSpace:
             "(no collective spans vendors)"
         )
     dropped = [f"{r.what}: {r.reason}" for r in options.rejected]
-    if options.zero_level:
+    if options.zero_level and context.problem.tables.packed is not None:
+        dropped.append(
+            "ZeRO level 0: not searched beside level 1, though in an all-reduce packed gradients "
+            "save more (--forbid zero1 searches it)"
+        )
+    elif options.zero_level:
         dropped.append(
             "ZeRO level 0: dominated by level 1 (same traffic, no more memory or update time)"
         )
@@ -184,7 +194,7 @@ def declared_space(context: Context) -> SearchSpace:
         )
     dropped += _untried(job)
     dropped += [
-        "ZeRO 2, ZeRO 3 and expert parallelism beyond a stage, offload of weights or activations, "
+        "ZeRO 2, ZeRO 3 and expert parallelism beyond a stage, offload of weights, "
         "interleaved and zero-bubble schedules, unequal rows inside a stage: not in this version's "
         "space",
     ]
@@ -203,6 +213,11 @@ def _inside_a_stage(options: OptionSet) -> list[str]:
         said.append(f"expert parallel {{{', '.join(map(str, experts))}}} inside a stage, {copies}")
     if any(m.zero3 for m in meshes):
         said.append("ZeRO 3 over the copies inside a stage")
+    if any(map(hosted, options.policies)):
+        said.append(
+            "kept activations on the device or, between the passes, in the host's memory, per "
+            "stage: what selective recomputation keeps (offload) or checkpoints (full_offload)"
+        )
     if any(m.offload for m in meshes):
         said.append("optimizer state on the device or in the host's memory, one or other per stage")
     if any(m.dp > 1 for m in meshes):
@@ -211,18 +226,25 @@ def _inside_a_stage(options: OptionSet) -> list[str]:
 
 
 def _untried(job: ResolvedJob) -> list[str]:
-    """Techniques inside a stage that this search left out, and how to have them tried."""
+    """Techniques that this search left out, and how to have them tried."""
     tried = {
         "context_parallel": job.context_parallel,
         "expert_parallel": job.expert_parallel,
         "zero3": job.zero3,
         "optimizer_offload": job.optimizer_offload,
+        "activation_offload": job.activation_offload,
     }
     names = [name for name, yes in tried.items() if not yes]
-    if not names:
-        return []
-    fields = ", ".join(f"job.techniques.{name}" for name in names)
-    return [f"{', '.join(names)} inside a stage: not tried ({fields}=true tries them)"]
+    said = []
+    if names:
+        fields = ", ".join(f"job.techniques.{name}" for name in names)
+        said.append(f"{', '.join(names)} inside a stage: not tried ({fields}=true tries them)")
+    if job.gradient_compression == "none":
+        said.append(
+            "gradients in fewer bits between hosts: not tried, they change what is trained "
+            "(job.techniques.gradient_compression=fp8 tries them)"
+        )
+    return said
 
 
 def idle_reasons(
@@ -268,17 +290,24 @@ def idle_reasons(
 
 
 def _offload(context: Context) -> Iterator[str]:
-    """What a host is taken to have for an offloaded optimizer."""
+    """What a host is taken to have for an offloaded optimizer, or for activations."""
     indices = {o.class_index for o in context.options.options if o.mesh.offload}
-    if not indices:
-        return
-    yield (
-        "offloaded optimizer: gradients down the host link, update and weights up follow the last "
-        f"backward one after the other; {HOST_MEMORY_PERCENT} % of a host's memory may hold state, "
-        f"{context.job.state_bytes.total} bytes per parameter, "
-        f"{OFFLOAD_BUFFER_BYTES // MIB} MiB of every device are buffers; all devices of a host "
-        "share it evenly"
-    )
+    if indices:
+        yield (
+            "offloaded optimizer: gradients down the host link, update and weights up follow the "
+            f"last backward one after the other; {HOST_MEMORY_PERCENT} % of a host's memory may "
+            f"hold state, {context.job.state_bytes.total} bytes per parameter, "
+            f"{OFFLOAD_BUFFER_BYTES // MIB} MiB of every device are buffers; all devices of a host "
+            "share it evenly"
+        )
+    if any(map(hosted, context.options.policies)):
+        yield (
+            "offloaded activations: a layer's are copied beside the computation of one layer, "
+            "with two layers' worth on the device; what takes longer is added to each pass, and "
+            f"nothing hides behind communication; {HOST_MEMORY_PERCENT} % of a host's memory may "
+            "hold them; its devices share it evenly and are taken to copy at the same time"
+        )
+        indices |= {o.class_index for o in context.options.options}
     for index in sorted(indices):
         host = context.topology.classes[index].host
         if host is None or host.memory_bytes is None:
@@ -289,6 +318,28 @@ def _offload(context: Context) -> Iterator[str]:
             f"{host.memory_bandwidth / 1e9:.1f} GB/s of what the host streams (100 GB/s per host "
             "where host_memory_bandwidth is not given)"
         )
+
+
+def _packing(context: Context) -> Iterator[str]:
+    """What packed gradients are taken to be, and that they are other gradients."""
+    name = context.job.gradient_compression
+    if name == "none":
+        return
+    packed = context.problem.tables.packed
+    if packed is None:
+        yield f"gradients packed as {name} would be no smaller than they are: nothing is packed"
+        return
+    scales = "" if name == "fp16" else f", a scale of 32 bits per {BLOCK} values included"
+    weights = "; weights gathered after the update keep their width" if packed.zero_level else ""
+    yield (
+        f"gradients are packed as {name} between hosts where a plan is faster with it: "
+        f"{float(packed.packed):.4g} bytes for {packed.state.gradient}{scales}, summed unpacked"
+        f"{weights}; packing streams the memory of every chip once per pass"
+    )
+    yield (
+        f"packing as {name} rounds gradients: the numbers that are trained differ from those of a "
+        "run without, and no figure here says what that does to convergence"
+    )
 
 
 def assumptions(context: Context) -> tuple[str, ...]:
@@ -330,6 +381,7 @@ def assumptions(context: Context) -> tuple[str, ...]:
             "and what the computation beside them does not cover"
         )
     out += _offload(context)
+    out += _packing(context)
     out.append(
         "activations cross stages in slices over the ports of all chips of a tensor-parallel "
         "group, with a fair share of their host's ports"

@@ -6,21 +6,30 @@ last bit. Layers of equal shape are priced once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodels.activation_offload import copy_s, exposed_ps
 from costmodels.catalog import Chip, Fabric
 from costmodels.collectives import Links
+from costmodels.compression import Compression, CompressionName, compression_of
 from costmodels.compute import optimizer_update_s
 from costmodels.constants import shipped_constants
 from costmodels.memory import DeviceOverhead, StateBytes, device_overhead
-from costmodels.offload import OFFLOAD_BUFFER_BYTES, host_share, offloaded_update_s
-from costmodels.price import POLICIES, LayerConfig, LayerPrice, price_layer
+from costmodels.offload import OFFLOAD_BUFFER_BYTES, HostShare, host_share, offloaded_update_s
+from costmodels.price import (
+    POLICIES,
+    POLICY_OF,
+    WAYS,
+    LayerConfig,
+    LayerPrice,
+    price_layer,
+)
 from costmodels.shapes import LayerShape
 from costmodels.sharding import ShardGroup, exposed_gathers_s
 from costmodels.training import FULL, Training
@@ -47,6 +56,8 @@ class LayerCost:
 
     ``tp_*_ps`` is communication inside the stage: tensor, context and expert parallel, and the
     gathers of ZeRO-3, whose part in the backward pass, by policy, is ``scatter_ps``.
+    ``copy_*_ps``: what a pass takes longer because kept activations leave for the host or come
+    back, by way (:data:`costmodels.price.WAYS`).
     """
 
     price: LayerPrice
@@ -57,24 +68,42 @@ class LayerCost:
     tp_forward_ps: int
     tp_backward_ps: int
     scatter_ps: tuple[int, ...] = (0,) * len(POLICIES)
+    copy_forward_ps: tuple[int, ...] = (0,) * len(WAYS)
+    copy_backward_ps: tuple[int, ...] = (0,) * len(WAYS)
 
-    @property
-    def forward_total_ps(self) -> int:
-        """Forward with its communication."""
-        return self.forward_ps + self.tp_forward_ps
+    def forward_total_ps(self, way: int) -> int:
+        """Forward with its communication and copies."""
+        return self.forward_ps + self.tp_forward_ps + self.copy_forward_ps[way]
 
-    def backward_total_ps(self, policy: int) -> int:
-        """Backward with recomputation and communication."""
+    def backward_total_ps(self, way: int) -> int:
+        """Backward with recomputation, communication and copies."""
         return (
             self.backward_input_ps
             + self.backward_weight_ps
-            + self.recompute_ps[policy]
-            + self.comm_backward_ps(policy)
+            + self.again_ps(way)
+            + self.comm_backward_ps(way)
+            + self.copy_backward_ps[way]
         )
 
-    def comm_backward_ps(self, policy: int) -> int:
+    def again_ps(self, way: int) -> int:
+        """Recomputation."""
+        return self.recompute_ps[POLICY_OF[way]]
+
+    def comm_backward_ps(self, way: int) -> int:
         """Communication of the backward pass."""
-        return self.tp_backward_ps + self.scatter_ps[policy]
+        return self.tp_backward_ps + self.scatter_ps[POLICY_OF[way]]
+
+    def copying(self, host: HostShare) -> LayerCost:
+        """The same layer, with what its copies to a host and back add."""
+        there = [picoseconds(copy_s(self.price.on_host(w), host)) for w in range(len(WAYS))]
+        backward = self.backward_input_ps + self.backward_weight_ps
+        return replace(
+            self,
+            copy_forward_ps=tuple(exposed_ps(ps, self.forward_ps) for ps in there),
+            copy_backward_ps=tuple(
+                exposed_ps(ps, backward + self.again_ps(way)) for way, ps in enumerate(there)
+            ),
+        )
 
 
 def layer_cost(
@@ -114,7 +143,7 @@ def layer_cost(
     if cls.profile is not None and layer is not None:
         price = cls.profile.price(layer, mesh.tp, rows, price, cls.derate)
     gathers = _gathers_s(price, mesh, cls.fabric, job)
-    return LayerCost(
+    cost = LayerCost(
         price=price,
         forward_ps=picoseconds(price.forward_s * scale),
         backward_input_ps=picoseconds(price.backward_input_s * scale),
@@ -124,6 +153,12 @@ def layer_cost(
         tp_backward_ps=picoseconds(price.tp_comm_backward_s),
         scatter_ps=tuple(picoseconds(back) for _, back in gathers),
     )
+    return cost.copying(class_host(cls))
+
+
+def class_host(cls: IslandClass) -> HostShare:
+    """What a device of the class may count on of its host; memory unknown where nobody said."""
+    return cls.host or host_share(None, cls.size, cls.chip.host_fabric.total_bandwidth)
 
 
 def _gathers_s(
@@ -176,7 +211,10 @@ def measured_scale(model: ModelGraph, cls: IslandClass, job: ResolvedJob, rows: 
 
 @dataclass(frozen=True)
 class OptionTable:
-    """All layers under one option: arrays of length L; policy arrays are (policies, L).
+    """All layers under one option: arrays of length L.
+
+    Times and activations are ``[way, layer]`` (:data:`costmodels.price.WAYS`): ``activation_bytes``
+    of each micro-batch in flight on the device, ``hosted_bytes`` in the host's memory.
 
     ``parameters`` are those with gradients, ``experts`` those of them that lie on ``ep`` devices;
     frozen weights lie beside the logits in ``logits_bytes``, the bytes that a layer holds whatever
@@ -190,6 +228,7 @@ class OptionTable:
     parameters: Ints
     experts: Ints
     activation_bytes: Ints
+    hosted_bytes: Ints
     working_bytes: Ints
     logits_bytes: Ints
     barred: Bools
@@ -217,6 +256,12 @@ class CostTables:
     zero_level: int
     sequence_parallel: bool
     offload_bytes: int = OFFLOAD_BUFFER_BYTES
+    compression: CompressionName = "none"
+
+    @property
+    def packed(self) -> Compression | None:
+        """How gradients may be packed between hosts; None where they may not."""
+        return compression_of(self.compression, self.state, self.zero_level)
 
     def offload_buffer(self, option: StageOption) -> int:
         """Bytes of a device through which offloaded state passes; 0 without offload."""
@@ -262,6 +307,7 @@ def build_tables(
         overheads=tuple(device_overhead(c.chip, c.usable_memory_bytes) for c in topology.classes),
         zero_level=options.zero_level,
         sequence_parallel=job.sequence_parallel,
+        compression=job.gradient_compression,
     )
 
 
@@ -303,18 +349,24 @@ def option_table(
     def frozen(price: LayerPrice) -> int:
         return weight_bytes * (price.parameters - price.trained_parameters)
 
-    policies = range(len(POLICIES))
+    different = {id(c): c for c in costs}  # layers that are alike share one cost
+    number = {key: n for n, key in enumerate(different)}
+    of = [number[id(c)] for c in costs]
+
+    def by_way(value: Callable[[LayerCost, int], int]) -> Ints:
+        each = [[value(c, way) for c in different.values()] for way in range(len(WAYS))]
+        return np.array(each, dtype=np.int64)[:, of]
+
     return OptionTable(
         option=option,
         costs=costs,
-        forward_ps=row([c.forward_total_ps for c in costs]),
-        backward_ps=np.stack([row([c.backward_total_ps(p) for c in costs]) for p in policies]),
+        forward_ps=by_way(LayerCost.forward_total_ps),
+        backward_ps=by_way(LayerCost.backward_total_ps),
         parameters=row([c.price.trained_parameters for c in costs]),
         experts=row([trained_experts(c.price) for c in costs]),
-        activation_bytes=np.stack(
-            [row([c.price.activation_bytes[p] for c in costs]) for p in policies]
-        ),
-        working_bytes=np.stack([row([c.price.working_bytes[p] for c in costs]) for p in policies]),
+        activation_bytes=by_way(lambda c, way: c.price.kept(way)),
+        hosted_bytes=by_way(lambda c, way: c.price.on_host(way)),
+        working_bytes=by_way(lambda c, way: c.price.working(way)),
         logits_bytes=row([c.price.logits_bytes + frozen(c.price) for c in costs]),
         barred=np.array(barred or (False,) * len(costs), dtype=np.bool_),
     )
@@ -435,7 +487,7 @@ def fixed_bytes(tables: CostTables, table: OptionTable, pipelines: int) -> Ints:
 
 
 def host_bytes(tables: CostTables, table: OptionTable, pipelines: int) -> Ints:
-    """Bytes that every layer of one device holds in the host's memory: 0 without offload."""
+    """Bytes of state that every layer of a device holds in host memory: 0 without offload."""
     total = np.zeros_like(table.parameters)
     if table.option.mesh.offload:
         for parameters, part in table.parts:
@@ -481,7 +533,7 @@ def update_s(
         own = -(-parameters // part.shards)
         # fractions of a parameter do not occur: sums of integers may come as floats
         if offload:
-            host = cls.host or host_share(None, cls.size, cls.chip.host_fabric.total_bandwidth)
+            host = class_host(cls)
             seconds += offloaded_update_s(int(own), state, cls.chip, host, over, derate=cls.derate)
         else:
             seconds += optimizer_update_s(int(own), state, cls.chip, over, derate=cls.derate)

@@ -332,7 +332,8 @@ def _set(levels: set[int]) -> str:
 
 
 def _layout(plan: Plan) -> object:
-    return [
+    packed = {group.compression for group in plan.sync_groups} - {"none"}
+    return sorted(packed), [
         (
             p.micro_batches,
             p.micro_batch_rows,

@@ -5,8 +5,8 @@ dense weights and of experts), both or neither offload the optimizer (with offlo
 smaller but later, so neither is at least as good as the other) and A is, on every layer,
 
 - no slower, forward and backward, under any policy,
-- no larger: parameters and experts per device, activations, working and logits bytes, and the part
-  of a boundary tensor that a device holds.
+- no larger: parameters and experts per device, activations (on devices and hosts), working and
+  logits bytes, and the part of a boundary tensor that a device holds.
 
 Then fill, takt and every round trip are no longer, memory admits the same depths, hops, chips and
 lanes are the same, and what is summed and updated is no more. Earlier synchronisation can lose what
@@ -53,12 +53,13 @@ def _dominates(
         return False
     chosen = list(policies)
     pairs = (
-        (a.forward_ps, b.forward_ps),
+        (a.forward_ps[chosen], b.forward_ps[chosen]),
         (a.backward_ps[chosen], b.backward_ps[chosen]),
         (a.parameters - a.experts, b.parameters - b.experts),
         (a.experts, b.experts),
         (a.activation_bytes[chosen], b.activation_bytes[chosen]),
         (a.working_bytes[chosen], b.working_bytes[chosen]),
+        (a.hosted_bytes[chosen], b.hosted_bytes[chosen]),
         (a.logits_bytes, b.logits_bytes),
     )
     return all(_no_more(*pair) for pair in pairs)

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+from costmodels.compression import compression_of
 from costmodels.memory import MemoryItems, boundary_buffer_bytes, device_overhead, stage_memory
-from costmodels.price import POLICIES
+from costmodels.price import WAYS, hosted
 from costmodels.schedules import (
     ExactTimes,
     ScheduleName,
@@ -45,7 +46,7 @@ from planner.reductions import Reductions, SyncPrice
 class LayoutStage:
     """Layers ``[first, end)`` on named devices of one island, in the order of their mesh.
 
-    ``policies`` names the recomputation of each layer (index in ``POLICIES``); ``in_flight`` is
+    ``policies`` says what each layer does with what it keeps (index in ``WAYS``); ``in_flight`` is
     None where the depth rule decides within memory.
     """
 
@@ -160,8 +161,21 @@ class LayoutPricer:
             self._pipeline(p, pipe, zero_level, len(pipelines), problems)
             for p, pipe in enumerate(pipelines)
         )
-        syncs = self._reductions.price(pipelines, zero_level, problems)
         update_ps = self._update_ps(pipelines, zero_level)
+        syncs = self._reductions.price(pipelines, zero_level, problems)
+        found = self._joined(priced, syncs, update_ps)
+        packed = compression_of(self.job.gradient_compression, self.job.state_bytes, zero_level)
+        if packed is not None:
+            syncs = self._reductions.price(pipelines, zero_level, [], packed)
+            smaller = self._joined(priced, syncs, update_ps)
+            if (smaller.formula_ps, smaller.exact_ps) < (found.formula_ps, found.exact_ps):
+                found = smaller
+        return replace(found, problems=tuple(problems))
+
+    def _joined(
+        self, priced: tuple[PricedPipeline, ...], syncs: Sequence[SyncPrice], update_ps: int
+    ) -> PricedLayout:
+        """The step of pipelines whose reductions take so long."""
         ends = [list(p.exact.stage_last_backward_end) for p in priced]
         exact = 0
         # earlier stages run their last backwards while a later one synchronises
@@ -203,7 +217,7 @@ class LayoutPricer:
             formula_ps=max(totals[critical] + update_ps, exact),
             exact_ps=exact,
             critical=critical,
-            problems=tuple(problems),
+            problems=(),
         )
 
     def alone_ps(self, pipe: LayoutPipeline, zero_level: int, replicas: int) -> int:
@@ -264,7 +278,10 @@ class LayoutPricer:
             self.costs(s.island.class_index, s.mesh, pipe.rows)[s.first : s.end]
             for s in pipe.stages
         ]
-        forward = [sum(c.forward_total_ps for c in own) for own in costs]
+        forward = [
+            sum(c.forward_total_ps(p) for c, p in zip(own, s.policies, strict=True))
+            for own, s in zip(costs, pipe.stages, strict=True)
+        ]
         backward = [
             sum(c.backward_total_ps(p) for c, p in zip(own, s.policies, strict=True))
             for own, s in zip(costs, pipe.stages, strict=True)
@@ -366,12 +383,18 @@ class LayoutPricer:
             if stage.in_flight is not None:
                 depths[s] = stage.in_flight
                 continue
-            usable = self.topology.classes[stage.island.class_index].usable_memory_bytes
+            cls = self.topology.classes[stage.island.class_index]
+            usable = cls.usable_memory_bytes
             ceiling = depths[s - 1] - 1 if s else depths[s]
             depths[s] = max(min(depths[s], ceiling), count - s)
             while depths[s] > count - s:
                 items = self._memory(pipe, s, costs[s], depths[s], zero_level, replicas)
-                if items.peak <= usable or min(depths[s], pipe.micro_batches) <= 1:
+                if min(depths[s], pipe.micro_batches) <= 1:
+                    break
+                if any(map(hosted, stage.policies)) and items.host > host_limit(cls):
+                    depths[s] = max(count - s, min(depths[s], pipe.micro_batches) - 1)
+                    continue
+                if items.peak <= usable:
                     break
                 each = max(1, items.activations // max(1, min(depths[s], pipe.micro_batches)))
                 over = -(-(items.peak - usable) // each)
@@ -410,4 +433,4 @@ class LayoutPricer:
         return split_parameters([c.price for c in costs], stage.mesh)
 
 
-__all__ = ["POLICIES", "LayoutPipeline", "LayoutPricer", "LayoutStage", "PricedLayout"]
+__all__ = ["WAYS", "LayoutPipeline", "LayoutPricer", "LayoutStage", "PricedLayout"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from costmodels.price import POLICIES
+from costmodels.price import WAYS
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import IslandClass, Topology
 from planner.inputs.job import ResolvedJob
@@ -50,7 +50,11 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class OptionSet:
-    """All legal options, the recomputation policies and ZeRO level allowed, and the rejects."""
+    """All legal options, the ZeRO level allowed, and the rejects.
+
+    ``policies``: what stages may do with activations, as indices into
+    :data:`costmodels.price.WAYS`.
+    """
 
     options: tuple[StageOption, ...]
     policies: tuple[int, ...]
@@ -107,12 +111,26 @@ def legal_options(model: ModelGraph, topology: Topology, job: ResolvedJob) -> Op
                     options.append(StageOption(len(options), cls.index, mesh, rows))
                 elif against.what and against not in rejected:
                     rejected.append(against)
-    policies = [0]
-    if job.recompute_selective:
-        policies.append(POLICIES.index("selective"))
-    if job.recompute_full:
-        policies.append(POLICIES.index("full"))
-    return OptionSet(tuple(options), tuple(policies), 1 if job.zero1 else 0, tuple(rejected))
+    if job.activation_offload:
+        reason = "the cluster does not say host_memory_gib, which bounds it"
+        unknown = (c.name for c in topology.classes if not c.host_known)
+        rejected += [Rejected(f"activation offload on {name}", reason) for name in unknown]
+    ways = tuple(way for way, name in enumerate(WAYS) if way_allowed(name, job))
+    return OptionSet(tuple(options), ways, 1 if job.zero1 else 0, tuple(rejected))
+
+
+def way_allowed(way: str, job: ResolvedJob) -> bool:
+    """Whether a job lets stages do this with their activations (:data:`costmodels.price.WAYS`).
+
+    What leaves for the host is what recomputation would keep, and takes leave to recompute.
+    """
+    return {
+        "none": True,
+        "selective": job.recompute_selective,
+        "full": job.recompute_full,
+        "offload": job.activation_offload and job.recompute_selective,
+        "full_offload": job.activation_offload and job.recompute_full,
+    }[way]
 
 
 def _against(
@@ -129,7 +147,7 @@ def _against(
     gap = cls.profile.problem(tp, rows) if cls.profile is not None else None
     if gap is not None:
         return Rejected(f"{rows} rows at tp={tp} on {cls.name}" if plain else "", gap)
-    if mesh.offload and (cls.host is None or cls.host.memory_bytes is None):
+    if mesh.offload and not cls.host_known:
         reason = "the cluster does not say host_memory_gib, which bounds it"
         return Rejected(f"optimizer offload on {cls.name}", reason)
     if mesh.tensor_alone:

@@ -141,7 +141,7 @@ def _costs(graph: ModelGraph, cls: IslandClass, rows: int, job: ResolvedJob) -> 
 
 
 def _time_s(cost: LayerCost, policy: int) -> float:
-    return (cost.forward_total_ps + cost.backward_total_ps(policy)) / PS_PER_S
+    return (cost.forward_total_ps(policy) + cost.backward_total_ps(policy)) / PS_PER_S
 
 
 def _memory(cost: LayerCost, policy: int, stages: int, job: ResolvedJob) -> int:

@@ -19,10 +19,14 @@ from pydantic import (
     model_serializer,
 )
 
+from costmodels.compression import CompressionName
+
 SCHEMA_VERSION = 1
 
 PlanClass = Literal["rectangular", "staged", "asymmetric"]
-Recompute = Literal["none", "selective", "full"]
+Recompute = Literal["none", "selective", "full", "offload", "full_offload"]
+"""What a layer does with what it keeps: ``offload`` recomputes selectively and leaves the rest in
+the host's memory, ``full_offload`` recomputes everything and leaves the checkpoint there."""
 Schedule = Literal["1f1b", "gpipe", "interleaved"]
 Offload = Literal["none", "optimizer"]
 Interval = tuple[int, int]
@@ -51,7 +55,7 @@ class Inputs(_Frozen):
 
 
 class RecomputeRange(_Frozen):
-    """Layers ``[first, end)`` run under one recomputation policy."""
+    """Layers ``[first, end)`` run under one recomputation policy; see :data:`Recompute`."""
 
     layers: Interval
     policy: Recompute
@@ -96,7 +100,8 @@ class StageTime(_Frozen):
     ``tp_comm_*`` is exposed communication inside the stage: tensor, context and expert parallel,
     and the gathers and scatters of ZeRO-3.
     ``transfer_*`` are exchanges with the stage before that keep this one waiting; they are 0 where
-    transfers overlap computation and only delay (``hop_to_next_s``).
+    transfers overlap computation and only delay (``hop_to_next_s``). ``copy_*`` is what copies of
+    kept activations to the host and back add; left out of the file where nothing leaves.
     """
 
     forward: float
@@ -107,15 +112,25 @@ class StageTime(_Frozen):
     tp_comm_backward: float
     transfer_forward: float = 0.0
     transfer_backward: float = 0.0
+    copy_forward: float = 0.0
+    copy_backward: float = 0.0
     forward_total: float
     backward_total: float
+
+    @model_serializer(mode="wrap")
+    def _without_copies(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        value: dict[str, Any] = handler(self)
+        for name in ("copy_forward", "copy_backward"):
+            if not value[name]:
+                del value[name]
+        return value
 
 
 class StageMemory(_Frozen):
     """Bytes on the stage's worst device, by cause.
 
-    ``host`` bytes of its offloaded state lie in its host's memory, of ``host_usable``; both are
-    left out of the file where nothing is offloaded.
+    ``host`` bytes of its offloaded state and activations lie in its host's memory, of
+    ``host_usable``; both are left out of the file where nothing is offloaded.
     """
 
     parameters: int
@@ -200,14 +215,15 @@ class SyncMember(_Frozen):
 
 class SyncGroup(_Frozen):
     """Replicas that reduce the gradients of the same layers; "tied": the two stages of one pipeline
-    that hold a shared weight, which sum its gradients before their replicas reduce them."""
+    that hold a shared weight, which sum its gradients before their replicas reduce them.
+    ``compression``: how gradients are packed between hosts."""
 
     layers: Interval
     kind: Literal["gradients", "tied"]
     level: int
     members: tuple[SyncMember, ...]
     time_s: float
-    compression: Literal["none"] = "none"
+    compression: CompressionName = "none"
 
 
 class UnusedDevices(_Frozen):

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from costmodels.catalog import Fabric
 from costmodels.collectives import SyncHost, all_reduce_s, gradient_sync_s
+from costmodels.compression import Compression, CompressionName
 from costmodels.memory import StateBytes
 from planner.costing import Ints, picoseconds
 from planner.graphs.model_graph import ModelGraph
@@ -37,13 +38,17 @@ Parts = Callable[["LayoutStage", int, int, int], list[tuple[int, Part]]]
 
 @dataclass(frozen=True)
 class SyncPrice:
-    """Gradient reduction of layers ``[first, end)`` over ``(pipeline, stage)`` members."""
+    """Gradient reduction of layers ``[first, end)`` over ``(pipeline, stage)`` members.
+
+    ``compression``: how gradients are packed between hosts.
+    """
 
     first: int
     end: int
     kind: str
     members: tuple[tuple[int, int], ...]
     time_ps: int
+    compression: CompressionName = "none"
 
 
 class _Stages:
@@ -137,6 +142,8 @@ class _Prices:
     loads: Ints
     reduced: Floats
     routes: list[Route | None] = field(default_factory=list)
+    packed: Compression | None = None
+    per_parameter: int = 1
     number_of: dict[object, int] = field(default_factory=dict)
     route_of: dict[tuple[int, int], int] = field(default_factory=dict)
     rates: dict[tuple[int, float, int], float] = field(default_factory=dict)
@@ -161,14 +168,18 @@ class Reductions:
         return self.topology.host_chips
 
     def price(
-        self, pipelines: Sequence[LayoutPipeline], zero_level: int, problems: list[str]
+        self,
+        pipelines: Sequence[LayoutPipeline],
+        zero_level: int,
+        problems: list[str],
+        packed: Compression | None = None,
     ) -> list[SyncPrice]:
         """Reductions per run of layers that every pipeline holds in a single stage, and of
         weights that two layers share where these lie on different stages.
 
         Every chip has an even share of its host's port, and exchanges over it all the layers
         that it holds; inside an island it reduces one run of layers after the other: each group
-        of a stage ends with the last of them. Shared weights are summed before that.
+        of a stage ends with the last of them. Shared weights are summed before that, never packed.
         """
         state = self.state
         # a ring carries 2(n-1)/n of this: gradients scattered, then parameters gathered (ZeRO-1),
@@ -178,14 +189,28 @@ class Reductions:
         )
         stages = _Stages(pipelines, self.host_chips)
         size = len(stages.island)
-        prices = _Prices(stages, problems, np.zeros(size, dtype=np.int64), np.zeros(size))
+        prices = _Prices(
+            stages,
+            problems,
+            np.zeros(size, dtype=np.int64),
+            np.zeros(size),
+            packed=packed,
+            per_parameter=per_parameter,
+        )
         groups = list(self._runs(prices, per_parameter))
         for group in groups:
             if len(group.held.island) > 1:
                 prices.loads[group.stages] += group.exchanged[group.held.of]
             prices.reduced[group.stages] += group.inside_s[group.held.of]
         found = [
-            SyncPrice(g.first, g.end, "gradients", g.members, self._ring_ps(g, prices))
+            SyncPrice(
+                g.first,
+                g.end,
+                "gradients",
+                g.members,
+                self._ring_ps(g, prices),
+                packed.name if packed is not None and len(g.held.island) > 1 else "none",
+            )
             for g in groups
         ]
         # a replica needs of a shared weight only what it updates
@@ -366,12 +391,14 @@ class Reductions:
             [experts for _, experts in self._inside(prices, held)],
             ways,
             senders.tolist(),
+            stages.host_chips[held.island].tolist(),
             strict=True,
         )
+        packed = None if tied or size == 1 else prices.packed
         hosts = {}
         latency, missing = 0.0, 0
         for at, kind in enumerate(alike):
-            class_index, replicas, shard, load, other, experts, way, sending = kind
+            class_index, replicas, shard, load, other, experts, way, sending, on_host = kind
             if way >= 0 and prices.routes[way] is None:
                 here, there = stages.islands[names[at]], stages.islands[names[(at + 1) % size]]
                 prices.problems.append(
@@ -383,6 +410,11 @@ class Reductions:
             if kind in hosts:
                 continue
             port = None
+            if packed is not None:
+                gradients = -(-load // (on_host * prices.per_parameter))
+                cls = self.topology.classes[class_index]
+                other += packed.packing_s(gradients, cls.chip, derate=cls.derate)
+                load = packed.exchanged_bytes(load)
             if way >= 0:
                 port = self._rate(prices, way, load / size, sending)
                 latency = max(latency, getattr(prices.routes[way], "latency_s", 0.0))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from costmodels.price import POLICIES
+from costmodels.price import WAYS
 from costmodels.units import GIB, PS_PER_S
 from planner.costing import build_tables
 from planner.errors import InfeasibleError
@@ -101,10 +101,13 @@ LONG = 16_384
 """Tokens per row from which sharing a sequence saves memory that is worth a look."""
 
 
-def candidate_jobs(job: ResolvedJob, *, measured: bool = False) -> list[tuple[str, ResolvedJob]]:
+def candidate_jobs(
+    job: ResolvedJob, *, measured: bool = False, hosts: bool = True
+) -> list[tuple[str, ResolvedJob]]:
     """Changes of the job that save memory, with the flag that makes each.
 
-    A profile was ``measured`` at one sequence length: no other is proposed then.
+    A profile was ``measured`` at one sequence length: no other is proposed then. ``hosts``: whether
+    the memory of any is known; to others nothing leaves.
     """
     out: list[tuple[str, ResolvedJob]] = []
     if not job.recompute_full:
@@ -125,6 +128,9 @@ def candidate_jobs(job: ResolvedJob, *, measured: bool = False) -> list[tuple[st
     if not job.optimizer_offload:
         hosted = replace(job, optimizer_offload=True)
         out.append(("--set job.techniques.optimizer_offload=true", hosted))
+    if hosts and not job.activation_offload:
+        left = replace(job, activation_offload=True)
+        out.append(("--set job.techniques.activation_offload=true", left))
     if job.seq_len > 1024 and not measured:
         half = job.seq_len // 2
         out.append((f"--set job.seq_len={half}", replace(job, seq_len=half)))
@@ -155,16 +161,17 @@ def bigger_cluster(topology: Topology, factor: int) -> Topology:
 
 def checked(context: Context) -> list[str]:
     """Changes that were each tried by a search and have a plan."""
+    hosts = any(c.host_known for c in context.topology.classes)
+    candidates = candidate_jobs(context.job, measured=context.profile is not None, hosts=hosts)
     out = [
         f"{flag}: checked, a plan exists, {_look(seconds)}"
-        for flag, job in candidate_jobs(context.job, measured=context.profile is not None)
+        for flag, job in candidates
         if (seconds := quick_step_s(context, context.topology, job)) is not None
     ]
     if not out:
-        everything = candidate_jobs(context.job, measured=context.profile is not None)
         job = context.job
         names = []
-        for flag, changed in everything:
+        for flag, changed in candidates:
             job = _merged(context.job, job, changed)
             names.append(flag)
         if len(names) > 1 and plan_exists(context, context.topology, job):
@@ -201,12 +208,10 @@ def _look(seconds: float) -> str:
 
 def _of_hosts(context: Context) -> Iterator[str]:
     """What must be known of hosts for an offload, and what they would need where it is allowed."""
-    unknown = [
-        c.name for c in context.topology.classes if c.host is None or c.host.memory_bytes is None
-    ]
+    unknown = [c.name for c in context.topology.classes if not c.host_known]
     if len(unknown) == len(context.topology.classes) and not context.job.optimizer_offload:
         yield "optimizer offload: not tried, no node of the cluster says host_memory_gib"
-    if not context.job.optimizer_offload:
+    if not (context.job.optimizer_offload or context.job.activation_offload):
         return
     if unknown:
         yield (
@@ -261,7 +266,7 @@ def infeasible(context: Context, conflict: Conflict | None = None) -> Infeasible
     tightest = min(context.topology.classes, key=lambda c: (c.usable_memory_bytes, c.index))
     what = (
         f"{context.model.name} does not fit, proven for every plan with recomputation "
-        f"{{{', '.join(POLICIES[p] for p in context.options.policies)}}} and ZeRO level "
+        f"{{{', '.join(WAYS[p] for p in context.options.policies)}}} and ZeRO level "
         f"{context.options.zero_level}"
     )
     offloads = any(o.mesh.offload for o in context.options.options)

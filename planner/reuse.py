@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from costmodels.price import POLICIES
+from costmodels.price import WAYS
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Island, Topology
 from planner.inputs.job import ResolvedJob
@@ -76,7 +76,7 @@ def _layout(
             return None
         policies: list[int] = []
         for part in stage.recompute:
-            policies += [POLICIES.index(part.policy)] * (part.layers[1] - part.layers[0])
+            policies += [WAYS.index(part.policy)] * (part.layers[1] - part.layers[0])
         stages.append(
             LayoutStage(
                 island=island,

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from costmodels.price import hosted
 from planner import assemble, beside
+from planner.layout import LayoutPricer
 from planner.mesh import StageMesh
 from planner.place import Load, Placement, place
 from planner.search.engine import (
@@ -47,9 +49,9 @@ def alone(
         engine.know(limit_ps)
     wanted = islands is None and limit_ps is None
     found = engine.find()
-    hosted: Narrow = "all state on the host"
-    if found is None and limit_ps is None and hosted in narrow_kinds(context):
-        narrow = narrowed(context, hosted)
+    on_host: Narrow = "all state on the host"
+    if found is None and limit_ps is None and on_host in narrow_kinds(context):
+        narrow = narrowed(context, on_host)
         found = engine_for(narrow, only, lambda _: None, interrupted, islands).find()
     return beside.Alone(found, beside.shaped(context, classes) if wanted else None)
 
@@ -61,7 +63,13 @@ def first_plan(
     return engine_for(context, limits, lambda _: None, interrupted).find()
 
 
-Narrow = Literal["tensor parallelism alone", "whole islands", "all state on the host"]
+Narrow = Literal[
+    "tensor parallelism alone",
+    "whole islands",
+    "all state on the host",
+    "activations on devices",
+    "gradients unpacked",
+]
 
 
 def narrow_kinds(context: Context) -> tuple[Narrow, ...]:
@@ -71,6 +79,8 @@ def narrow_kinds(context: Context) -> tuple[Narrow, ...]:
         "tensor parallelism alone": any(not m.plain for m in meshes),
         "whole islands": any(not m.tensor_alone for m in meshes),
         "all state on the host": any(m.offload for m in meshes),
+        "activations on devices": any(map(hosted, context.problem.policies)),
+        "gradients unpacked": context.problem.tables.packed is not None,
     }
     return tuple(kind for kind, yes in wider.items() if yes)
 
@@ -88,7 +98,16 @@ def first_narrow(
 
 
 def narrowed(context: Context, kind: Narrow) -> Context:
-    """The problem with some of its meshes."""
+    """The problem with some of its meshes, or without a technique that is not one of a mesh."""
+    problem, tables = context.problem, context.problem.tables
+    if kind == "activations on devices":
+        kept_here = tuple(way for way in problem.policies if not hosted(way))
+        return replace(context, problem=replace(problem, policies=kept_here))
+    if kind == "gradients unpacked":
+        plain = replace(problem, tables=replace(tables, compression="none"))
+        job = replace(context.job, gradient_compression="none")
+        pricer = LayoutPricer(context.model.graph, context.topology, job)
+        return replace(context, problem=plain, job=job, pricer=pricer)
 
     def wanted(mesh: StageMesh, class_index: int) -> bool:
         if kind == "tensor parallelism alone":
@@ -97,7 +116,7 @@ def narrowed(context: Context, kind: Narrow) -> Context:
             return mesh.offload
         return mesh.chips in (1, largest[class_index])
 
-    tables, largest = context.problem.tables, dict[int, int]()
+    largest = dict[int, int]()
     for table in tables.tables:
         own = table.option
         largest[own.class_index] = max(largest.get(own.class_index, 1), own.chips)

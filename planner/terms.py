@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 
+from costmodels.price import WAYS
 from planner.plan import Pipeline, Plan, Replica, Stage
 
 
@@ -16,8 +17,10 @@ from planner.plan import Pipeline, Plan, Replica, Stage
 class Terms:
     """Seconds of one step by cause; they sum to the step time.
 
-    ``pipeline`` is filling, draining and transfers: the step less what the bottleneck works.
-    ``sync`` and ``update`` are what of them follows the last backward.
+    ``recompute`` is the time that saves activation memory: recomputation, and what copies of
+    activations to hosts and back add. ``pipeline`` is filling, draining and transfers: the step
+    less what the bottleneck works. ``sync`` and ``update`` are what of them follows the last
+    backward.
     """
 
     compute: float
@@ -122,7 +125,7 @@ def _terms(plan: Plan, pipe: Pipeline, replica: Replica) -> Terms:
     step, m, time = plan.estimate.step_time_s, pipe.micro_batches, replica.time_s
     update = plan.estimate.breakdown_s.update
     tensor_parallel = m * (time.tp_comm_forward + time.tp_comm_backward)
-    recompute = m * time.recompute
+    recompute = m * (time.recompute + time.copy_forward + time.copy_backward)
     busy = m * (time.forward_total + time.backward_total)
     waiting = max(0.0, min(pipe.exact_time_s, step - update) - busy)
     return Terms(
@@ -176,7 +179,7 @@ def shape(plan: Plan) -> Shape:
         stages=_span([len(p.stages) for p in plan.pipelines]),
         tensor_parallel=_span([r.mesh.tensor_parallel for s in stages for r in s.replicas]),
         rows=_span([p.micro_batch_rows for p in plan.pipelines]),
-        recompute=tuple(name for name in ("none", "selective", "full") if name in policies),
+        recompute=tuple(name for name in WAYS if name in policies),
         plan_class=plan.plan_class,
     )
 

@@ -189,7 +189,9 @@ def _priced(
         stages=stages,
         rows=rows,
         forward_ps=tuple(
-            sum(c.forward_total_ps for c in tables.tables[s.option].costs[s.first : s.end])
+            sum(
+                c.forward_total_ps(s.policy) for c in tables.tables[s.option].costs[s.first : s.end]
+            )
             for s in stages
         ),
         backward_ps=tuple(
@@ -207,7 +209,7 @@ def _priced(
 def stage_ps(problem: Problem, stage: BruteStage) -> int:
     """Forward and backward of one micro-batch on a stage."""
     costs = problem.tables.tables[stage.option].costs[stage.first : stage.end]
-    return sum(c.forward_total_ps + c.backward_total_ps(stage.policy) for c in costs)
+    return sum(c.forward_total_ps(stage.policy) + c.backward_total_ps(stage.policy) for c in costs)
 
 
 def _usage(problem: Problem, stages: Sequence[BruteStage]) -> tuple[int, ...]:
@@ -217,6 +219,9 @@ def _usage(problem: Problem, stages: Sequence[BruteStage]) -> tuple[int, ...]:
         for c, n, _ in problem.packing_rows
     )
 
+
+LEAVES = {3: 1, 4: 2}
+"""Ways that leave in host memory what selective and full recomputation keep."""
 
 NEVER_FITS = 1 << 62
 """Bytes of a stage whose offloaded state is too large for its host."""
@@ -234,7 +239,7 @@ def peak_bytes(problem: Problem, stage: BruteStage, in_flight: int, replicas: in
     buffers //= (mesh.tp if tables.sequence_parallel else 1) * mesh.cp * mesh.dp
     copies = (mesh.cp * mesh.dp, mesh.chips // (mesh.ep * mesh.expert_tp))
     total = over.context_bytes + over.buffer_bytes + over.fragmentation_bytes + buffers
-    on_host = 0
+    on_host = working = 0
     if mesh.offload:
         total += tables.offload_bytes
     if mesh.zero3:
@@ -251,12 +256,19 @@ def peak_bytes(problem: Problem, stage: BruteStage, in_flight: int, replicas: in
                 on_host += -(-own * tables.state.total // over_all)
             else:
                 total += -(-own * tables.state.optimizer // over_all)
-        total += in_flight * layer.activation_bytes[stage.policy]
+        leaves = layer.activation_bytes[LEAVES[stage.policy]] if stage.policy in LEAVES else 0
+        kept = 0 if stage.policy in LEAVES else layer.activation_bytes[stage.policy]
+        on_host += in_flight * leaves
+        total += in_flight * kept
         total += layer.logits_bytes
+        at_work = layer.working_bytes[LEAVES.get(stage.policy, stage.policy)]
+        working = max(working, at_work + 2 * leaves)
     host = problem.topology.classes[table.option.class_index].host
+    if stage.policy in LEAVES and (host is None or host.memory_bytes is None):
+        return NEVER_FITS
     if on_host and (host is None or host.memory_bytes is None or on_host > host.memory_bytes):
         return NEVER_FITS
-    return total + max(layer.working_bytes[stage.policy] for layer in layers)
+    return total + working
 
 
 def most_in_flight(problem: Problem, stage: BruteStage, replicas: int, enough: int) -> int:

@@ -131,11 +131,15 @@ def problems(
     max_batch: int = 9,
     meshes: bool = False,
     offload: bool = False,
+    activations: bool = False,
+    packed: bool = False,
 ) -> Problem:
     """A problem that a brute force can enumerate: at most ``max_pipelines`` pipelines.
 
     ``meshes`` adds options of more than tensor parallelism, ``offload`` such of all kinds that
-    keep their optimizer's state on hosts, which may be too small for it.
+    keep their optimizer's state on hosts, which may be too small for it. With ``activations``
+    stages may leave those on hosts, some of which may not be known. ``packed``: gradients may cross
+    between islands in 16, 8 or 4 bits.
     """
     count = draw(st.sampled_from(range(max_layers, 0, -1)))
     heavy = draw(st.sampled_from((6, 30)))
@@ -165,6 +169,8 @@ def problems(
             (*own, *(replace(mesh_of(m), offload=True) for m in draw(_some(own)))) for own in widths
         )
     policies = draw(st.sampled_from(((0, 1, 2), (0, 2), (0,))))
+    if activations:
+        policies = draw(st.sampled_from(((0, 3), (0, 2, 4), (0, 1, 2, 3, 4))))
     state = draw(st.sampled_from((SMALL_STATE, StateBytes(2, 2, 12))))
     fat = draw(st.sampled_from((4, 25)))  # a tensor that fits only inside a stage
     overhead = DeviceOverhead(*(draw(st.integers(0, 2)) for _ in range(3)))
@@ -181,6 +187,9 @@ def problems(
     )
     if offload:
         classes = tuple(replace(cls, host=draw(hosts(whole))) for cls in classes)
+    elif activations:
+        some = st.one_of(hosts(whole), hosts(whole), st.none())
+        classes = tuple(replace(cls, host=draw(some)) for cls in classes)
     problem = build_problem(
         layers,
         topology(classes, cluster.class_routes),
@@ -196,6 +205,7 @@ def problems(
         sequence_parallel=draw(st.booleans()),
         global_batch=draw(st.integers(max(sizes), max_batch)),
         max_stages=draw(st.sampled_from((4, 3, 2, 1))),
+        compression=draw(st.sampled_from(("int4", "int4", "fp8", "fp16"))) if packed else "none",
     )
     while count_pipelines(problem) > max_pipelines:
         problem = replace(problem, max_stages=problem.max_stages - 1)

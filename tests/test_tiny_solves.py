@@ -11,6 +11,7 @@ import planner
 from costmodels.units import PS_PER_S
 from planner.search.compact import solve_compact
 from planner.search.regions import Region, roots
+from planner.verify import verify
 from tests.tiny_inputs import TinyInputs, tiny_inputs
 
 CI = settings(
@@ -45,6 +46,18 @@ def test_plan_exists_where_one_fits_and_is_near_the_optimum(inputs: TinyInputs) 
     assert (plan is None) == (optimum is None)
     if plan is not None and plan.certificate is not None and optimum is not None:
         assert plan.certificate.objective_s <= FAR * optimum
+
+
+@settings(CI, max_examples=10)
+@SAME
+@given(tiny_inputs(max_layers=4, hosted=True))
+def test_so_it_is_with_activations_on_hosts_and_packed_gradients(inputs: TinyInputs) -> None:
+    plan, optimum = _answers(inputs)
+    assert (plan is None) == (optimum is None)
+    if plan is not None and plan.certificate is not None and optimum is not None:
+        assert verify(plan) == []
+        assert plan.certificate.lower_bound_s <= optimum * (1 + ROUNDING)
+        assert plan.certificate.lower_bound_s <= plan.certificate.objective_s <= FAR * optimum
 
 
 def _answers(inputs: TinyInputs) -> tuple[planner.Plan | None, float | None]:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from costmodels.catalog import Chip, Fabric
+from costmodels.compression import CompressionName
 from costmodels.constants import shipped_constants
 from costmodels.memory import DeviceOverhead, StateBytes
 from costmodels.price import LayerPrice
 from costmodels.units import PS_PER_S
-from planner.costing import CostTables, LayerCost, OptionTable, option_table
+from planner.costing import CostTables, LayerCost, OptionTable, class_host, option_table
 from planner.graphs.topology import Island, IslandClass, Route, Topology
 from planner.mesh import StageMesh
 from planner.options import StageOption
@@ -194,6 +195,7 @@ def build_problem(
     sequence_parallel: bool = False,
     global_batch: int = 4,
     max_stages: int = 4,
+    compression: CompressionName = "none",
 ) -> Problem:
     """Tables over all options: ``slowness`` and ``degrees`` (tp, or meshes) are per class.
 
@@ -208,7 +210,10 @@ def build_problem(
                     continue
                 option = StageOption(len(tables), cls.index, mesh, size)
                 costs = tuple(
-                    layer_cost(layer, slowness[cls.index], mesh, size, tp_ticks) for layer in layers
+                    layer_cost(layer, slowness[cls.index], mesh, size, tp_ticks).copying(
+                        class_host(cls)
+                    )
+                    for layer in layers
                 )
                 tables.append(option_table(option, costs))
     crossing = np.array(boundary or (0,) * len(layers), dtype=np.int64)
@@ -221,6 +226,7 @@ def build_problem(
             zero_level=zero_level,
             sequence_parallel=sequence_parallel,
             offload_bytes=OFFLOAD_BYTES,
+            compression=compression,
         ),
         topology=cluster,
         policies=policies,

@@ -14,6 +14,7 @@ from planner.inputs.document import JsonValue
 from planner.inputs.job import JobInput, JobSpec
 from planner.inputs.layer_graph import FORMAT
 from planner.inputs.model import ModelInput, model_from_resolved
+from planner.inputs.overrides import parse_overrides
 
 GROUPS = ("A100-SXM-80GB", "V100-SXM2-32GB", "RTX4090-24GB", "A40-48GB")
 FORBIDDABLE = ("tensor_parallel", "recompute_selective", "recompute_full", "zero1")
@@ -61,8 +62,13 @@ def layer_graphs(draw: st.DrawFn, max_layers: int = 5) -> ModelInput:
 
 
 @st.composite
-def small_clusters(draw: st.DrawFn, max_chips: int = 4) -> ClusterInput:
-    """One or two groups of catalogue chips on one network, in shorthand."""
+def small_clusters(
+    draw: st.DrawFn, max_chips: int = 4, *, hosts_known: bool = False
+) -> ClusterInput:
+    """One or two groups of catalogue chips on one network, in shorthand.
+
+    ``hosts_known``: the cluster says how much memory hosts have, at times little.
+    """
     names = draw(st.lists(st.sampled_from(GROUPS), min_size=1, max_size=2, unique=True))
     groups, left, nodes = [], max_chips, 0
     for name in names:
@@ -74,21 +80,39 @@ def small_clusters(draw: st.DrawFn, max_chips: int = 4) -> ClusterInput:
         if not left:
             break
     rate = draw(st.sampled_from((10, 100)))
-    return load_cluster(" + ".join(groups) + (f" @ {rate}Gb/s" if nodes > 1 else ""))
+    sets = [
+        f"cluster.nodes.{n}.host_memory_gib={draw(st.sampled_from((1, 4, 64)))}"
+        for n in range(len(groups) if hosts_known else 0)
+    ]
+    text = " + ".join(groups) + (f" @ {rate}Gb/s" if nodes > 1 else "")
+    return load_cluster(text, None, parse_overrides(sets))
 
 
 @st.composite
-def tiny_inputs(draw: st.DrawFn, max_layers: int = 5, max_chips: int = 4) -> TinyInputs:
-    """Inputs that a brute force, or the compact model, can still solve."""
+def tiny_inputs(
+    draw: st.DrawFn, max_layers: int = 5, max_chips: int = 4, *, hosted: bool = False
+) -> TinyInputs:
+    """Inputs that a brute force, or the compact model, can still solve.
+
+    ``hosted``: activations may lie on hosts, and gradients be packed between them.
+    """
     spec = JobSpec.model_validate(
         {
             "global_batch": draw(st.integers(1, 8)),
             "precision": "fp16",
             "micro_batch_rows": [1],
             "max_pipeline_stages": draw(st.integers(1, 3)),
-            "techniques": {name: draw(st.booleans()) for name in FORBIDDABLE},
+            "techniques": {
+                **{name: draw(st.booleans()) for name in FORBIDDABLE},
+                "activation_offload": hosted,
+                "gradient_compression": draw(st.sampled_from(("fp8", "int4")))
+                if hosted
+                else "none",
+            },
         }
     )
     return TinyInputs(
-        draw(layer_graphs(max_layers)), draw(small_clusters(max_chips)), JobInput("job", "", spec)
+        draw(layer_graphs(max_layers)),
+        draw(small_clusters(max_chips, hosts_known=hosted)),
+        JobInput("job", "", spec),
     )

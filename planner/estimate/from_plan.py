@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from costmodels.catalog import Catalog
-from costmodels.price import POLICIES
+from costmodels.price import HOSTED, WAYS
 from planner.errors import InputError, Problem
 from planner.estimate.sketch import PipelineSketch, Sketch, StageSketch
 from planner.graphs.model_graph import ModelGraph
@@ -158,7 +158,7 @@ class _Reader:
         first, end = stage.layers
         policies: list[int] = []
         for part in stage.recompute:
-            policies += [POLICIES.index(part.policy)] * (part.layers[1] - part.layers[0])
+            policies += [WAYS.index(part.policy)] * (part.layers[1] - part.layers[0])
         if len(policies) != max(0, end - first):
             message = f"covers {len(policies)} layers of {end - first}"
             self.problems.append(_Found((*at, "recompute"), message, "name every layer once"))
@@ -223,6 +223,7 @@ class _Reader:
         if why is not None:
             self.problems.append(_Found((*at, "mesh"), f"{mesh.describe()} is not possible: {why}"))
         host = self.topology.classes[self.home[replica.devices[0]].class_index].host
-        if stage.offload != "none" and (host is None or host.memory_bytes is None):
+        leaves = any(part.policy in HOSTED for part in stage.recompute)
+        if (stage.offload != "none" or leaves) and (host is None or host.memory_bytes is None):
             message = f"offloads to the host of {replica.devices[0]}, whose memory is not known"
             self.problems.append(_Found(at, message, "give host_memory_gib in the cluster"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from costmodels.catalog import Catalog
-from costmodels.price import POLICIES
+from costmodels.price import WAYS
 from planner.baselines import split_evenly
 from planner.errors import InputError, Problem
 from planner.estimate.devices import Group, carve, classes_in_order, placed
@@ -78,7 +78,7 @@ class _Drawing:
                         where=self.layout.where(*(("placement", s) if named else ("tp",))),
                         first=first,
                         end=end,
-                        policies=(POLICIES.index(self._policy(s)),) * (end - first),
+                        policies=(WAYS.index(self._policy(s)),) * (end - first),
                         devices=groups[s][d],
                         in_flight=self._in_flight(s),
                         mesh=self._offloaded(s, len(groups[s][d])),

@@ -12,7 +12,7 @@ from math import lcm
 from typing import Literal
 
 from costmodels.catalog import Catalog
-from costmodels.price import POLICIES
+from costmodels.price import POLICIES, hosted
 from costmodels.units import GIB, PS_PER_S
 from planner.assemble import broken_constraint, classify
 from planner.checks import can_reduce_together
@@ -135,6 +135,7 @@ def _forbidden(ground: Ground, zero_level: int, job: ResolvedJob) -> Iterator[Pr
         ("optimizer_offload", any(s.mesh.offload for s in stages), f"offloads{refused}"),
         ("recompute_selective", 1 in policies, f"uses selective recomputation{refused}"),
         ("recompute_full", 2 in policies, f"uses full recomputation{refused}"),
+        ("activation_offload", any(map(hosted, policies)), f"offloads activations{refused}"),
         ("zero1", zero_level == 1, f"uses ZeRO level 1{refused}"),
         ("unequal_pipelines", len(set(map(_kind, ground.layouts))) > 1, "has unequal pipelines"),
         ("idle_chips", bool(idle), f"leaves {len(idle)} chips idle"),

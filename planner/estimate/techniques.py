@@ -133,6 +133,10 @@ class _Reader:
         if job.lora_rank or job.frozen_layers:
             message = "frozen weights and adapters are not priced together with these techniques"
             self.problems.append(Problem(self.layout.name, message, "train all weights"))
+        if job.gradient_compression != "none":
+            message = "packed gradients are not priced together with these techniques"
+            remedy = "--set job.techniques.gradient_compression=none"
+            self.problems.append(Problem(self.layout.name, message, remedy))
         dp = self._dp(chips, tp, pp)
         if spec.ep > 1 and (tp * spec.cp * dp) % (spec.ep * (spec.expert_tp or 1)):
             message = f"ep {spec.ep} does not divide the {tp * spec.cp * dp} chips of a stage"

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from costmodels.price import POLICIES
+from costmodels.price import POLICIES, WAYS, hosted
 from planner.errors import InputError
 from planner.estimate import Estimated, PlanLayout, Shortfall, estimate_sketch, sketch_of
 from planner.estimate.sketch import Sketch
 from planner.explain import edits
+from planner.inputs.job import ResolvedJob
 from planner.meshes import mesh_problem
-from planner.options import tensor_parallel_problem
+from planner.options import tensor_parallel_problem, way_allowed
 from planner.plan import Plan
 from planner.solve import Context
 from planner.terms import Terms, bottleneck
@@ -46,14 +47,14 @@ def neighbours(context: Context, plan: Plan) -> tuple[Neighbour, ...]:
     sketch = edits.free_depths(sketch_of(context, PlanLayout(plan.plan_id[:12], "", plan)))
     return tuple(
         _priced(context, plan, sketch, dimension, change, edit)
-        for dimension, change, edit in _edits(plan)
+        for dimension, change, edit in _edits(plan, context.job)
     )
 
 
 Edit = Callable[[Sketch], Sketch | edits.Impossible]
 
 
-def _edits(plan: Plan) -> Iterator[tuple[Dimension, str, Edit]]:
+def _edits(plan: Plan, job: ResolvedJob) -> Iterator[tuple[Dimension, str, Edit]]:
     """The decisions to change, in the order of a report."""
     yield "tensor_parallel", "half the tensor parallelism, twice the pipelines", edits.narrower
     yield "tensor_parallel", "twice the tensor parallelism, half the pipelines", edits.wider
@@ -61,7 +62,7 @@ def _edits(plan: Plan) -> Iterator[tuple[Dimension, str, Edit]]:
     yield "pipeline", "twice the stages, half the pipelines", edits.deeper
     yield "micro_batch_rows", "micro-batches of half the rows", edits.with_micro_batch(0.5)
     yield "micro_batch_rows", "micro-batches of twice the rows", edits.with_micro_batch(2)
-    for policy, name in enumerate(POLICIES):
+    for policy, name in enumerate(WAYS if job.activation_offload else POLICIES):
         yield "recompute", f"recompute {name} everywhere", edits.recomputing(policy)
     for level in (0, 1):
         yield "zero", f"ZeRO level {level}", edits.with_zero(level)
@@ -119,6 +120,10 @@ def against_the_job(context: Context, sketch: Sketch) -> str | None:
         (bool(rows), f"the job allows {_listed(job.micro_batch_rows)} rows per micro-batch"),
         (not job.recompute_selective and 1 in policies, "the job forbids recompute_selective"),
         (not job.recompute_full and 2 in policies, "the job forbids recompute_full"),
+        (
+            any(hosted(p) and not way_allowed(WAYS[p], job) for p in policies),
+            "the job forbids activation_offload, or the recomputation that goes with it",
+        ),
         (not job.zero1 and sketch.zero_level == 1, "the job forbids zero1"),
         (
             not job.tensor_parallel and any(s.degrees.tp > 1 for s in stages),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from costmodels.price import POLICIES
+from costmodels.price import WAYS
 from planner.estimate.sketch import PipelineSketch, Sketch, StageSketch
 
 Pipelines = tuple[PipelineSketch, ...]
@@ -115,7 +115,7 @@ def recomputing(policy: int) -> Callable[[Sketch], Sketch | Impossible]:
     def edit(sketch: Sketch) -> Sketch | Impossible:
         stages = [s for p in sketch.pipelines for s in p.stages]
         if all(set(s.policies) == {policy} for s in stages):
-            return Impossible(f"every layer has recompute {POLICIES[policy]} already")
+            return Impossible(f"every layer has recompute {WAYS[policy]} already")
         pipelines = []
         for pipe in sketch.pipelines:
             same = (replace(s, policies=(policy,) * len(s.policies)) for s in pipe.stages)

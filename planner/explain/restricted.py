@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from costmodels.price import POLICIES
+from costmodels.price import WAYS
 from planner.costing import CostTables, build_tables
 from planner.dominance import without_dominated
 from planner.errors import InfeasibleError, NoPlanFound
@@ -54,7 +54,7 @@ def restricted_options(context: Context, restriction: Restriction) -> OptionSet:
     ]
     policies = context.options.policies
     if restriction.recompute is not None:
-        wanted = POLICIES.index(restriction.recompute)
+        wanted = WAYS.index(restriction.recompute)
         policies = tuple(p for p in policies if p == wanted)
     numbered = tuple(replace(o, index=n) for n, o in enumerate(kept))
     return replace(context.options, options=numbered, policies=policies)

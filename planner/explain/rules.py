@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from costmodels.price import POLICIES, WAYS
 from planner.explain.wish import Degrees
 from planner.graphs.topology import IslandClass
-from planner.options import tensor_parallel_problem
+from planner.options import tensor_parallel_problem, way_allowed
 from planner.scenario.chips import chip_in
 from planner.solve import Context
 
@@ -115,15 +116,12 @@ def _counts(context: Context, degrees: Degrees) -> Iterator[Broken]:
 
 def _techniques(context: Context, degrees: Degrees) -> Iterator[Broken]:
     job = context.job
-    allowed = {
-        "none": True,
-        "selective": job.recompute_selective,
-        "full": job.recompute_full,
-    }
+    allowed = {way: way_allowed(way, job) for way in WAYS}
     policy = degrees.recompute
     if policy is not None and not allowed[policy]:
         known = ", ".join(name for name, yes in allowed.items() if yes)
-        yield Broken(f"the job forbids {policy} recomputation", f"recompute {known}")
+        what = f"{policy} recomputation" if policy in POLICIES else f"recompute {policy}"
+        yield Broken(f"the job forbids {what}", f"recompute {known}")
     if degrees.zero is not None and degrees.zero > 1:
         yield Broken(f"ZeRO level {degrees.zero} is not in this version's space", "zero 0 or 1")
     elif degrees.zero == 1 and not job.zero1:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from costmodels.catalog import Catalog
-from costmodels.price import POLICIES
+from costmodels.price import WAYS
 from planner.errors import InputError
 from planner.estimate import Estimated, sketch_of
 from planner.explain.adjacent import off_its_pins, price
@@ -96,7 +96,7 @@ def _depths(context: Context, tp: int) -> list[int]:
 
 
 def _allowed_policies(context: Context) -> tuple[str, ...]:
-    return tuple(POLICIES[p] for p in context.options.policies)
+    return tuple(WAYS[p] for p in context.options.policies)
 
 
 def _shaped(context: Context, layout: dict[str, JsonValue]) -> Shaped:

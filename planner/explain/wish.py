@@ -3,6 +3,7 @@
     tp=8 · tp=8 on v100 · cp=2 · ep=8 · pp=4 · dp=2 · rows=2
     recompute=full · zero=0 · schedule=gpipe
     use v100 · without v100 · all chips · offload · precision=fp16 · global_batch=1024
+    offload=activations · compression=fp8
     a layout (a file, or its fields: 'tp: 8, pp: 4') · another plan.json
 
 Several are joined by commas.
@@ -15,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from costmodels.price import POLICIES
+from costmodels.price import WAYS
 from planner.errors import InputError, Problem
 from planner.estimate import LayoutInput, PlanLayout, read_layout
 from planner.inputs.job import JobSpec
@@ -85,7 +86,16 @@ _NOT_YET = {
     "vpp": "an interleaved schedule",
 }  # fmt: skip
 
-_OFFLOAD = ("offload", "optimizer offload", "offload=optimizer", "offload=true")
+_TECHNIQUES = {
+    "offload": "optimizer_offload=true",
+    "optimizer offload": "optimizer_offload=true",
+    "offload=optimizer": "optimizer_offload=true",
+    "offload=true": "optimizer_offload=true",
+    "activation offload": "activation_offload=true",
+    "offload=activations": "activation_offload=true",
+    **{f"compression={form}": f"gradient_compression={form}" for form in ("fp16", "fp8", "int4")},
+}
+"""Techniques of a job that are switched on by a word."""
 
 _CHIPS = re.compile(r"(?P<what>use|using|with|without|no|drop) (?P<chip>[A-Za-z0-9][\w.-]*)")
 _ALL = re.compile(r"(?:use )?(?:all|every) chips?")
@@ -101,8 +111,8 @@ def parse_wish(text: str) -> Wish:
     if match is not None:
         without = match["what"] in ("without", "no", "drop")
         return Chips(line, "without" if without else "use", match["chip"])
-    if line in _OFFLOAD:
-        return Changed(line, (parse_change("techniques.optimizer_offload=true"),))
+    if line in _TECHNIQUES:
+        return Changed(line, (parse_change(f"techniques.{_TECHNIQUES[line]}"),))
     if _ALL.fullmatch(line):
         return Chips(line, "all")
     return _assignments(line)
@@ -181,7 +191,7 @@ def _with(degrees: Degrees, name: str, value: str, chip: str | None) -> Degrees:
         case "rows":
             return replace(degrees, rows=_count(value))
         case "recompute":
-            return replace(degrees, recompute=_one_of(value, POLICIES))
+            return replace(degrees, recompute=_one_of(value, WAYS))
         case "zero":
             return replace(degrees, zero=int(_one_of(value, ("0", "1", "2", "3"))))
     return replace(degrees, schedule=_one_of(value, ("1f1b", "gpipe")))

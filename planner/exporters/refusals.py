@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from costmodels.catalog import Catalog, Chip
+from costmodels.price import HOSTED
 from planner.errors import Problem
 from planner.exporters.capability import Capability, compute_capability
 from planner.exporters.grid import Grid, differences, uneven_degrees
@@ -22,6 +23,8 @@ def refusals(capability: Capability, view: View) -> tuple[Problem, ...]:
     problems += _schedules(capability, view)
     problems += _meshes(capability, view)
     problems += _offload(capability, view)
+    problems += _activations(capability, view)
+    problems += _packed(capability, view)
     if view.grid is not None:
         problems += _grid(capability, view, view.grid)
     return tuple(problems)
@@ -220,6 +223,22 @@ def _offload(capability: Capability, view: View) -> Iterator[Problem]:
         message = f"{count} of {total} stages offload, the target has one setting for all"
         remedy = "plan with --set job.plan_class=rectangular"
         yield Problem("optimizer offload by stage", message, remedy)
+
+
+def _activations(capability: Capability, view: View) -> Iterator[Problem]:
+    """Activations in the host's memory: no target copies all of them by a setting of its own."""
+    stages = [s for p in view.plan.pipelines for s in p.stages]
+    if any(part.policy in HOSTED for s in stages for part in s.recompute):
+        message = f"the plan leaves activations in host memory; {capability.why_no_activations}"
+        yield Problem("activation offload", message, "plan with --forbid activation_offload")
+
+
+def _packed(capability: Capability, view: View) -> Iterator[Problem]:
+    """Gradients packed between hosts and summed in full inside them: no target does both."""
+    forms = {group.compression for group in view.plan.sync_groups} - {"none"}
+    for form in sorted(forms):
+        message = f"the plan packs gradients as {form} between hosts; {capability.why_no_packing}"
+        yield Problem("gradient compression", message, "plan with --forbid gradient_compression")
 
 
 def _depth(grid: Grid) -> Iterator[Problem]:

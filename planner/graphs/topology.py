@@ -63,6 +63,11 @@ class IslandClass:
         """Number of chips in the class."""
         return self.size * len(self.islands)
 
+    @property
+    def host_known(self) -> bool:
+        """Whether the memory of its hosts is known, so that anything may be left in it."""
+        return self.host is not None and self.host.memory_bytes is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Route:

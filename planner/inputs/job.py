@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from costmodels.catalog import Catalog
+from costmodels.compression import CompressionName
 from costmodels.memory import StateBytes
 from costmodels.units import bytes_of
 from planner.errors import InputError, Problem
@@ -45,6 +46,7 @@ YOUNGER = (
     "expert_parallel",
     "zero3",
     "optimizer_offload",
+    "activation_offload",
     "max_tensor_parallel",
     "constraints",
     "goal",
@@ -100,6 +102,8 @@ class ResolvedJob:
     expert_parallel: bool = False
     zero3: bool = False
     optimizer_offload: bool = False
+    activation_offload: bool = False
+    gradient_compression: CompressionName = "none"
     max_tensor_parallel: int | None = None
     constraints: Constraints = field(default_factory=Constraints)
     goal: Goal | None = None
@@ -118,6 +122,8 @@ class ResolvedJob:
         for name in YOUNGER:
             if not getattr(self, name):
                 del value[name]
+        if self.gradient_compression == "none":
+            del value["gradient_compression"]
         if self.constraints:
             value["constraints"] = self.constraints.as_json()
         if self.goal is not None:
@@ -217,7 +223,7 @@ def resolve_job(job: JobInput, model: ModelGraph, topology: Topology) -> Resolve
 
 def _techniques(
     spec: Techniques, model: ModelGraph, seq_len: int, notes: list[str]
-) -> dict[str, bool]:
+) -> dict[str, Any]:
     """Every technique as a yes or no; those that pay at times only are tried where they can."""
     asked = spec.model_dump()
     experts = any(m.experts > 1 for layer in model.layers for m in layer.shape.matmuls)
@@ -231,6 +237,7 @@ def _techniques(
             notes.append("expert parallelism tried: the model has experts (default)")
     asked["zero3"] = bool(asked["zero3"])
     asked["optimizer_offload"] = bool(asked["optimizer_offload"])
+    asked["activation_offload"] = bool(asked["activation_offload"])
     return asked
 
 

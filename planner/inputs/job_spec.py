@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from costmodels.compression import CompressionName
 from planner.inputs.reading import field_error
 
 Precision = Literal["bf16", "fp16", "fp32", "fp8"]
@@ -28,6 +29,11 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _named(value: object) -> object:
+    """False and null switch off what has a name when it is on."""
+    return "none" if value is None or value is False else value
+
+
 class Techniques(_Strict):
     """What the planner may use; each false one leaves the search space and is named there.
 
@@ -37,6 +43,10 @@ class Techniques(_Strict):
     row on), ``expert_parallel`` ones hold different experts (null: where the model has any),
     ``zero3`` divides weights and gradients among the copies (null: not). ``optimizer_offload``: a
     stage may keep its optimizer's state in the host's memory and update it there (null: not).
+    ``activation_offload``: a stage may leave in the host's memory, between the two passes, what
+    recomputation keeps, all of it (with recompute_selective) or checkpoints (with recompute_full;
+    null: not). ``gradient_compression``: a plan may reduce gradients in this form between hosts
+    (fp8 and int4 with a scale per 256 values); it changes the numbers that are trained.
     """
 
     tensor_parallel: bool = True
@@ -50,6 +60,8 @@ class Techniques(_Strict):
     expert_parallel: bool | None = None
     zero3: bool | None = None
     optimizer_offload: bool | None = None
+    activation_offload: bool | None = None
+    gradient_compression: Annotated[CompressionName, BeforeValidator(_named)] = "none"
 
 
 TECHNIQUES = tuple(Techniques.model_fields)

@@ -28,7 +28,7 @@ from planner.inputs.reading import (
 )
 from planner.inputs.resources import SUFFIXES, fixture, fixture_names
 
-Policy = Literal["none", "selective", "full"]
+Policy = Literal["none", "selective", "full", "offload", "full_offload"]
 Offload = Literal["none", "optimizer"]
 
 MAX_DEGREE = 1_000_000
@@ -58,7 +58,9 @@ class LayoutSpec(BaseModel):
     stages, chips of one kind (ZeRO 2 and 3 alone, in one stage: of several).
 
     ``offload: optimizer``, for all stages or one entry per stage, keeps the optimizer's state in
-    the host's memory and updates it there.
+    the host's memory and updates it there. ``recompute: offload`` recomputes selectively and leaves
+    what is kept in the host's memory between the passes, ``full_offload`` recomputes everything and
+    leaves the checkpoints there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

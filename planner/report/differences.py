@@ -15,7 +15,7 @@ from planner.diff import PlanDiff, hosted
 from planner.plan import Plan
 from planner.report.explanation import TERMS
 from planner.report.format import count, duration, interval, memory, percent, plural
-from planner.report.summary import section
+from planner.report.summary import packed_as, section
 from planner.terms import Shape
 from planner.whatif.money import Costs
 
@@ -61,6 +61,9 @@ def diff_rows(found: PlanDiff, costs: tuple[Costs, Costs] | None) -> list[Row]:
     if any(home != "on the devices" for home in homes):
         change = "" if homes[0] == homes[1] else "changed"
         rows.append(Row("optimizer state", homes[0], homes[1], change))
+    packed = [packed_as(plan) or "as they are" for plan in (one, other)]
+    if packed[0] != packed[1]:
+        rows.append(Row("gradients between hosts", packed[0], packed[1], "changed"))
     rows += _costs(costs) if costs else []
     return rows
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from costmodels.catalog.names import short_name
+from costmodels.price import HOSTED
 from planner.explain import Explanation, Margin, Neighbour, StageLoad, WhyNot
 from planner.explain.marginal import Step
 from planner.plan import Plan
@@ -96,13 +97,16 @@ def words_of(plan: Plan) -> Mapping[str, str]:
         "expert": any(m.expert_parallel > 1 for m in meshes),
     }
     used = [name for name, yes in names.items() if yes]
+    said = dict(TERMS)
+    if any(part.policy in HOSTED for p in plan.pipelines for s in p.stages for part in s.recompute):
+        said["recompute"] = "recomputing, copying activations"
     if any(m.zero3 for m in meshes):
-        return TERMS | {"tensor_parallel": "communication inside the stages"}
+        return said | {"tensor_parallel": "communication inside the stages"}
     if not used:
-        return TERMS
+        return said
     if any(m.tensor_parallel > 1 for m in meshes):
         used.insert(0, "tensor")
-    return TERMS | {"tensor_parallel": f"{'- and '.join(used)}-parallel communication"}
+    return said | {"tensor_parallel": f"{'- and '.join(used)}-parallel communication"}
 
 
 def terms_table(terms: Terms, words: Mapping[str, str] = TERMS) -> Table:

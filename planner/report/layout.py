@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from costmodels.price import HOSTED, WAYS
 from planner.plan import Plan, Replica, Stage, StageMemory, StageTime
 from planner.report.bars import COLOURS, PipelineBar, Segment, gauge
 from planner.report.format import (
@@ -47,6 +48,8 @@ TIME_ITEMS = (
     ("tp_comm_backward", "tp bwd"),
     ("transfer_forward", "send fwd"),
     ("transfer_backward", "send bwd"),
+    ("copy_forward", "copy down"),
+    ("copy_backward", "copy up"),
 )
 
 
@@ -211,7 +214,7 @@ def _recompute(stage: Stage) -> str:
     parts = [
         f"{sum(r.layers[1] - r.layers[0] for r in stage.recompute if r.policy == policy)}"
         f"/{total} {policy}"
-        for policy in ("selective", "full")
+        for policy in WAYS[1:]
         if policy in policies
     ]
     return ", ".join(parts) or "none"
@@ -234,7 +237,9 @@ def _memory_table(group: PipelineGroup, names: Mapping[str, str]) -> Table:
 
 def _time_table(group: PipelineGroup, names: Mapping[str, str]) -> Table:
     waits = any(_slowest(s).time_s.transfer_forward for s in group.stages)
-    items = [(key, head) for key, head in TIME_ITEMS if waits or not key.startswith("transfer")]
+    copies = any(p.policy in HOSTED for s in group.stages for p in s.first.recompute)
+    shown = {"transfer": waits, "copy": copies}
+    items = [(key, head) for key, head in TIME_ITEMS if shown.get(key.partition("_")[0], True)]
     table = _item_table("time of a micro-batch, ms", [head for _, head in items] + ["hop"])
     for stage in group.stages:
         time = _slowest(stage).time_s

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from costmodels.catalog.names import short_name
 from costmodels.confidence import peak_range
+from costmodels.price import HOSTED
 from planner.plan import Baseline, Certificate, Estimate, Plan
 from planner.report.bars import COLOURS, FILLS, length, stacked
 from planner.report.format import count, device_list, duration, memory, percent, plural, ratio
@@ -48,6 +49,8 @@ def figures(plan: Plan) -> Table:
     table.add_row("memory", _tightest(plan))
     if hosts := _hosts(plan):
         table.add_row("host memory", hosts)
+    if packed := packed_as(plan):
+        table.add_row("gradients", Text(f"{packed} between hosts: not the sums of a run without"))
     if plan.certificate is not None:
         if plan.certificate.objective is not None:
             table.add_row(*objective_row(plan.certificate.objective))
@@ -101,6 +104,12 @@ def _tightest(plan: Plan) -> Text:
     return text
 
 
+def packed_as(plan: Plan) -> str:
+    """How gradients are packed between hosts; empty where they keep their width."""
+    names = {group.compression for group in plan.sync_groups} - {"none"}
+    return " and ".join(sorted(names))
+
+
 def _hosts(plan: Plan) -> str:
     """What offloaded state takes on the fullest host; empty where nothing is offloaded."""
     taken: Counter[str] = Counter()
@@ -117,9 +126,18 @@ def _hosts(plan: Plan) -> str:
     if not most:
         return ""
     return (
-        f"{memory(most)} of optimizer state on {host}; the fullest share of a device is "
+        f"{memory(most)} of {_what_is_hosted(plan)} on {host}; the fullest share of a device is "
         f"{percent(fullest)} taken"
     )
+
+
+def _what_is_hosted(plan: Plan) -> str:
+    stages = [s for p in plan.pipelines for s in p.stages]
+    kinds = {
+        "optimizer state": any(s.offload == "optimizer" for s in stages),
+        "activations": any(part.policy in HOSTED for s in stages for part in s.recompute),
+    }
+    return " and ".join(name for name, yes in kinds.items() if yes)
 
 
 def proof(certificate: Certificate) -> Text:

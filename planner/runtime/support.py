@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from costmodels.price import HOSTED
 from planner.errors import ExportError, InputError, Problem
 from planner.plan import Plan, Stage
 from planner.runtime.orders import pipeline_orders, stage_chunks
@@ -52,6 +53,10 @@ def _features(plan: Plan) -> Iterator[tuple[str, str, str]]:
     for field in ("lora", "frozen_layers"):
         if plan.inputs.job.resolved.get(field):
             yield f"job.{field}", f"{field.replace('_', ' ')}", "train all weights"
+    for k, group in enumerate(plan.sync_groups):
+        if group.compression != "none":
+            feature = f"gradients packed as {group.compression}"
+            yield f"sync_groups[{k}]", feature, "plan with --forbid gradient_compression"
     for p, pipeline in enumerate(plan.pipelines):
         for s, stage in enumerate(pipeline.stages):
             where = f"pipelines[{p}].stages[{s}]"
@@ -60,6 +65,9 @@ def _features(plan: Plan) -> Iterator[tuple[str, str, str]]:
                 yield where, feature, "plan with ZeRO level 1 at most"
             if stage.offload != "none":
                 yield where, f"offload to {stage.offload}", "plan without offload"
+            if any(part.policy in HOSTED for part in stage.recompute):
+                feature = "activations in host memory"
+                yield where, feature, "plan with --forbid activation_offload"
             for replica in stage.replicas:
                 mesh = replica.mesh
                 if mesh.context_parallel > 1:

@@ -153,8 +153,9 @@ def _depth(space: StageSpace, stage: Stage, policy: int) -> int:
 
 def _stage_time(space: StageSpace, stage: Stage, policy: int) -> tuple[int, int]:
     table = space.options[stage.option]
-    forward = int(table.forward_ps[stage.first : stage.end].sum())
-    backward = int(table.backward_ps[space.policies[policy], stage.first : stage.end].sum())
+    way, layers = space.policies[policy], slice(stage.first, stage.end)
+    forward = int(table.forward_ps[way, layers].sum())
+    backward = int(table.backward_ps[way, layers].sum())
     return forward, backward
 
 

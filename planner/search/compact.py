@@ -39,8 +39,9 @@ less is always better.
      (8) [o[s,k] or z[s,k,r]] ⇒ state + kept[s] + max_v working·x
          + max_v gathered·x + logits + ⌊boundaries⌋ + overhead ≤ usable,
          gathered is of ZeRO-3 alone; with offload state less optimizer,
-         Σ_v host[k,v,r]·x ≤ a device's share of its host; and
-         [D[s] ≥ n and m ≥ n] ⇒ kept[s] ≥ n·Σ_v activation·x             `_add_memory`
+         Σ_v host[k,v,r]·x + hosted[s] ≤ a device's share of its host;
+         [D[s] ≥ n and m ≥ n] ⇒ kept[s] ≥ n·Σ_v activation·x, and
+         hosted[s] ≥ n·Σ_v hosted activation·x                           `_add_memory`
      (9) [z[s,k,r]] ⇒ f ≥ finish[k,i,j,r]·(y[j−1,s] − y[i,s−1])
          − Σ_{s′<s} b[s′]: in full where stage s holds the layers
          i … j−1; f ≥ update[k,i,j,r]·(…), nothing hidden, where option
@@ -151,7 +152,7 @@ def _decode(program: Program, slot: Slot, solver: cp_model.CpSolver) -> CompactP
         a = next(a for a, w in slot.way[s][k].items() if solver.value(w))
         chosen.append((program.tables[k], a, first, end))
         first = end
-    forward = tuple(int(t.forward_ps[i:j].sum()) for t, _, i, j in chosen)
+    forward = tuple(int(t.forward_ps[a, i:j].sum()) for t, a, i, j in chosen)
     backward = tuple(int(t.backward_ps[a, i:j].sum()) for t, a, i, j in chosen)
     hops = hops_ps(problem, [t for t, *_ in chosen], [i for _, _, i, _ in chosen])
     usage = tuple(

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from ortools.sat.python import cp_model
 
+from costmodels.price import hosted
 from planner.costing import (
     OptionTable,
     fixed_bytes,
@@ -115,7 +116,7 @@ def _add_times(program: Program, slot: Slot) -> None:
     for s, time in enumerate(slot.time):
         for ways, table in zip(slot.way[s], program.tables):
             for policy, literal in ways.items():
-                each = table.forward_ps + table.backward_ps[policy]
+                each = table.forward_ps[policy] + table.backward_ps[policy]
                 program.model.add(time >= slot.weigh(s, each)).only_enforce_if(literal)
 
 
@@ -201,18 +202,32 @@ def _add_memory(program: Program, slot: Slot) -> None:
     for s in range(program.limits.stages):
         each, kept, working, gathered = (model.new_int_var(0, room, "") for _ in range(4))
         model.add(kept >= each)
+        leaves = any(map(hosted, program.problem.policies))
+        away, on_hosts = (
+            [model.new_int_var(0, program.limits.host, "") for _ in range(2)] if leaves else (0, 0)
+        )
+        if leaves:
+            model.add(on_hosts >= away)
         for n, (deep, more) in enumerate(zip(slot.deep[s], slot.many[1:]), start=2):
             flying = model.new_bool_var("")
             model.add_bool_or(~deep, ~more, flying)
             model.add(kept >= n * each).only_enforce_if(flying)
+            if leaves:
+                model.add(on_hosts >= n * away).only_enforce_if(flying)
         for k, table in enumerate(program.tables):
             for policy, literal in slot.way[s][k].items():
                 held = slot.weigh(s, table.activation_bytes[policy])
                 model.add(each >= held).only_enforce_if(literal)
+                if hosted(policy):
+                    left = slot.weigh(s, table.hosted_bytes[policy])
+                    model.add(away >= left).only_enforce_if(literal)
                 for v in range(program.layers):
                     peak = slot.holds(v, s) * int(table.working_bytes[policy][v])
                     model.add(working >= peak).only_enforce_if(literal)
             cls = program.problem.topology.classes[table.option.class_index]
+            for policy, literal in slot.way[s][k].items():
+                if hosted(policy) and not cls.host_known:
+                    model.add(literal == 0)
             over = tables.overheads[cls.index]
             overhead = over.context_bytes + over.buffer_bytes + over.fragmentation_bytes
             overhead += tables.offload_buffer(table.option)
@@ -231,8 +246,10 @@ def _add_memory(program: Program, slot: Slot) -> None:
                     <= divisor * (cls.usable_memory_bytes - overhead) + divisor - 1
                 ).only_enforce_if(literal)
                 if table.option.mesh.offload:
-                    on_host = slot.weigh(s, host_bytes(tables, table, shards))
+                    on_host = slot.weigh(s, host_bytes(tables, table, shards)) + on_hosts
                     model.add(on_host <= host_limit(cls)).only_enforce_if(literal)
+                elif leaves:
+                    model.add(on_hosts <= host_limit(cls)).only_enforce_if(literal)
 
 
 def _boundaries(program: Program, slot: Slot, s: int, table: OptionTable) -> Expr:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from ortools.sat.python import cp_model
 
 from costmodels.units import PS_PER_S
-from planner.costing import Ints, OptionTable
+from planner.costing import Ints, OptionTable, host_limit
 from planner.search.finish import expected_finish_s, unhidden_s
 from planner.search.problem import Problem, Setting
 from planner.search.space import expected_hop_ps, over_network
@@ -28,6 +28,7 @@ class Limits:
     hop: int
     finish: int
     memory: int
+    host: int
     micro_batches: int
 
 
@@ -91,12 +92,16 @@ def find_limits(problem: Problem, setting: Setting) -> Limits:
     return Limits(
         slots=slots,
         stages=min(problem.max_stages, layers),
-        time=max(int((t.forward_ps + t.backward_ps[policies].max(axis=0)).sum()) for t in tables),
+        time=max(
+            int((t.forward_ps[policies] + t.backward_ps[policies]).max(axis=0).sum())
+            for t in tables
+        ),
         hop=max((h for h in hops if h is not None), default=0),
         finish=max(
             finish_ps(problem, t, 0, layers, r) for t in tables for r in range(1, slots + 1)
         ),
         memory=max(c.usable_memory_bytes for c in problem.topology.classes),
+        host=max(map(host_limit, problem.topology.classes)),
         micro_batches=-(-problem.global_batch // least_rows),
     )
 

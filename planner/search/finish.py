@@ -9,7 +9,8 @@ A layer with P parameters per device moves w = P · (gradient + parameter bytes)
 takes (n − 1)/n · w / bandwidth. The chips of a host share its port evenly; k replicas of one host
 send what they sum only once, over the shares of all k. Copies of a layer inside a stage (context
 and data parallel) count as replicas on its island; experts that lie on devices of their own have
-other copies than the rest, and their sums come on top.
+other copies than the rest, and their sums come on top. Where gradients may be packed between
+hosts, the shorter of the two ways counts.
 """
 
 from __future__ import annotations
@@ -84,16 +85,22 @@ def least_finish_s(
     together = option.chips + (low - 1) * min(sizes) <= cls.size
     length = problem.tables.layers + 1 - first
     exchange, own, inside = np.zeros(length), np.zeros(length), np.zeros(length)
+    gradients = np.zeros(length)  # of one chip of an island that exchanges them
     parts = []
     for layers, part in table.parts:
         parameters = np.concatenate([[0], np.cumsum(layers[first:])])
         parts.append((parameters, part))
         traffic = parameters.astype(np.float64) * sync_bytes_per_parameter(problem)
+        gradients += parameters * part.lanes / chips
         exchange += (hosts - 1) / hosts * traffic * part.lanes * cls.size / chips / port
         # copies of the stage itself, and all of them side by side
         local = part.summed + max(low, 1) - 1
         own += (part.summed - 1) / part.summed * traffic / part.shards / rate
         inside += (local - 1) / local * traffic / part.shards / rate
+    packed = problem.tables.packed
+    if packed is not None:
+        packing = np.array([packed.packing_s(n, cls.chip, derate=cls.derate) for n in gradients])
+        exchange = np.minimum(exchange, exchange * float(packed.ratio) + packing)
     sync = exchange + own
     if low <= 1:
         sync = own
@@ -153,9 +160,16 @@ def expected_finish_s(
     if hosts > 1:
         # where the way was measured, a ring sends with one chip of each rank: slower than a port
         senders = max(1, cls.size // (local * table.option.mesh.dense.summed))
-        rates = (
-            route.rate(exchanged / 2 / hosts, senders)
-            for route in _routes(problem.topology, cls, setting)
-        )
-        sync += (hosts - 1) / hosts * exchanged / min(rates, default=np.inf)
+        routes = _routes(problem.topology, cls, setting)
+
+        def ring_s(bytes_: float) -> float:
+            rates = (route.rate(bytes_ / 2 / hosts, senders) for route in routes)
+            return (hosts - 1) / hosts * bytes_ / min(rates, default=np.inf)
+
+        between, packed = ring_s(exchanged), problem.tables.packed
+        if packed is not None:
+            gradients = exchanged / cls.size / sync_bytes_per_parameter(problem)
+            packing = packed.packing_s(gradients, cls.chip, derate=cls.derate)
+            between = min(between, ring_s(exchanged * float(packed.ratio)) + packing)
+        sync += between
     return sync + _update_s(problem, table, parts, replicas)

@@ -177,8 +177,9 @@ def chip_seconds(problem: Problem) -> Floats:
     out = np.full((len(problem.topology.classes), problem.tables.layers), np.inf)
     for table in problem.tables.tables:
         o = table.option
-        backward = table.backward_ps[list(problem.policies)].min(axis=0)
-        each = (table.forward_ps + backward) * (o.chips / o.rows / PS_PER_S)
+        ways = list(problem.policies)
+        least = (table.forward_ps[ways] + table.backward_ps[ways]).min(axis=0)
+        each = least * (o.chips / o.rows / PS_PER_S)
         each = np.where(table.barred, np.inf, each)
         out[o.class_index] = np.minimum(out[o.class_index], each)
     return out

@@ -19,6 +19,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodels.price import hosted
 from costmodels.units import PS_PER_S
 from planner.costing import (
     Bools,
@@ -215,7 +216,9 @@ def build_space(problem: Problem, setting: Setting, rows: int, *, optimistic: bo
         time[part][:, ~legal] = np.inf
     layer_time = np.stack(
         [
-            np.min([(t.forward_ps + t.backward_ps[p]) / PS_PER_S for p in problem.policies], axis=0)
+            np.min(
+                [(t.forward_ps[p] + t.backward_ps[p]) / PS_PER_S for p in problem.policies], axis=0
+            )
             for t in chosen
         ]
     )
@@ -246,7 +249,8 @@ def _leads(
     layer_time: Floats,
     barred: Bools,
 ) -> Leads:
-    forward = np.stack([t.forward_ps / PS_PER_S for t in chosen])
+    ways = list(problem.policies)
+    forward = np.stack([t.forward_ps[ways].min(axis=0) / PS_PER_S for t in chosen])
     forward[barred] = np.inf
     length = problem.tables.layers
     finish = np.zeros(len(chosen))
@@ -348,12 +352,27 @@ def _stages(
 ) -> tuple[tuple[Floats, Floats, Floats], tuple[Ints, Ints, Ints]]:
     """Times and depths of one option under one policy, cut into middle, tail and head."""
     length = problem.tables.layers
-    time = _window_sums(table.forward_ps + table.backward_ps[policy]) / PS_PER_S
+    time = _window_sums(table.forward_ps[policy] + table.backward_ps[policy]) / PS_PER_S
     _, each, room = stage_limits(problem, table, policy, replicas)
     depth = np.where(
         each > 0, np.maximum(room, 0) // np.maximum(each, 1), UNBOUNDED_DEPTH * (room >= 0)
     )
+    if hosted(policy):
+        depth = np.minimum(depth, _host_depths(problem, table, policy, replicas))
     return _cut(time, length, uniform, np.inf), _cut(depth, length, uniform, 0)
+
+
+def _host_depths(problem: Problem, table: OptionTable, policy: int, replicas: int) -> Ints:
+    """``[i, n]``: most micro-batches in flight whose kept activations the host has room for."""
+    cls = problem.topology.classes[table.option.class_index]
+    each = _window_sums(table.hosted_bytes[policy])
+    if not cls.host_known:
+        return np.zeros_like(each)
+    room = host_limit(cls) - _window_sums(host_bytes(problem.tables, table, replicas))
+    depths: Ints = np.where(
+        each > 0, np.maximum(room, 0) // np.maximum(each, 1), UNBOUNDED_DEPTH * (room >= 0)
+    )
+    return depths
 
 
 def _cut(full: NDArray, length: int, uniform: bool, missing: float) -> tuple:  # type: ignore[type-arg]

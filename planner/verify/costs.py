@@ -14,7 +14,7 @@ from costmodels.collectives import Links
 from costmodels.constants import shipped_constants
 from costmodels.memory import boundary_buffer_bytes, device_overhead, stage_memory
 from costmodels.offload import OFFLOAD_BUFFER_BYTES
-from costmodels.price import POLICIES, LayerPrice
+from costmodels.price import WAYS, LayerPrice
 from costmodels.schedules import exact_time, formula_time
 from costmodels.sharding import ShardGroup, exposed_gathers_s
 from costmodels.units import PS_PER_S
@@ -126,7 +126,8 @@ class _Audit:
         if kind not in self.times:
             scale = self.prices.scale(cls, replica.rows // mesh.data_parallel)
             times = _stage_times(layers, policies, scale)
-            self.times[kind] = self._with_gathers(times, layers, policies, mesh, cls)
+            times = self._with_gathers(times, layers, policies, mesh, cls)
+            self.times[kind] = _with_copies(times, layers, policies, scale, cls)
         times = dict(self.times[kind])
         times |= {"transfer_forward": busy, "transfer_backward": busy}
         times["forward_total"] += busy
@@ -317,8 +318,7 @@ def _stage_times(
         "backward_input": total(layer.backward_input_s * scale for layer in layers),
         "backward_weight": total(layer.backward_weight_s * scale for layer in layers),
         "recompute": total(
-            layer.recompute_s[policy] * scale
-            for layer, policy in zip(layers, policies, strict=True)
+            layer.again_s(policy) * scale for layer, policy in zip(layers, policies, strict=True)
         ),
         "tp_comm_forward": total(layer.tp_comm_forward_s for layer in layers),
         "tp_comm_backward": total(layer.tp_comm_backward_s for layer in layers),
@@ -333,15 +333,44 @@ def _stage_times(
     return times
 
 
+def _with_copies(
+    times: dict[str, int],
+    layers: Sequence[LayerPrice],
+    policies: Sequence[int],
+    scale: float,
+    cls: IslandClass,
+) -> dict[str, int]:
+    """The times with what leaves for the host and comes back, less the computation beside it.
+
+    Rates of links and of the host's memory are those of a device when all of its host copy.
+    """
+    there = back = 0
+    for layer, policy in zip(layers, policies, strict=True):
+        left = {"offload": layer.activation_bytes[1], "full_offload": layer.activation_bytes[2]}
+        size, host = left.get(WAYS[policy], 0), cls.host
+        if not size or host is None:
+            continue  # a host that is not known is a problem of the layout
+        copy = _picoseconds(size / min(host.link_bandwidth, host.memory_bandwidth))
+        again = layer.recompute_s[1 if WAYS[policy] == "offload" else 2]
+        forward = _picoseconds(layer.forward_s * scale)
+        backward = sum(
+            _picoseconds(seconds * scale)
+            for seconds in (layer.backward_input_s, layer.backward_weight_s, again)
+        )
+        there += max(0, copy - forward)
+        back += max(0, copy - backward)
+    more = {"forward_total": there, "backward_total": back}
+    with_totals = {name: value + more.get(name, 0) for name, value in times.items()}
+    return with_totals | {"copy_forward": there, "copy_backward": back}
+
+
 def _host_share(cls: IslandClass) -> int:
     """Bytes of its host's memory that a device may fill; none where the host is not known."""
     return 0 if cls.host is None or cls.host.memory_bytes is None else cls.host.memory_bytes
 
 
 def _policies(stage: Stage) -> tuple[int, ...]:
-    return tuple(
-        POLICIES.index(part.policy) for part in stage.recompute for _ in range(*part.layers)
-    )
+    return tuple(WAYS.index(part.policy) for part in stage.recompute for _ in range(*part.layers))
 
 
 def _picoseconds(seconds: float) -> int:

@@ -115,14 +115,17 @@ def _rows(pipeline: Pipeline, where: str) -> Iterator[Problem]:
 
 def _recompute(stage: Stage, world: Restored, at: str) -> Iterator[Problem]:
     done, end = stage.layers
-    allowed = {"none": True, "selective": world.job.recompute_selective}
-    allowed["full"] = world.job.recompute_full
+    job = world.job
+    allowed = {"none": True, "selective": job.recompute_selective, "full": job.recompute_full}
+    allowed["offload"] = job.recompute_selective and job.activation_offload
+    allowed["full_offload"] = job.recompute_full and job.activation_offload
     for part in stage.recompute:
         if part.layers[0] != done or part.layers[1] <= part.layers[0]:
             yield Problem(f"{at}.recompute", f"does not cover layers from {done} on once")
             return
         if not allowed[part.policy]:
-            yield Problem(f"{at}.recompute", f"{part.policy} recomputation is not allowed here")
+            what = "recomputation is" if part.policy in ("selective", "full") else "is"
+            yield Problem(f"{at}.recompute", f"{part.policy} {what} not allowed here")
         done = part.layers[1]
     if done != end:
         yield Problem(f"{at}.recompute", f"ends at layer {done}, the stage at {end}")
@@ -288,18 +291,20 @@ def _sync_groups(plan: Plan, world: Restored) -> Iterator[Problem]:
 
 
 def _offload(stage: Stage, world: Restored, at: str) -> Iterator[Problem]:
-    """State goes to hosts whose memory is known, and only where the job allows it."""
-    if stage.offload == "none":
+    """State and activations go to hosts whose memory is known; state only if the job allows it."""
+    leaves = any(part.policy in ("offload", "full_offload") for part in stage.recompute)
+    if stage.offload == "none" and not leaves:
         return
-    if not world.job.optimizer_offload:
+    if stage.offload == "optimizer" and not world.job.optimizer_offload:
         yield Problem(f"{at}.offload", "optimizer offload is not allowed by the job")
+    field = "recompute" if leaves else "offload"
     for replica in stage.replicas:
         for device in replica.devices[:1]:
             if device in world.island_of:
                 cls = world.topology.classes[world.island_of[device].class_index]
                 if cls.host is None or cls.host.memory_bytes is None:
                     message = f"the cluster does not say how much memory the host of {device} has"
-                    yield Problem(f"{at}.offload", message)
+                    yield Problem(f"{at}.{field}", message)
 
 
 def _alone(stage: Stage, at: str) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from costmodels.catalog import Fabric
 from costmodels.collectives import SyncHost, all_reduce_s, gradient_sync_s
 from costmodels.compute import optimizer_update_s
+from costmodels.constants import shipped_constants
 from costmodels.offload import offloaded_update_s
 from costmodels.units import PS_PER_S
 from planner.errors import Problem
@@ -21,7 +22,8 @@ from planner.verify.prices import Prices
 
 def check_sync(plan: Plan, world: Restored, prices: Prices) -> list[Problem]:
     """Times of all groups over the real routes, and the slowest update."""
-    return [*_groups(plan, world, prices), *_update(plan, world, prices)]
+    forms = list(_forms(plan, world))
+    return [*forms, *_groups(plan, world, prices), *_update(plan, world, prices)]
 
 
 @dataclass(slots=True)
@@ -79,25 +81,31 @@ def _groups(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
             share.busiest = max(share.busiest, load)
     for k, (group, held) in enumerate(zip(plan.sync_groups, shares)):
         where = f"sync_groups[{k}].time_s"
-        time = _ring_s(held, world)
+        time = _ring_s(held, world, group)
         if time is None:
             yield Problem(where, "no network joins the islands of the group")
         elif round(group.time_s * PS_PER_S) != round(time * PS_PER_S):
             yield Problem(where, f"says {group.time_s!r} s, re-derived {time!r} s")
 
 
-def _ring_s(held: Sequence[_Share], world: Restored) -> float | None:
+def _ring_s(held: Sequence[_Share], world: Restored, group: SyncGroup) -> float | None:
     """Seconds of one group: inside every island, then a ring over the islands by name."""
     hosts, latency = [], 0.0
+    each = _each(group, world)
     for share, after in zip(held, [*held[1:], *held[:1]]):
-        port = None
+        port, packing, sent = None, 0.0, share.busiest
+        if group.compression != "none":
+            on_host = world.topology.host_chips[share.island.host]
+            cls = world.topology.classes[share.island.class_index]
+            packing = _packing_s(-(-sent // (on_host * each)), group, world, cls)
+            sent = _packed(sent, group, world)
         if len(held) > 1:
             route = world.topology.route(share.island, after.island)
             if route is None:
                 return None
             host = share.island.host
             senders = max(1, share.ranks * world.topology.host_chips[host] // share.chips)
-            port = route.rate(share.busiest / len(held), senders)
+            port = route.rate(sent / len(held), senders)
             latency = max(latency, route.latency_s)
         fabric = world.topology.classes[share.island.class_index].fabric
         others = max(0.0, share.longest_s - share.inside_s(fabric))
@@ -106,12 +114,58 @@ def _ring_s(held: Sequence[_Share], world: Restored) -> float | None:
                 replicas=share.copies[0],
                 shard_bytes=share.shard[0],
                 fabric=fabric,
-                exchanged_bytes=share.busiest,
+                exchanged_bytes=sent,
                 port_bytes_per_s=port,
-                extra_s=share.experts_s(fabric) + others,
+                extra_s=share.experts_s(fabric) + (others + packing),
             )
         )
     return gradient_sync_s(hosts, latency_s=latency)
+
+
+def _each(group: SyncGroup, world: Restored) -> int:
+    """Bytes per parameter of which a ring carries 2(n-1)/n."""
+    state = world.job.state_bytes
+    return -(-(state.gradient + state.parameter) // 2) if group.level else state.gradient
+
+
+def _packed(plain: int, group: SyncGroup, world: Restored) -> int:
+    """Bytes between hosts: gradients packed, in blocks of 256 with a scale of 4 bytes below 16
+    bits; under ZeRO the weights that come back are not."""
+    state = world.job.state_bytes
+    small = {"fp16": (2, 1), "fp8": (256 + 4, 256), "int4": (128 + 4, 256)}[group.compression]
+    gradient, block = small
+    weight = state.parameter if group.level else 0
+    return -(-plain * (gradient + weight * block) // ((state.gradient + weight) * block))
+
+
+def _packing_s(gradients: int, group: SyncGroup, world: Restored, cls: IslandClass) -> float:
+    """Each pass reads gradients and writes packed ones, and the other way round."""
+    state, constants = world.job.state_bytes, shipped_constants()
+    packed = {"fp16": 2.0, "fp8": 260 / 256, "int4": 132 / 256}[group.compression]
+    moved = 2 * gradients * (state.gradient + packed)
+    once = moved / (cls.chip.memory_bandwidth * constants.stream) + 2 * constants.launch_s
+    return (1 if group.level else 2) * once / cls.derate
+
+
+def _forms(plan: Plan, world: Restored) -> Iterator[Problem]:
+    """Gradients are packed as the job allows, only between islands, and then on all of them."""
+    allowed = world.job.gradient_compression
+    homes = [{_island(plan, m, world).name for m in group.members} for group in plan.sync_groups]
+    crossing = {
+        group.compression
+        for group, home in zip(plan.sync_groups, homes)
+        if len(home) > 1 and group.kind == "gradients"
+    }
+    for k, (group, home) in enumerate(zip(plan.sync_groups, homes)):
+        where = f"sync_groups[{k}].compression"
+        if group.compression == "none":
+            continue
+        if group.compression != allowed:
+            yield Problem(where, f"{group.compression} is not what the job allows ({allowed})")
+        elif group.kind == "tied" or len(home) == 1:
+            yield Problem(where, "gradients are packed between islands, and shared weights never")
+        elif len(crossing) > 1:
+            yield Problem(where, "other groups reduce otherwise; a plan packs all or none")
 
 
 def _island(plan: Plan, member: SyncMember, world: Restored) -> Island:
@@ -121,8 +175,7 @@ def _island(plan: Plan, member: SyncMember, world: Restored) -> Island:
 
 
 def _shares(plan: Plan, group: SyncGroup, world: Restored, prices: Prices) -> list[_Share]:
-    state = world.job.state_bytes
-    each = -(-(state.gradient + state.parameter) // 2) if group.level else state.gradient
+    each = _each(group, world)
     # of a shared weight every replica exchanges the shard that it updates
     shards = len(plan.pipelines) if group.kind == "tied" and group.level else 1
     held: dict[str, _Share] = {}

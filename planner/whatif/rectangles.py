@@ -205,7 +205,7 @@ class _Shapes:
         if key not in self.busy:
             total = [0]
             for c in self.context.pricer.costs(0, StageMesh(tp), rows):
-                total.append(total[-1] + c.forward_total_ps + c.backward_total_ps(policy))
+                total.append(total[-1] + c.forward_total_ps(policy) + c.backward_total_ps(policy))
             self.busy[key] = total
         total = self.busy[key]
         slowest, before = max((total[end] - total[first], total[first]) for first, end in intervals)

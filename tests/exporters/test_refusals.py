@@ -169,3 +169,28 @@ def test_fsdp_moves_more_than_the_optimizer():
     plan = laid_out("tp: 1, pp: 2, offload: optimizer", "cluster.nodes.0.host_memory_gib=2048")
     (problem,) = only(plan, "torchtitan", "optimizer offload")
     assert "moves weights and gradients as well" in problem.message
+
+
+@pytest.mark.parametrize("target", [t for t in TARGETS if t not in ("kubernetes", "slurm")])
+def test_activations_in_host_memory_are_refused_by_name(target):
+    plan = laid_out("tp: 1, pp: 2, recompute: offload", "cluster.nodes.0.host_memory_gib=2048")
+    (problem,) = only(plan, target, "activation offload")
+    assert problem.remedy == "plan with --forbid activation_offload"
+
+
+def test_runtimes_that_copy_otherwise_say_how():
+    plan = laid_out("tp: 1, pp: 2, recompute: full_offload", "cluster.nodes.0.host_memory_gib=2048")
+    (megatron,) = only(plan, "megatron", "activation offload")
+    assert "one stage alone" in megatron.message
+    (deepspeed,) = only(plan, "deepspeed", "activation offload")
+    assert "waits for every copy" in deepspeed.message
+
+
+@pytest.mark.parametrize("target", [t for t in TARGETS if t not in ("kubernetes", "slurm")])
+def test_packed_gradients_are_refused_by_name(target):
+    packed = "job.techniques.gradient_compression=int4"
+    plan = laid_out("tp: 8, pp: 1, dp: 2", packed)
+    assert {group.compression for group in plan.sync_groups} == {"int4"}
+    (problem,) = only(plan, target, "gradient compression")
+    assert "as int4 between hosts" in problem.message
+    assert problem.remedy == "plan with --forbid gradient_compression"

@@ -166,7 +166,7 @@ PLANS = [
     Bad(
         "a technique that does not exist",
         ("gpt2", FLEET, "--set", "job.techniques.offload=true"),
-        ("offload", "known: context_parallel", "tensor_parallel"),
+        ("offload", "known: activation_offload", "tensor_parallel"),
     ),
     Bad("forbidding what does not exist", ("gpt2", FLEET, "--forbid", "magic"), ("magic", "zero1")),
     Bad(

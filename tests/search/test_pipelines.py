@@ -372,7 +372,8 @@ def _through(
             )
         latest = max(latest, fill - lead + own)
         table = space.options[stage.option]
-        lead += seconds - float(table.forward_ps[stage.first : stage.end].sum()) / PS_PER_S
+        forward = table.forward_ps[:, stage.first : stage.end].sum(axis=1).min()
+        lead += seconds - float(forward) / PS_PER_S
     return latest
 
 

@@ -58,6 +58,7 @@ CAPABILITY = Capability(
     placement="any: the order of ranks, or one start per rank",
     pipeline_parallel=False,
     why_no_offload="its CPU offload (FSDP) moves weights and gradients as well",
+    why_no_packing="its communication hooks pack what is summed inside hosts as well",
 )
 
 MODULE = "planned.py"

@@ -52,6 +52,8 @@ CAPABILITY = Capability(
     placement="any: the topology's order of axes, or one start per rank",
     tensor_parallel=False,
     optimizer_offload=True,
+    why_no_activations="its cpu_checkpointing waits for every copy, the plan copies beside work",
+    why_no_packing="its quantised gradients (ZeRO++) are those of ZeRO 3 over all devices",
 )
 
 CONFIG = "ds_config.json"

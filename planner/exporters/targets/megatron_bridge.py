@@ -47,6 +47,8 @@ CAPABILITY = Capability(
     placement="any: the order of ranks, or one start per rank",
     context_parallel=True,
     optimizer_offload=True,
+    why_no_activations="its cpu_offloading takes one stage alone, and no recomputation",
+    why_no_packing="it reduces in one type for all links",
 )
 
 OVERRIDES = "overrides.sh"

@@ -60,6 +60,8 @@ TIME = (
     ("backward_weight", "backward, weights", "#f7cd97"),
     ("recompute", "recomputation", "#8a6a00"),
     ("tp_comm_backward", "tensor-parallel, backward", "#b8590b"),
+    ("copy_forward", "activations to the host", "#7f6fb0"),
+    ("copy_backward", "activations from the host", "#b5a8d6"),
 )
 """Items of a micro-batch's time: field, word, colour."""
 

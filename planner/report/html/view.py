@@ -98,7 +98,8 @@ def _mesh(replica: Replica) -> str:
         ("tp", replica.mesh.tensor_parallel),
     )
     named = "".join(f" {short}{degree}" for short, degree in degrees if degree > 1)
-    hosted = " offload" if replica.memory_bytes.host else ""
+    memory = replica.memory_bytes
+    hosted = " offload" if memory.host and not memory.optimizer else ""
     return named + (" zero3" if replica.mesh.zero3 else "") + hosted
 
 
