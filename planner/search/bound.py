@@ -124,10 +124,12 @@ def refute(
         lowest.split(target if len(candidates) < max_candidates else ceiling, target)
     bound = min([target, *(min(s.leaves, s.lowest(np.inf)) for s in searches)])
     bound_ps = target_ps if bound >= target else int(bound * PS_PER_S * (1 - ROUNDING)) - 2
+    found = [c for s in searches for c in s.candidates]
+    late = [] if found or bound >= target else [c for s in searches for c in s.late]
     return Refutation(
         target_ps,
         max(0, bound_ps),
-        tuple(c for s in searches for c in s.candidates),
+        (*found, *late[:max_candidates]),
         sum(s.queries for s in searches),
     )
 

@@ -100,7 +100,9 @@ class Firsts:
 class BoxSearch:
     """The boxes of one micro-batch size and some counts of micro-batches.
 
-    ``leaves`` is the least T of boxes left as they are.
+    ``leaves`` is the least T of boxes left as they are. ``late`` are pipelines that would be worth
+    more than their price if they had nothing to synchronise: where nothing else is known, they show
+    how much later to look.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class BoxSearch:
         self.least, self.most = counts
         self.tolerance = tolerance
         self.candidates: list[Candidate] = []
+        self.late: list[Candidate] = []
         self.leaves = np.inf
         self.target = np.inf
         self.queries = 0
@@ -418,13 +421,24 @@ class BoxSearch:
         ]
         hops = [float(space.hop[a.option, b.option, b.first]) for a, b in pairwise(pipeline)]
         fill = sum(times) + 2 * sum(hops)
-        fill += space.finish_after(pipeline, times, fill)
         slowest = max(*times, *hops, 1e-12)
-        count = min(high, int((target - fill) / slowest * (1 + ROUNDING)) + 1)
         price = sum(float(self.option_prices[s.option]) for s in pipeline) + self.pipeline_price
-        worth = self.rows * min(float(high), (target - fill) / slowest + 1)
-        met = fill <= target and count >= max(low, self.least) and worth > price * (1 + ROUNDING)
+
+        def stands(after: float) -> int:
+            """Micro-batches by the target if they are worth more than the price; else 0."""
+            room = (target - fill - after) / slowest
+            count = min(high, int(room * (1 + ROUNDING)) + 1) if room >= 0 else 0
+            worth = self.rows * min(float(high), room + 1)
+            return count if count >= max(low, self.least) and worth > price * (1 + ROUNDING) else 0
+
+        count = stands(space.finish_after(pipeline, times, fill))
+        met = count > 0
         if met:
             self.candidates.append(Candidate(self.rows, pipeline, count))
+        else:
+            head = pipeline[0]
+            count = stands(float(space.finish[head.option, head.end]))
+            if count > 0:
+                self.late.append(Candidate(self.rows, pipeline, count))
         self._met[pipeline] = met
         return met

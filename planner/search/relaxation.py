@@ -138,7 +138,8 @@ class Relaxation:
         if interrupted():
             return
         new = sum(self._learn(c) for c in outcome.candidates)
-        if outcome.proven and (self.target_ps is None or target < self.target_ps):
+        nothing = outcome.proven or not self.met
+        if nothing and (self.target_ps is None or target < self.target_ps):
             # nothing by then: look later, and ever later
             self._guess_ps = max(self._guess_ps, int(target * self._later))
             self._later **= 2
