@@ -7,7 +7,8 @@ import pytest
 
 from costmodels.step import price_step
 from costmodels.units import PS_PER_S
-from planner.estimate import read_layout
+from planner.errors import InputError
+from planner.estimate import estimate, read_layout
 from planner.estimate.from_spec import sketch_layout
 from planner.estimate.spans import settle
 from planner.estimate.techniques import _Reader, estimate_uniform
@@ -141,3 +142,9 @@ def test_reserved_memory_is_not_to_be_had(tmp_path):
     (own,) = found["memory_bytes"]
     assert found["fits"] is (own["peak"] <= 19.2 * 2**30)
     assert not found["fits"]
+
+
+@pytest.mark.parametrize("layout", ["tp: 1, dp: 32, zero: 3", "tp: 4, cp: 2, dp: 4"])
+def test_a_plan_is_not_made_of_techniques_that_it_cannot_hold(layout):
+    with pytest.raises(InputError, match="no plan holds them"):
+        estimate(*world(layout))

@@ -126,6 +126,10 @@ def sketch_of(context: Context, layout: LayoutInput | PlanLayout) -> Sketch:
     model, topology, job = context.model.graph, context.topology, context.job
     if isinstance(layout, PlanLayout):
         return sketch_plan(layout, model, topology, job)
+    if layout.uniform:
+        message = "its techniques are priced on equal chips alone, and no plan holds them"
+        remedy = "planner.estimate.techniques.estimate_uniform, or planner estimate"
+        raise InputError([Problem(layout.name, message, remedy)])
     return sketch_layout(layout, model, topology, job, context.cluster.catalog)
 
 
