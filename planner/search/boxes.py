@@ -101,8 +101,8 @@ class BoxSearch:
     """The boxes of one micro-batch size and some counts of micro-batches.
 
     ``leaves`` is the least T of boxes left as they are. ``late`` are pipelines that would be worth
-    more than their price if they had nothing to synchronise: where nothing else is known, they show
-    how much later to look.
+    more than their price if only their first stages had to synchronise: where nothing else is
+    known, they show how much later to look.
     """
 
     def __init__(

@@ -208,8 +208,8 @@ class Engine:
         """First plans near the optimum of a region's relaxation, before the region is split.
 
         The relaxation sees little of what synchronisation costs: more pipelines than it wants are
-        tried while they give better plans, or else fewer; then other cuts between vendors. Later
-        regions begin at the best number so far.
+        tried while they give better plans, then fewer, half and double; then other cuts between
+        vendors. Later regions begin at the best number so far.
         """
         node.searched = True
         region = balanced(self.problem, node.region, self.limits.only_classes)

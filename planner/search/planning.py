@@ -29,8 +29,11 @@ from planner.search.space import Floats, Stage, build_space
 
 GRID = 28
 """Takts per micro-batch size that are asked for over the whole useful range."""
+ROUNDING = 1e-9
 WHOLE = 16
 """Up to so many layers on the largest groups a takt is asked for that they fill exactly."""
+FEWEST_TAKTS = 4
+"""A takt of which fewer fit into the target leaves a pipeline little but its fill."""
 FOCUS = 14
 """Takts that are asked for near those of good columns."""
 SEEDS = 60
@@ -219,7 +222,11 @@ class Planning:
         return takts
 
     def _whole(self, rows: int, low: float, target: float) -> Floats:
-        """Takts that whole layers on the largest groups of each class fill exactly."""
+        """Takts that whole layers on the largest groups of each class fill exactly.
+
+        A grid misses most of them where stages have few layers, and with them the pipelines that
+        waste nothing. Only where inner layers are alike.
+        """
         space = self.pricer(rows).space
         if not space.uniform or space.layers <= 2:
             return np.zeros(0)
@@ -230,8 +237,8 @@ class Planning:
                 largest[c] = k
         layers = np.arange(1, min(space.layers, WHOLE) + 1)
         each = [space.layer_time[k, 1] * layers for k in largest.values()]
-        found = np.concatenate(each) * (1 + 1e-9)
-        return found[(found >= low) & (found <= target / 4)]
+        found = np.concatenate(each) * (1 + ROUNDING)
+        return found[(found >= low) & (found <= target / FEWEST_TAKTS)]
 
     def _query(
         self,

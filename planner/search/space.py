@@ -159,6 +159,18 @@ class StageSpace:
         part, at = self._at(option, first, end)
         return int(self.depth[part][(policy, *at)])
 
+    @cached_property
+    def late(self) -> tuple[Floats, Floats]:
+        """``[end, option]`` and ``[start, option]``: what first and last stages need of the room.
+
+        Seconds beside the other micro-batches until they have synchronised, at least.
+        """
+        leads, times = self.leads, self.times(1)
+        head = times.head.T + self.finish.T + leads.after[:, None]
+        inner = np.maximum(self.layers - 1 - np.arange(self.layers), 0)
+        tail = times.tail.T + inner[:, None] * leads.finish + leads.before[:-1, None]
+        return head, tail
+
     def finish_after(self, pipeline: Sequence[Stage], times: Sequence[float], fill: float) -> float:
         """Least seconds after the fill of a pipeline whose stages take ``times``, for a bound.
 

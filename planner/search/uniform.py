@@ -33,7 +33,8 @@ class Items:
         leads = space.leads
         before = leads.before[np.isfinite(leads.before)]
         forward = float(np.diff(before[1:-1]).max(initial=0.0))
-        self._own: Floats = np.maximum(self.seconds + leads.finish - forward, 0.0)
+        # what a layer of a stage takes of the room beyond the forward pass that counts anyway
+        self._taken: Floats = np.maximum(self.seconds + leads.finish - forward, 0.0)
         self._most: dict[int, Ints] = {}
         self._scratch: Floats = np.empty(0)
 
@@ -65,7 +66,7 @@ class Items:
         leads = self.space.leads
         left = np.maximum(rooms * SLACK - leads.before[end] - leads.after[end], 0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            count = np.floor(left / self._own[:, :, None])
+            count = np.floor(left / self._taken[:, :, None])
         out: Ints = np.minimum(np.nan_to_num(count, nan=self.layers), self.layers).astype(np.int64)
         return out
 
@@ -206,7 +207,9 @@ class Before:
         if self.rooms is not None and (self.items.in_room(self.rooms, 1) >= by_takt).all():
             self.rooms = None  # the takt is the tighter limit everywhere
         if self.rooms is not None:
-            first, last = self._in_room(self.rooms, first, last)
+            head, tail = self.space.late
+            first[head[:, :, None] > self.rooms * SLACK] = np.inf
+            last[tail[:, :, None] > self.rooms * SLACK] = np.inf
             edges = np.unique(np.linspace(1, length, BLOCKS + 1).astype(np.int64))
             changed |= set(edges[:-1].tolist())
             reach[1:] = edges[np.searchsorted(edges, np.arange(1, length), side="right")] - 1
@@ -238,14 +241,6 @@ class Before:
             minima.push((cost[option] - per_layer * i).reshape(-1))
         return least
 
-    def _in_room(self, rooms: Floats, first: Floats, last: Floats) -> tuple[Floats, Floats]:
-        """First and last stages, without those that would synchronise too late."""
-        head, tail = late(self.space)
-        return (
-            np.where(head[:, :, None] <= rooms * SLACK, first, np.inf),
-            np.where(tail[:, :, None] <= rooms * SLACK, last, np.inf),
-        )
-
     def _toll(self, seconds: Floats) -> Floats:
         """λ·time ``[..., query]``, infinite beyond the takt."""
         legal = seconds <= self.takts * SLACK
@@ -271,18 +266,6 @@ class Before:
                 most = np.minimum(np.stack(fitting, axis=-1)[:, :, of], by_takt).max(axis=(0, 1))
             covered = covered + np.maximum(most, 1)
         return out
-
-
-def late(space: StageSpace) -> tuple[Floats, Floats]:
-    """``[end, option]`` and ``[start, option]``: seconds beside the other micro-batches, at least.
-
-    Of first stages and of last ones, until they have synchronised.
-    """
-    leads, times = space.leads, space.times(1)
-    head = times.head.T + space.finish.T + leads.after[:, None]
-    inner = np.maximum(space.layers - 1 - np.arange(space.layers), 0)
-    tail = times.tail.T + inner[:, None] * leads.finish + leads.before[:-1, None]
-    return head, tail
 
 
 def _longer(seconds: Floats, lengths: Ints) -> NDArray[np.bool_]:

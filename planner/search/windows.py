@@ -19,7 +19,7 @@ import numpy as np
 
 from planner.costing import Ints
 from planner.search.space import Floats
-from planner.search.uniform import SLACK, Before, Tolls, late
+from planner.search.uniform import SLACK, Before, Tolls
 
 SHRINK = 0.7
 """Share of queries still open below which the others are taken out of the arrays."""
@@ -47,7 +47,7 @@ class Windows:
         self.weights, self.caps = before.weights[chosen], before.caps[chosen]
         self.come = before.come[:, :, chosen]
         self.rooms = None if before.rooms is None else before.rooms[chosen]
-        self._late = None if before.rooms is None else late(self.space)
+        self._head, self._tail = self.space.late
         self.slope = slope
         self.most = min(most_stages, self.space.layers)
         self.best_at = np.zeros(len(chosen), dtype=np.int64)
@@ -68,8 +68,8 @@ class Windows:
         self._complete(1, open_, self._first(open_, 1, length, length + 1), best)
         low = 1
         value = self._toll(space.times(1).tail.T[1:, :, None], open_) + self.prices[None, :, None]
-        if self.rooms is not None and self._late is not None:
-            value[self._late[1][1:, :, None] > self.rooms * SLACK] = np.inf
+        if self.rooms is not None:
+            value[self._tail[1:, :, None] > self.rooms * SLACK] = np.inf
         for position in range(2, self.most + 1):
             high = low + len(value)
             value[~space.starts.T[low:high]] = np.inf
@@ -113,8 +113,8 @@ class Windows:
         out = self._toll(heads[:, :, of], open_)
         out += self.prices[None, :, None] + self.weights[open_] * space.finish.T[low:high, :, None]
         out[~space.ends.T[low:high]] = np.inf
-        if self.rooms is not None and self._late is not None:
-            out[self._late[0][low:high, :, None] > self.rooms[open_] * SLACK] = np.inf
+        if self.rooms is not None:
+            out[self._head[low:high, :, None] > self.rooms[open_] * SLACK] = np.inf
         return out
 
     def _enter(self, value: Floats, low: int, tolls: Tolls) -> Floats:
