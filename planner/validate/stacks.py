@@ -8,7 +8,7 @@ gradients behind the backward pass) follows from it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from costmodels.footprint import Workspace
 from costmodels.units import GIB
@@ -55,6 +55,17 @@ class Stack:
     early_stop: bool = False
     """Whether full recomputation ends at the last tensor that is read (PyTorch's checkpoints)."""
 
+
+PLAIN = Stack(
+    "pytorch-eager",
+    r"pytorch-eager",
+    overlap=False,
+    early_stop=True,
+    pads=False,
+    fp16_gradient_bytes=2,
+    workspace_gib=0.8,
+)
+"""PyTorch without a framework around it."""
 
 STACKS = (
     Stack(
@@ -133,45 +144,16 @@ STACKS = (
         fused_softmax=False,
         workspace_gib=3.0,
     ),
-    Stack(
-        "pytorch-unfused",
-        r"pytorch-(eager|compiled)-unfused",
+    replace(
+        PLAIN,
+        name="pytorch-unfused",
+        pattern=r"pytorch-(eager|compiled)-unfused",
         flash=False,
-        overlap=False,
         fused_softmax=False,
-        early_stop=True,
-        pads=False,
-        fp16_gradient_bytes=2,
-        workspace_gib=0.8,
     ),
-    Stack(
-        "pytorch-compiled",
-        r"pytorch-compiled",
-        overlap=False,
-        early_stop=True,
-        pads=False,
-        fp16_gradient_bytes=2,
-        workspace_gib=0.8,
-    ),
-    Stack(
-        "pytorch-eager",
-        r"pytorch-eager",
-        overlap=False,
-        early_stop=True,
-        pads=False,
-        fp16_gradient_bytes=2,
-        workspace_gib=0.8,
-    ),
-    Stack(
-        "planner-run",
-        r"planner-run",
-        overlap=False,
-        slow_host=True,
-        early_stop=True,
-        pads=False,
-        fp16_gradient_bytes=2,
-        workspace_gib=0.8,
-    ),
+    replace(PLAIN, name="pytorch-compiled", pattern=r"pytorch-compiled"),
+    PLAIN,
+    replace(PLAIN, name="planner-run", pattern=r"planner-run", slow_host=True),
     Stack("paddle", r"paddle", shards_optimizer=True, workspace_gib=11.0),
     Stack(
         "deepspeed-2023",
