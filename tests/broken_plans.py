@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from planner.plan import Plan, digest, seal
+from planner.verify import verify
 from tests.priced_plans import two_generations, two_vendors
 
 Body = dict[str, Any]
@@ -46,6 +47,13 @@ def breaks(
         return change
 
     return register
+
+
+def problems_of(plan: Plan, change: Callable[[Body], None]) -> str:
+    """What verification says of a plan after a change of its document."""
+    body = plan.model_dump(mode="json")
+    change(body)
+    return "\n".join(map(str, verify(Plan.model_validate(body))))
 
 
 def stage(body: Body, pipeline: int, index: int) -> Body:

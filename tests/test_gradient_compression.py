@@ -24,7 +24,7 @@ from planner.runtime.support import check_supported
 from planner.simulate import simulate
 from planner.solve import Context, prepare
 from planner.verify import verify
-from tests.broken_plans import Body
+from tests.broken_plans import Body, problems_of
 from tests.mesh_inputs import QUICK, small_model
 
 FP8 = "techniques.gradient_compression=fp8"
@@ -213,10 +213,7 @@ BROKEN: dict[str, tuple[Callable[[Body], None], str]] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_rejects(name: str) -> None:
     change, expected = BROKEN[name]
-    body = laid(FP8).model_dump(mode="json")
-    change(body)
-    problems = "\n".join(map(str, verify(Plan.model_validate(body))))
-    assert expected in problems
+    assert expected in problems_of(laid(FP8), change)
 
 
 def test_rejects_packing_inside_an_island() -> None:

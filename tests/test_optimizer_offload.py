@@ -28,7 +28,7 @@ from planner.search.problem import Setting
 from planner.simulate import simulate
 from planner.solve import Context, prepare
 from planner.verify import verify
-from tests.broken_plans import Body
+from tests.broken_plans import Body, problems_of
 from tests.mesh_inputs import QUICK, small_model
 
 ON = "techniques.optimizer_offload=true"
@@ -258,10 +258,7 @@ BROKEN: dict[str, tuple[Callable[[Body], None], str]] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_rejects(name: str) -> None:
     change, expected = BROKEN[name]
-    body = hosted_plan().model_dump(mode="json")
-    change(body)
-    problems = "\n".join(map(str, verify(Plan.model_validate(body))))
-    assert expected in problems
+    assert expected in problems_of(hosted_plan(), change)
 
 
 def test_offload_can_be_wished_for() -> None:

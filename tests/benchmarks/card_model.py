@@ -7,6 +7,7 @@ them bucket by bucket with PyTorch's fused AdamW, so that wide gradients never e
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -211,3 +212,11 @@ def _adder(total: Tensor):
         p.grad = None
 
     return add
+
+
+def clear(device: str) -> None:
+    """Forget what an earlier run left on the card, peaks included."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()

@@ -10,7 +10,6 @@ processor, layer by layer, which is right for any plan and slow.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import statistics
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from card_model import clear
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from planner.inputs.job import ResolvedJob
@@ -134,13 +134,6 @@ def free_trainer(trainer: Trainer) -> None:
     for master in trainer.engine.updater.masters:
         master.tensor.data = torch.empty(0)
         master.tensor.grad = None
-
-
-def clear(device: str) -> None:
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ are in the order of their worth: what does not fit into the seconds is left out.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import statistics
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from card_model import Master, Widths, attention, make
+from card_model import Master, Widths, attention, clear, make
 
 LLAMA = {
     "Llama-0.4b": Widths("llama", 24, 1024, 16, 16, 2816, 32000),
@@ -194,13 +193,6 @@ def run(t: Try, w: Widths, device: str, least_s: float = 1.0) -> dict[str, Any]:
         found["outside"] = total_bytes - free - torch.cuda.memory_reserved()
         found["total_bytes"] = total_bytes
     return found
-
-
-def clear(device: str) -> None:
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
 
 
 def main() -> None:

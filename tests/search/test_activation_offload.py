@@ -7,21 +7,23 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from costmodels.memory import boundary_buffer_bytes, stage_memory
 from costmodels.offload import HostShare
 from planner.costing import host_limit
-from planner.dominance import without_dominated
 from planner.search.columns import make_columns
 from planner.search.compact import solve_compact
 from planner.search.pipelines import Stage
 from planner.search.problem import Problem
-from planner.search.relaxation import Relaxation
 from planner.search.space import build_space
 from tests.oracle import BruteStage, brute_force, most_in_flight
+from tests.search_checks import (
+    assert_bound_is_below,
+    assert_compact_agrees,
+    assert_optimum_needs_no_dominated_option,
+    stage_items,
+)
 from tests.strategies import Case, cases, reproducible
 from tests.tick_problems import (
     AMPLE,
-    OFFLOAD_BYTES,
     TICK_PS,
     TICK_RATE,
     LayerTicks,
@@ -39,38 +41,25 @@ FLYING = 3
 @reproducible(60)
 @given(cases(max_pipelines=300, max_batch=5, activations=True))
 def test_compact_model_agrees_with_brute_force_to_the_picosecond(case: Case) -> None:
-    best = brute_force(case.problem, case.setting)
-    found = solve_compact(case.problem, case.setting)
-    assert found.proven
-    assert found.time_ps == best.time_ps
+    assert_compact_agrees(case)
 
 
 @reproducible(25)
 @given(cases(max_pipelines=300, max_batch=5, meshes=True, offload=True, activations=True))
 def test_so_it_does_beside_optimizers_on_the_same_hosts(case: Case) -> None:
-    best = brute_force(case.problem, case.setting)
-    found = solve_compact(case.problem, case.setting)
-    assert found.proven
-    assert found.time_ps == best.time_ps
+    assert_compact_agrees(case)
 
 
 @reproducible(60)
 @given(cases(max_pipelines=400, activations=True))
 def test_bound_is_never_above_the_optimum(case: Case) -> None:
-    best = brute_force(case.problem, case.setting).time_ps
-    if best is not None:
-        relaxation = Relaxation(case.problem, case.setting, case.problem.micro_batch_rows, best)
-        relaxation.improve(None, rounds=6, max_queries=50_000)
-        assert relaxation.bound_ps <= best
+    assert_bound_is_below(case)
 
 
 @reproducible(40)
 @given(cases(max_pipelines=300, max_batch=6, meshes=True, activations=True))
 def test_the_optimum_needs_no_dominated_option(case: Case) -> None:
-    problem = case.problem
-    left = replace(problem, tables=without_dominated(problem.tables, problem.policies))
-    best = brute_force(problem, case.setting).time_ps
-    assert brute_force(left, case.setting).time_ps == best
+    assert_optimum_needs_no_dominated_option(case)
 
 
 @reproducible(40)
@@ -91,30 +80,16 @@ def test_depths_agree_with_the_memory_model_and_the_brute_force(case: Case, flyi
     for rows in problem.micro_batch_rows:
         space = build_space(problem, setting, rows, optimistic=False)
         for k, table in enumerate(space.options):
-            mesh = table.option.mesh
             cls = problem.topology.classes[table.option.class_index]
-            edges = [*(int(b) for b in tables.boundary_bytes[rows]), 0]
             for index, policy in enumerate(space.policies):
                 for first in range(tables.layers):
-                    items = stage_memory(
-                        [c.price for c in table.costs[first:]],
-                        [policy] * (tables.layers - first),
-                        state=tables.state,
-                        overhead=tables.overheads[cls.index],
+                    items = stage_items(
+                        problem,
+                        table,
+                        (first, tables.layers),
+                        policy=policy,
                         in_flight=flying,
-                        micro_batches=flying,
-                        zero_level=tables.zero_level,
-                        replicas=replicas * mesh.dense.copies,
-                        expert_replicas=replicas * mesh.expert.copies,
-                        inner=(mesh.dense.shards, mesh.expert.shards),
-                        boundary_bytes=boundary_buffer_bytes(
-                            edges[first],
-                            0,
-                            tp=mesh.tp,
-                            sequence_parallel=tables.sequence_parallel,
-                            copies=mesh.copies,
-                        ),
-                        offload_buffer=OFFLOAD_BYTES if mesh.offload else None,
+                        replicas=replicas,
                     )
                     fits = items.peak <= cls.usable_memory_bytes and items.host <= host_limit(cls)
                     fits = fits and (policy < OFFLOAD or cls.host_known)

@@ -11,8 +11,12 @@ from costmodels.constants import shipped_constants
 from planner.search.compact import solve_compact
 from planner.search.finish import expected_finish_s, least_finish_s
 from planner.search.problem import Problem
-from planner.search.relaxation import Relaxation
 from tests.oracle import brute_force
+from tests.search_checks import (
+    assert_bound_is_below,
+    assert_compact_agrees,
+    assert_least_finish_is_below,
+)
 from tests.strategies import Case, cases, reproducible
 from tests.tick_problems import (
     TICK_RATE,
@@ -35,20 +39,13 @@ def unpacked(problem: Problem) -> Problem:
 @CI
 @given(cases(max_pipelines=300, max_batch=5, packed=True))
 def test_compact_model_agrees_with_brute_force_to_the_picosecond(case: Case) -> None:
-    best = brute_force(case.problem, case.setting)
-    found = solve_compact(case.problem, case.setting)
-    assert found.proven
-    assert found.time_ps == best.time_ps
+    assert_compact_agrees(case)
 
 
 @CI
 @given(cases(max_pipelines=400, packed=True))
 def test_bound_is_never_above_the_optimum(case: Case) -> None:
-    best = brute_force(case.problem, case.setting).time_ps
-    if best is not None:
-        relaxation = Relaxation(case.problem, case.setting, case.problem.micro_batch_rows, best)
-        relaxation.improve(None, rounds=6, max_queries=50_000)
-        assert relaxation.bound_ps <= best
+    assert_bound_is_below(case)
 
 
 @CI
@@ -59,11 +56,7 @@ def test_least_finish_is_never_above_what_a_placement_expects(case: Case) -> Non
         least = least_finish_s(problem, table, (low, high))
         plain = least_finish_s(unpacked(problem), table, (low, high))
         assert (least <= plain).all()
-        for replicas in range(low, high + 1):
-            for end in range(1, problem.tables.layers + 1):
-                for together in (False, True):
-                    paid = expected_finish_s(problem, table, 0, end, replicas, together=together)
-                    assert least[end] <= paid
+    assert_least_finish_is_below(case)
 
 
 @CI
