@@ -296,6 +296,8 @@ class Engine:
     def _improve(self, node: _Node, goal_ps: int | None, rounds: int, finest: float) -> bool:
         """Raise a region's bound; whether it is closed at the goal."""
         relaxation = self._relaxation(node)
+        if self.limit_ps is not None:
+            relaxation.within(self.limit_ps)
         before = relaxation.queries
         relaxation.bound_ps = max(relaxation.bound_ps, node.bound_ps)
         closed = relaxation.improve(

@@ -25,6 +25,7 @@ from planner.costing import OptionTable, update_s
 from planner.graphs.topology import IslandClass, Route, Topology
 from planner.mesh import Part
 from planner.search.problem import Problem, Setting
+from planner.search.spread import Spread, spread_by
 
 
 def sync_bytes_per_parameter(problem: Problem) -> int:
@@ -64,6 +65,7 @@ def least_finish_s(
     setting: Setting | None = None,
     *,
     first: int = 0,
+    spread: Spread | None = None,
 ) -> NDArray[np.float64]:
     """Seconds ``[n]`` that a stage of n layers from ``first`` on pays at least.
 
@@ -71,20 +73,25 @@ def least_finish_s(
 
     Optimistic: the fewest replicas pay for the traffic, the most share the update; the replicas
     share one island if they could, and reach the others over the best port without competition.
+    ``spread``: on how many islands layers lie, and how many layers one island can have to itself,
+    in the plans that are spoken about (by default in any).
     """
+    spread = spread or spread_by(problem, None)
     topology, option = problem.topology, table.option
     cls = topology.classes[option.class_index]
     low, high = replicas
     sizes = [t.option.chips for t in problem.tables.tables if t.option.class_index == cls.index]
     widest = max(c.size for c in topology.classes)
-    hosts = max(2, -(-low // widest))
+    hosts = np.maximum(spread.islands[first:], max(2, -(-low // widest)))
     port = max((r.bandwidth for r in _routes(topology, cls, setting)), default=np.inf)
     rate = cls.fabric.total_bandwidth * cls.fabric.efficiency
     # other replicas on the same island share what leaves it, however wide they are
     chips = min(cls.size, option.chips + (high - 1) * max(sizes))
+    part_of = option.chips / cls.size
     together = option.chips + (low - 1) * min(sizes) <= cls.size
     length = problem.tables.layers + 1 - first
-    exchange, own, inside = np.zeros(length), np.zeros(length), np.zeros(length)
+    exchange, own = np.zeros(length), np.zeros(length)
+    savings = np.zeros(length - 1)  # of layers whose replicas are all in one island
     gradients = np.zeros(length)  # of one chip of an island that exchanges them
     parts = []
     for layers, part in table.parts:
@@ -92,11 +99,14 @@ def least_finish_s(
         parts.append((parameters, part))
         traffic = parameters.astype(np.float64) * sync_bytes_per_parameter(problem)
         gradients += parameters * part.lanes / chips
-        exchange += (hosts - 1) / hosts * traffic * part.lanes * cls.size / chips / port
+        each = np.diff(traffic)
+        over = (hosts - 1) / hosts * each * part.lanes * cls.size / chips / port
+        exchange += np.concatenate([[0.0], np.cumsum(over)])
         # copies of the stage itself, and all of them side by side
         local = part.summed + max(low, 1) - 1
-        own += (part.summed - 1) / part.summed * traffic / part.shards / rate
-        inside += (local - 1) / local * traffic / part.shards / rate
+        alone = (part.summed - 1) / part.summed
+        own += alone * traffic / part.shards / rate
+        savings += over - ((local - 1) / local - alone) * each / part.shards / rate
     packed = problem.tables.packed
     if packed is not None:
         packing = np.array([packed.packing_s(n, cls.chip, derate=cls.derate) for n in gradients])
@@ -105,8 +115,8 @@ def least_finish_s(
     if low <= 1:
         sync = own
     elif together:
-        # all in one island, or spread over two where the port is faster than the fabric
-        sync = np.minimum(sync, inside)
+        # all in one island, or spread over several where the port is faster than the fabric
+        sync = np.maximum(sync - spread.saved(cls.index, first, savings, part_of), own)
     update = np.array(
         [
             _update_s(problem, table, [(int(p[n]), part) for p, part in parts], high)

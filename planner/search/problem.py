@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
+from costmodels.units import PS_PER_S
 from planner.costing import CostTables
 from planner.graphs.topology import Topology
 
@@ -79,6 +83,18 @@ class Problem:
         """Packing rows that a group of ``chips`` of a class counts in."""
         rows = enumerate(self.packing_rows)
         return [k for k, (c, group, _) in rows if c == class_index and group <= chips]
+
+    @cached_property
+    def chip_seconds(self) -> NDArray[np.float64]:
+        """``[class, layer]``: least chip-seconds per row of a layer on a class; inf if none may."""
+        out = np.full((len(self.topology.classes), self.tables.layers), np.inf)
+        ways = list(self.policies)
+        for table in self.tables.tables:
+            o = table.option
+            least = (table.forward_ps[ways] + table.backward_ps[ways]).min(axis=0)
+            each = np.where(table.barred, np.inf, least * (o.chips / o.rows / PS_PER_S))
+            out[o.class_index] = np.minimum(out[o.class_index], each)
+        return out
 
     @cached_property
     def micro_batch_rows(self) -> tuple[int, ...]:

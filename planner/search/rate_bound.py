@@ -27,7 +27,7 @@ from planner.search.master import Prices
 from planner.search.pipelines import Pricer
 from planner.search.problem import Problem, Setting
 from planner.search.rate_master import Duals, RateMaster, row_rates
-from planner.search.regions import Region, chip_seconds, fluid_bound_s, roots
+from planner.search.regions import Region, fluid_bound_s, roots
 from planner.search.relaxation import Relaxation
 from planner.search.space import Stage
 
@@ -126,7 +126,7 @@ class RateSweep:
 
         Chips in use are paid for the whole step, so no plan costs less, whatever its step time.
         """
-        work = chip_seconds(self.problem) * np.array(rates)[:, None]
+        work = self.problem.chip_seconds * np.array(rates)[:, None]
         for c, (first, end) in enumerate(self.setting.windows):
             work[c, :first] = work[c, end:] = np.inf
         least = float(work.min(axis=0).sum()) * self.problem.global_batch

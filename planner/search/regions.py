@@ -16,9 +16,7 @@ from itertools import permutations
 import numpy as np
 from ortools.linear_solver import pywraplp  # type: ignore[attr-defined]
 
-from costmodels.units import PS_PER_S
 from planner.search.problem import Problem, Setting
-from planner.search.space import Floats
 
 NARROW = 1.12
 WIDER_PER_REPLICA = 1 / 250
@@ -172,19 +170,6 @@ def most_replicas(problem: Problem) -> int:
     return max(1, min(chips, problem.global_batch))
 
 
-def chip_seconds(problem: Problem) -> Floats:
-    """``[class, layer]``: least chip-seconds per row of a layer on a class; inf if not runnable."""
-    out = np.full((len(problem.topology.classes), problem.tables.layers), np.inf)
-    for table in problem.tables.tables:
-        o = table.option
-        ways = list(problem.policies)
-        least = (table.forward_ps[ways] + table.backward_ps[ways]).min(axis=0)
-        each = least * (o.chips / o.rows / PS_PER_S)
-        each = np.where(table.barred, np.inf, each)
-        out[o.class_index] = np.minimum(out[o.class_index], each)
-    return out
-
-
 def fluid_bound_s(problem: Problem, setting: Setting) -> float:
     """Work over capacity: an immediate lower bound on the step time of a setting.
 
@@ -193,7 +178,7 @@ def fluid_bound_s(problem: Problem, setting: Setting) -> float:
     its dual prices of a chip-second, so that no tolerance of the solver weakens it. Infinite where
     no class of the setting may run some layer.
     """
-    work = chip_seconds(problem)
+    work = problem.chip_seconds.copy()
     for c, (first, end) in enumerate(setting.windows):
         work[c, :first] = work[c, end:] = np.inf
     chips = np.array(

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from costmodels.units import PS_PER_S
 from planner.search.bound import depth_groups, refute
 from planner.search.boxes import Candidate
 from planner.search.columns import Column, relaxed_column
 from planner.search.master import Prices, RelaxedMaster
 from planner.search.pipelines import Pricer
 from planner.search.problem import Problem, Setting
-from planner.search.space import Stage, build_space
+from planner.search.space import Stage, StageSpace, build_space
 
 TOLERANCES = (0.03, 0.01, 0.004, 0.0015, 0.0005, 0.0001)
 """Widths of takt intervals at which a round stops looking, in turn."""
@@ -28,6 +29,8 @@ PATIENCE = 1
 """Rounds without new pipelines before the next finer width."""
 LATER = 1.15
 """How much later than a target that nothing reaches the next one is, at first."""
+NEARER = 0.98
+"""How much nearer a horizon must be for everything to be priced anew."""
 LATE = 64
 """Where nothing known reaches the batch, prices are taken at so many times the target."""
 
@@ -61,6 +64,7 @@ class Relaxation:
         self.target_ps: int | None = None
         self.prices: Prices | None = None
         self.queries = 0
+        self.horizon_ps: int | None = None
         self.done_width = 1.0
         self._guess_ps = guess_ps
         self._master = RelaxedMaster(problem, setting, divisible=True)
@@ -72,12 +76,23 @@ class Relaxation:
     def pricers(self) -> list[Pricer]:
         """One per micro-batch size; made when they are first needed."""
         if self._pricers is None:
-            problem, setting = self.problem, self.setting
-            self._pricers = [
-                Pricer(build_space(problem, setting, rows, optimistic=True), problem.max_stages)
-                for rows in self._rows_choices
-            ]
+            most = self.problem.max_stages
+            self._pricers = [Pricer(self._space(rows), most) for rows in self._rows_choices]
         return self._pricers
+
+    def _space(self, rows: int) -> StageSpace:
+        horizon = None if self.horizon_ps is None else self.horizon_ps / PS_PER_S
+        return build_space(self.problem, self.setting, rows, optimistic=True, horizon_s=horizon)
+
+    def within(self, horizon_ps: int) -> None:
+        """Speak only about plans that end by this time: what was met is priced anew."""
+        if self.horizon_ps is not None and horizon_ps > self.horizon_ps * NEARER:
+            return
+        self.horizon_ps, self._pricers = horizon_ps, None
+        known, self.met = self.met, {}
+        self._master = RelaxedMaster(self.problem, self.setting, divisible=True)
+        for met in known.values():
+            self._learn(Candidate(met.column.rows, met.pipeline, met.micro_batches))
 
     def rest(self) -> None:
         """Let go of the tables, which are large, until they are needed again."""
@@ -133,7 +148,7 @@ class Relaxation:
             interrupted=interrupted,
         )
         self.queries += outcome.queries
-        self.bound_ps = max(self.bound_ps, outcome.bound_ps)
+        self.bound_ps = max(self.bound_ps, self._reached(outcome.bound_ps))
         self.prices = prices
         if interrupted():
             return
@@ -155,6 +170,10 @@ class Relaxation:
             self.done_width = min(self.done_width, width)
         if self._level + 1 < len(TOLERANCES):
             self._level += 1
+
+    def _reached(self, bound_ps: int) -> int:
+        """A bound on any plan, from one on those that end by the horizon."""
+        return bound_ps if self.horizon_ps is None else min(bound_ps, self.horizon_ps)
 
     def _price(self, goal_ps: int | None) -> tuple[int, Prices]:
         """The target of a round and its prices: where the columns just reach the batch."""

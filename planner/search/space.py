@@ -36,6 +36,7 @@ from planner.costing import (
 from planner.graphs.topology import Topology
 from planner.search.finish import least_finish_s
 from planner.search.problem import Problem, Setting
+from planner.search.spread import Spread, spread_by
 
 Floats = NDArray[np.float64]
 UNBOUNDED_DEPTH = 1 << 20
@@ -70,12 +71,21 @@ class Leads:
 
     Of the pass in which a stage [i, j) ends, the forward passes of the layers before it and both
     passes of all others cannot be behind it: ``before[i]`` and ``after[j]`` bound them from below,
-    for any options. ``finish[option]`` bounds synchronisation and update per inner layer.
+    for any options. Synchronisation and update of n inner layers take ``n · finish[option]`` and
+    ``n · steep[option] - relief[option]`` at least: an island has few layers to itself.
     """
 
     before: Floats
     after: Floats
     finish: Floats
+    steep: Floats
+    relief: Floats
+
+    def least(self, inner: Ints | int) -> Floats:
+        """``[..., option]``: seconds to synchronise so many inner layers, at least."""
+        count = np.asarray(inner)[..., None]
+        out: Floats = np.maximum(count * self.finish, count * self.steep - self.relief)
+        return out
 
 
 @dataclass(frozen=True)
@@ -168,7 +178,7 @@ class StageSpace:
         leads, times = self.leads, self.times(1)
         head = times.head.T + self.finish.T + leads.after[:, None]
         inner = np.maximum(self.layers - 1 - np.arange(self.layers), 0)
-        tail = times.tail.T + inner[:, None] * leads.finish + leads.before[:-1, None]
+        tail = times.tail.T + leads.least(inner) + leads.before[:-1, None]
         return head, tail
 
     def finish_after(self, pipeline: Sequence[Stage], times: Sequence[float], fill: float) -> float:
@@ -183,7 +193,7 @@ class StageSpace:
                 latest = max(latest, fill + own)
             else:
                 inner = max(0, min(stage.end, self.layers - 1) - stage.first)
-                own = inner * float(self.leads.finish[stage.option])
+                own = float(self.leads.least(inner)[stage.option])
             around = self.leads.before[stage.first] + self.leads.after[stage.end]
             latest = max(latest, seconds + own + float(around))
         return latest - fill
@@ -193,12 +203,21 @@ class StageSpace:
         return self.packing @ duals
 
 
-def build_space(problem: Problem, setting: Setting, rows: int, *, optimistic: bool) -> StageSpace:
+def build_space(
+    problem: Problem,
+    setting: Setting,
+    rows: int,
+    *,
+    optimistic: bool,
+    horizon_s: float | None = None,
+) -> StageSpace:
     """Tabulate the stages of a setting.
 
     ``optimistic`` relaxes what depends on the replica count to its most favourable end (for
-    bounds); otherwise to the least favourable (for plans).
+    bounds); otherwise to the least favourable (for plans). ``horizon_s``: only plans that end by
+    then are spoken about (for bounds).
     """
+    spread = spread_by(problem, horizon_s)
     chosen = tuple(t for t in problem.tables.tables if t.option.rows == rows)
     replicas = setting.replicas[1] if optimistic else setting.replicas[0]
     length = problem.tables.layers
@@ -246,11 +265,11 @@ def build_space(problem: Problem, setting: Setting, rows: int, *, optimistic: bo
         depth=depth,
         layer_time=layer_time,
         hop=_hops(problem, setting, chosen, best_hop_ps if optimistic else expected_hop_ps),
-        finish=_finish(problem, chosen, setting),
+        finish=_finish(problem, chosen, setting, spread),
         packing=packing,
         starts=starts,
         ends=ends,
-        leads=_leads(problem, chosen, setting, layer_time, barred),
+        leads=_leads(problem, chosen, setting, spread, layer_time, barred),
     )
 
 
@@ -258,6 +277,7 @@ def _leads(
     problem: Problem,
     chosen: tuple[OptionTable, ...],
     setting: Setting,
+    spread: Spread,
     layer_time: Floats,
     barred: Bools,
 ) -> Leads:
@@ -265,16 +285,21 @@ def _leads(
     forward = np.stack([t.forward_ps[ways].min(axis=0) / PS_PER_S for t in chosen])
     forward[barred] = np.inf
     length = problem.tables.layers
-    finish = np.zeros(len(chosen))
+    finish, steep, relief = np.zeros(len(chosen)), np.zeros(len(chosen)), np.zeros(len(chosen))
     inner = np.arange(1, length - 1)
     if len(inner):
         for k, table in enumerate(chosen):
-            own = least_finish_s(problem, table, setting.replicas, setting, first=1)
+            own = least_finish_s(problem, table, setting.replicas, setting, first=1, spread=spread)
+            own = own[: length - 1]
             finish[k] = (own[inner] / inner).min()
+            steep[k] = max(float(own[-1] - own[-2]), 0.0)
+            relief[k] = (inner * steep[k] - own[inner]).max()
     return Leads(
         before=np.concatenate([[0.0], np.cumsum(forward.min(axis=0))]),
         after=np.concatenate([np.cumsum(layer_time.min(axis=0)[::-1])[::-1], [0.0]]),
         finish=finish,
+        steep=steep,
+        relief=relief,
     )
 
 
@@ -426,10 +451,12 @@ def _hops(
     return out
 
 
-def _finish(problem: Problem, chosen: tuple[OptionTable, ...], setting: Setting) -> Floats:
+def _finish(
+    problem: Problem, chosen: tuple[OptionTable, ...], setting: Setting, spread: Spread
+) -> Floats:
     out = np.zeros((len(chosen), problem.tables.layers + 1))
     for k, table in enumerate(chosen):
-        out[k] = least_finish_s(problem, table, setting.replicas, setting)
+        out[k] = least_finish_s(problem, table, setting.replicas, setting, spread=spread)
     return out
 
 

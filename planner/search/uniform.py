@@ -35,6 +35,7 @@ class Items:
         forward = float(np.diff(before[1:-1]).max(initial=0.0))
         # what a layer of a stage takes of the room beyond the forward pass that counts anyway
         self._taken: Floats = np.maximum(self.seconds + leads.finish - forward, 0.0)
+        self._steep: Floats = np.maximum(self.seconds + leads.steep - forward, 0.0)
         self._most: dict[int, Ints] = {}
         self._scratch: Floats = np.empty(0)
 
@@ -66,7 +67,9 @@ class Items:
         leads = self.space.leads
         left = np.maximum(rooms * SLACK - leads.before[end] - leads.after[end], 0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            count = np.floor(left / self._taken[:, :, None])
+            count = left / self._taken[:, :, None]
+            beyond = (left + leads.relief[:, None]) / self._steep[:, :, None]
+            count = np.floor(np.fmin(count, beyond))
         out: Ints = np.minimum(np.nan_to_num(count, nan=self.layers), self.layers).astype(np.int64)
         return out
 

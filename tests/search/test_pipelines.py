@@ -367,9 +367,8 @@ def _through(
         if stage.first == 0:
             own = float(space.finish[stage.option, stage.end])
         else:
-            own = (min(stage.end, space.layers - 1) - stage.first) * float(
-                space.leads.finish[stage.option]
-            )
+            inner = min(stage.end, space.layers - 1) - stage.first
+            own = float(space.leads.least(inner)[stage.option])
         latest = max(latest, fill - lead + own)
         table = space.options[stage.option]
         forward = table.forward_ps[:, stage.first : stage.end].sum(axis=1).min()
