@@ -21,6 +21,9 @@ from costmodels.catalog.chip import SUSTAINED, Chip
 NARROW_RECIPES: Mapping[str, str] = {"fp8": "fp8", "mxfp8": "fp8", "int8": "fp8", "fp4": "fp4"}
 """Precision class of each recipe; all others are of 16 bits or more."""
 
+LONG_RECIPE, LONG = "32", ("fp32", "tf32")
+"""The recipe of runs in 32 bits, and the precisions that they multiply in."""
+
 CURRENT_ATTENTION = ("te", "fa2")
 """Generations of fused attention kernels, the newest first; a plan counts on the newest known."""
 
@@ -113,7 +116,11 @@ class Efficiencies:
         shares = {wide: self.share(chip, "16")}
         kind = precision_class(setting.recipe)
         narrow = kind if chip.supports(kind) else wide
-        shares[narrow if kind != "16" else wide] = self.share(chip, setting.recipe)
+        own = self.share(chip, setting.recipe)
+        if setting.recipe == LONG_RECIPE:
+            shares |= {name: own for name in LONG if chip.supports(name)}
+        else:
+            shares[narrow if kind != "16" else wide] = own
         rate = self.attention_rate(chip, setting.attention)
         return replace(chip, sustained_shares=tuple(sorted(shares.items())), attention=rate)
 
@@ -125,7 +132,7 @@ class Efficiencies:
         """
         shares = []
         for name, _ in chip.peak_flops:
-            recipe = name if name in NARROW_RECIPES else "16"
+            recipe = name if name in NARROW_RECIPES else LONG_RECIPE if name in LONG else "16"
             share = self.share(chip, recipe) / self.mean_pace(chip, recipe)
             shares.append((name, min(share, MOST)))
         rate = self.attention_rate(chip, CURRENT_ATTENTION[0])
