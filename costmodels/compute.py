@@ -22,6 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from costmodels.catalog import Chip
+from costmodels.catalog.efficiencies import LONG
 from costmodels.constants import Constants, shipped_constants
 from costmodels.layers import CoreWork, Gemm, Streamed
 from costmodels.memory import StateBytes
@@ -56,20 +57,20 @@ def rates(chip: Chip, precision: str) -> Rates:
     """Sustained rates. LookupError if the chip does not have the precision.
 
     Attention and the head stay in 16 bits when the other products run in fp8 or fp4, and fused
-    attention of a TF32 job runs in fp32, outside of the matrix units.
+    attention of 32 bits runs in fp32 outside of the matrix units, whatever their own kernels reach.
     """
     wide = precision
     if precision in NARROW:
         wide = "bf16" if chip.supports("bf16") else "fp16"
     sustained = chip.peak(wide) * chip.sustained(wide)
-    core = sustained
-    if precision == "tf32" and chip.supports("fp32"):
+    core = sustained * chip.attention
+    if precision in LONG and chip.supports("fp32"):
         core = chip.peak("fp32") * chip.sustained("fp32")
     transposed = precision == "tf32" and chip.architecture == "hopper"
     return Rates(
         product=chip.peak(precision) * chip.sustained(precision),
         wide=sustained,
-        core=core * chip.attention,
+        core=core,
         memory=chip.memory_bandwidth,
         element_bytes=bytes_of(precision),
         casts=precision in NARROW,

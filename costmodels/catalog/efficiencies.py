@@ -27,6 +27,13 @@ LONG_RECIPE, LONG = "32", ("fp32", "tf32")
 CURRENT_ATTENTION = ("te", "fa2")
 """Generations of fused attention kernels, the newest first; a plan counts on the newest known."""
 
+GENERATION: Mapping[str, float] = {"triton": 0.7}
+"""Rate of older kernels before anything is fitted: FlashAttention-2 was published as 1.3 to 1.5
+times as fast as the first one's kernels in Triton (Dao, 2023)."""
+
+NEAREST: Mapping[str, tuple[str, ...]] = {"triton": ("fa2", "te")}
+"""Generations that speak for another, the nearest first; for others the newest."""
+
 MOST = 0.95
 """Share of a peak that no training run is planned to exceed, whatever few rows say."""
 
@@ -63,7 +70,7 @@ class Efficiencies:
 
     ``vendor``: ``(vendor, precision class)`` on the catalogue's share. ``architecture``:
     ``(architecture, precision class)`` on top of it, ``sustained``: ``(silicon, recipe)`` on top of
-    that. ``attention``: ``(architecture, kernel generation)``. ``pace``: ``(silicon, recipe,
+    that. ``attention``: ``(architecture, kernel generation)``, on :data:`GENERATION`. ``pace``: ``(silicon, recipe,
     software)``, the factor of a generation on the whole step.
     """
 
@@ -103,12 +110,16 @@ class Efficiencies:
         return own.rows if own else 0
 
     def attention_rate(self, chip: Chip, generation: str) -> float:
-        """Rate of the fused attention of a chip's architecture over the reference."""
-        for known in (generation, *CURRENT_ATTENTION):
-            own = self.attention.get((chip.architecture, known))
-            if own is not None:
-                return own.value
-        return 1.0
+        """Rate of the fused attention of a chip's architecture over the reference.
+
+        Where a generation was not measured there, the nearest one that was speaks for it.
+        """
+        own = GENERATION.get(generation, 1.0)
+        for known in (generation, *NEAREST.get(generation, CURRENT_ATTENTION)):
+            found = self.attention.get((chip.architecture, known))
+            if found is not None:
+                return own * found.value
+        return own
 
     def chip(self, chip: Chip, setting: Setting) -> Chip:
         """The chip with what it sustains under a setting."""
