@@ -70,8 +70,8 @@ class Efficiencies:
 
     ``vendor``: ``(vendor, precision class)`` on the catalogue's share. ``architecture``:
     ``(architecture, precision class)`` on top of it, ``sustained``: ``(silicon, recipe)`` on top of
-    that. ``attention``: ``(architecture, kernel generation)``, on :data:`GENERATION`. ``pace``: ``(silicon, recipe,
-    software)``, the factor of a generation on the whole step.
+    that. ``attention``: ``(architecture, kernel generation)``, on :data:`GENERATION`. ``pace``:
+    ``(silicon, recipe, software)``, the factor of a generation on the whole step.
     """
 
     vendor: Mapping[Key, Fitted] = field(default_factory=dict)

@@ -80,7 +80,9 @@ def main() -> None:
         for name, key in (("model", model), ("family", source)):
             report(f"by {name}, {folds} fits", scored, partial(_parts, kept, rows, key, folds))
         return
-    tangent = fit(rows, Calibration(judged_constants()), constants=constant_names()).tangent
+    found = fit(rows, Calibration(judged_constants()), constants=constant_names())
+    _unseen(found.calibration)
+    tangent = found.tangent
     without: Refit = lambda left, software: tangent.without(left, software=software)  # noqa: E731
     for name, key in (("model", model), ("family", family), ("source", source)):
         report(f"by {name}", scored, partial(_one_by_one, kept, key, without))
@@ -162,6 +164,21 @@ def _again(p: Prediction, calibration: Calibration, software: bool) -> Predictio
     seconds = price_step(run, calibration.constants).step_s
     rate = run.tokens / seconds / run.chips
     return replace(p, step_s=seconds, tokens_per_s_per_chip=rate)
+
+
+def _unseen(calibration: Calibration) -> None:
+    """Rows of a card that no fit sees, and whose kin some do."""
+    for name in UNSEEN:
+        rows = [p for p in predict_table(read_table(str(ROWS / name))) if p.error is not None]
+        for software in (True, False):
+            errors = [_again(p, calibration, software).error for p in rows]
+            summary = summarise(error for error in errors if error is not None)
+            assert summary is not None
+            print(
+                f"{name}, software {'known' if software else 'unknown'}: {summary.rows} rows  "
+                f"median {summary.median:.1f}  mean {summary.mean:.1f}  p90 {summary.p90:.1f}  "
+                f"bias {summary.bias:+.1f} %"
+            )
 
 
 def _memory(scored: Sequence[Prediction]) -> None:
