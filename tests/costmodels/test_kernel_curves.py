@@ -1,7 +1,7 @@
 """The model's kernels beside those that were measured on cards (data/kernels), within bands.
 
 A whole step is slower than its kernels alone: rates of products are fitted to steps, so that a
-kernel by itself is expected to be faster by a sixth to a third. What must agree is how that
+kernel by itself is expected to be faster by a tenth to a third. What must agree is how that
 depends on the shape.
 """
 
@@ -64,9 +64,9 @@ def full(m, n, k):
 @pytest.mark.parametrize("card", CARDS)
 def test_products_depend_on_their_shape_as_measured(card):
     ratios = sorted(product_ratios(card, full).values())
-    assert 1.15 < statistics.median(ratios) < 1.30
-    assert ratios[len(ratios) // 20] > 1.05
-    assert ratios[-len(ratios) // 20] < 1.45
+    assert 1.07 < statistics.median(ratios) < 1.22
+    assert ratios[len(ratios) // 20] > 1.0
+    assert ratios[-len(ratios) // 20] < 1.36
 
 
 def test_products_of_few_tokens_stay_within_a_half():
@@ -121,13 +121,16 @@ def attention_ratios(card, kernel, generation, lengths, least=4):
     return found
 
 
-@pytest.mark.parametrize(("kernel", "generation"), [("flash", "fa2"), ("cudnn", "te")])
+@pytest.mark.parametrize(
+    ("kernel", "generation", "low", "high"),
+    # The share of cuDNN's kernels is that of vendors' published runs, which took far longer.
+    [("flash", "fa2", 1.0, 1.4), ("cudnn", "te", 1.5, 2.0)],
+)
 @pytest.mark.parametrize("card", CARDS)
-def test_fused_attention_of_common_lengths_is_within_its_band(card, kernel, generation):
-    # The shipped shares come from whole runs of others; the kernels themselves are faster.
+def test_fused_attention_of_common_lengths_is_within_its_band(card, kernel, generation, low, high):
     ratios = attention_ratios(card, kernel, generation, range(2048, 8193)).values()
-    assert 1.1 < statistics.median(ratios) < 1.7
-    assert all(0.9 < ratio < 2.0 for ratio in ratios)
+    assert low < statistics.median(ratios) < high
+    assert all(0.9 * low < ratio < high for ratio in ratios)
 
 
 @pytest.mark.parametrize("card", CARDS)

@@ -130,14 +130,16 @@ def test_a_kernel_more_in_eager_attention_costs_as_much_backward_as_forward():
     eager, fused = (
         core_s(replace(CORE, flash=False), AT, fused_softmax=softmax) for softmax in (False, True)
     )
-    assert eager[0] - fused[0] == pytest.approx(eager[1] - fused[1]) > 0
+    assert eager[0] - fused[0] == pytest.approx(eager[1] - fused[1])
+    assert eager[0] > 2 * fused[0]
 
 
 def test_a_causal_mask_speeds_up_flash_only():
     def seconds(**change):
         return sum(core_s(replace(CORE, **change), AT))
 
-    assert seconds(causal=False) > 1.9 * seconds()
+    # Half of the pairs, less what each query takes whatever it sees.
+    assert 1.85 * seconds() < seconds(causal=False) < 2 * seconds()
     assert seconds(flash=False, causal=False) == seconds(flash=False)
 
 
