@@ -22,6 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from costmodels.catalog import Chip
+from costmodels.catalog.efficiencies import LONG
 from costmodels.constants import Constants, shipped_constants
 from costmodels.layers import CoreWork, Gemm, Streamed
 from costmodels.memory import StateBytes
@@ -39,7 +40,8 @@ _CORES = 108
 @dataclass(frozen=True, slots=True)
 class Rates:
     """What a chip sustains in one precision: FLOP/s of products, of products that stay in 16 bits
-    and of attention; bytes/s. ``casts`` says whether operands are cast to 8 bits first."""
+    and of attention; bytes/s. ``casts`` says whether operands are cast to 8 bits first,
+    ``weight_gradient`` how many times as long a weight gradient takes as the forward product."""
 
     product: float
     wide: float
@@ -48,26 +50,39 @@ class Rates:
     element_bytes: int
     casts: bool = False
     cores: int = _CORES
+    weight_gradient: float = 1.0
 
 
 def rates(chip: Chip, precision: str) -> Rates:
     """Sustained rates. LookupError if the chip does not have the precision.
 
-    Attention and the head stay in 16 bits when the other products run in fp8 or fp4.
+    Attention and the head stay in 16 bits when the other products run in fp8 or fp4, and fused
+    attention of 32 bits runs in fp32 outside of the matrix units, whatever their own kernels reach.
     """
     wide = precision
     if precision in NARROW:
         wide = "bf16" if chip.supports("bf16") else "fp16"
     sustained = chip.peak(wide) * chip.sustained(wide)
+    core = sustained * chip.attention
+    if precision in LONG and chip.supports("fp32"):
+        core = chip.peak("fp32") * chip.sustained("fp32")
+    transposed = precision == "tf32" and chip.architecture == "hopper"
     return Rates(
         product=chip.peak(precision) * chip.sustained(precision),
         wide=sustained,
-        core=sustained * chip.attention,
+        core=core,
         memory=chip.memory_bandwidth,
         element_bytes=bytes_of(precision),
         casts=precision in NARROW,
         cores=chip.cores or _CORES,
+        weight_gradient=TF32_WEIGHT_GRADIENT if transposed else 1.0,
     )
+
+
+TF32_WEIGHT_GRADIENT = 1.75
+"""How many times as long as a forward product the weight gradient takes on Hopper in TF32, whose
+matrix units load operands of 32 bits untransposed alone: measured on an H100
+(``data/kernels/h100.csv``)."""
 
 
 def product_s(
@@ -105,7 +120,7 @@ def gemm_s(
     flops = at.wide if wide else at.product
     forward = product_s(m, n, k, count, flops, at, c)
     inputs = product_s(m, k, n, count, flops, at, c)
-    weights = product_s(k, n, m, count, flops, at, c)
+    weights = product_s(k, n, m, count, flops / at.weight_gradient, at, c)
     if not padded and at.element_bytes == 2:
         slow = ragged(n, k)
         forward, inputs, weights = (
@@ -146,10 +161,15 @@ def core_s(
 
 
 def _flash_s(core: CoreWork, at: Rates, c: Constants) -> tuple[float, float]:
-    """One fused kernel; causal masks halve the work; backward does 2.5 times the products."""
+    """One fused kernel; causal masks halve the work; backward does 2.5 times the products.
+
+    Each query takes as long as ``flash_query`` keys more: tiles on the diagonal are computed whole,
+    and each row of tiles is loaded, normalised and stored. So long sequences run at a higher rate.
+    """
     width = sum(-(-d // 32) * 32 for d in (core.qk_head_dim, core.v_head_dim))
     # 2·s²·(d_qk + d_v) per head; the rate d/(d + half) cancels one d: the time grows with d.
     pairs = core.pairs or core.seq_len**2 * (0.5 if core.causal else 1.0)
+    pairs += core.seq_len * c.flash_query
     work = 2.0 * core.rows * core.heads * pairs * (width + 2 * c.flash_head_half)
     work /= core.context_parallel
     query = core.heads * (core.qk_head_dim + core.v_head_dim)
@@ -173,10 +193,12 @@ def _unfused_s(core: CoreWork, at: Rates, c: Constants, passes: float) -> tuple[
     values = product_s(queries, core.v_head_dim, s, batch, at.wide, at, c)
     slow = c.misaligned_core ** (_missing_twos(core.qk_head_dim, core.v_head_dim) / 3)
     scores, values = scores * slow, values * slow
-    one_pass = passes * batch * float(queries) * s * at.element_bytes / (at.memory * c.stream)
-    forward = scores + values + c.unfused_forward * one_pass + 3 * c.launch_s
+    one_pass = batch * float(queries) * s * at.element_bytes / (at.memory * c.stream)
+    # Each kernel more than the fused softmax has one backward that moves as much.
+    more = (passes - 1.0) * c.unfused_forward
+    forward = scores + values + (c.unfused_forward + more) * one_pass + 3 * c.launch_s
     # Each product has two gradients of the same size.
-    backward = 2 * (scores + values) + c.unfused_backward * one_pass + 3 * c.launch_s
+    backward = 2 * (scores + values) + (c.unfused_backward + more) * one_pass + 3 * c.launch_s
     return forward, backward
 
 

@@ -26,8 +26,10 @@ class Constants:
 
     Attention: ``flash_forward`` and ``flash_backward``, the rate of the fused kernel over that of
     a large product; ``flash_head_half``, the head size at which it reaches half of its rate;
+    ``flash_query``, the keys that would take as long as what each query takes beside its keys;
     ``unfused_forward`` and ``unfused_backward``, reads and writes of the score matrix,
-    ``eager_softmax`` times as many where scale, mask, softmax and casts are not one kernel;
+    ``eager_softmax`` times as many forward where scale, mask, softmax and casts are not one
+    kernel, and as many more backward;
     ``misaligned_core``, the slow-down of unfused batched products whose head size does not divide
     by 8 (tensor cores cannot load it).
 
@@ -61,6 +63,7 @@ class Constants:
     flash_forward: float
     flash_backward: float
     flash_head_half: float
+    flash_query: float
     unfused_forward: float
     unfused_backward: float
     eager_softmax: float

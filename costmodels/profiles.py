@@ -142,9 +142,9 @@ def measured_price(formula: LayerPrice, measured: Measurement, element_bytes: in
 
     Tensor-parallel communication is inside the measured times. The backward pass divides between
     input and weight gradients as in the formula. Full recomputation runs the measured forward
-    again; selective recomputation takes and saves the same shares as in the formula. Measured
-    activations include the logits; what a layer needs on top while it runs backward is the
-    formula's.
+    again; selective recomputation takes and saves the same shares as in the formula. What a layer
+    needs on top while it runs backward is the formula's, so is what the logits take then beyond
+    what of them was measured as kept.
     """
     computed = formula.backward_input_s + formula.backward_weight_s
     share = formula.backward_input_s / computed if computed > 0 else 1.0
@@ -173,7 +173,7 @@ def measured_price(formula: LayerPrice, measured: Measurement, element_bytes: in
             if formula.activation_bytes[2] != formula.activation_bytes[0]
             else formula.working_bytes[2],
         ),
-        logits_bytes=0,
+        logits_bytes=max(0, formula.logits_bytes - max(0, extra)),
         items=tuple(
             (name, seconds)
             for name, seconds in (

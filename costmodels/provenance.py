@@ -20,6 +20,7 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "flash_forward": ("share", "rate of fused attention over products, forward (reference chips)"),
     "flash_backward": ("share", "rate of fused attention over products, backward"),
     "flash_head_half": ("elements", "head size at which fused attention reaches half its rate"),
+    "flash_query": ("tokens", "of keys that take as long as what a query takes beside its keys"),
     "unfused_forward": ("passes", "reads and writes of the score matrix forward"),
     "unfused_backward": ("passes", "reads and writes of the score matrix backward"),
     "eager_softmax": ("ratio", "of these passes where scale, mask and softmax are not one kernel"),

@@ -45,6 +45,7 @@ CERTAIN = {
     "launch_s": 0.25,
     "flash_backward": 0.2,
     "flash_head_half": 0.3,
+    "flash_query": 0.3,
     "k_half": 0.4,
     "accumulate": 0.3,
     "cast_passes": 0.3,

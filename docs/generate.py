@@ -35,13 +35,14 @@ RULE = "|---"
 TABLES = ("published_runs.csv", "vtrain_single_node.csv", "vtrain_multi_node.csv")
 
 CONSTANTS_INTRO = """\
-Fitted by `planner calibrate --refit` to the rows in `costmodels/data/rows`; what each constant does
+Fitted by `planner calibrate --refit` to the rows in `costmodels/data/rows`, those of the H200 not
+among them; what each constant does
 is in [Cost model](../concepts/cost-model.md). A constant without an interval is held at its judged
 value: no row determines it.
 """
 
 PUBLISHED_INTRO = """\
-The shipped calibration was fitted to these rows: the errors below are of the fit. What to expect of
+The shipped calibration was fitted to these rows and to those of an H100 of this project: the errors below are of the fit. What to expect of
 runs that it has not seen is in [What is checked](../validation.md).
 
 """

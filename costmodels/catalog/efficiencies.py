@@ -21,8 +21,18 @@ from costmodels.catalog.chip import SUSTAINED, Chip
 NARROW_RECIPES: Mapping[str, str] = {"fp8": "fp8", "mxfp8": "fp8", "int8": "fp8", "fp4": "fp4"}
 """Precision class of each recipe; all others are of 16 bits or more."""
 
+LONG_RECIPE, LONG = "32", ("fp32", "tf32")
+"""The recipe of runs in 32 bits, and the precisions that they multiply in."""
+
 CURRENT_ATTENTION = ("te", "fa2")
 """Generations of fused attention kernels, the newest first; a plan counts on the newest known."""
+
+GENERATION: Mapping[str, float] = {"triton": 0.7}
+"""Rate of older kernels before anything is fitted: FlashAttention-2 was published as 1.3 to 1.5
+times as fast as the first one's kernels in Triton (Dao, 2023)."""
+
+NEAREST: Mapping[str, tuple[str, ...]] = {"triton": ("fa2", "te")}
+"""Generations that speak for another, the nearest first; for others the newest."""
 
 MOST = 0.95
 """Share of a peak that no training run is planned to exceed, whatever few rows say."""
@@ -60,8 +70,8 @@ class Efficiencies:
 
     ``vendor``: ``(vendor, precision class)`` on the catalogue's share. ``architecture``:
     ``(architecture, precision class)`` on top of it, ``sustained``: ``(silicon, recipe)`` on top of
-    that. ``attention``: ``(architecture, kernel generation)``. ``pace``: ``(silicon, recipe,
-    software)``, the factor of a generation on the whole step.
+    that. ``attention``: ``(architecture, kernel generation)``, on :data:`GENERATION`. ``pace``:
+    ``(silicon, recipe, software)``, the factor of a generation on the whole step.
     """
 
     vendor: Mapping[Key, Fitted] = field(default_factory=dict)
@@ -100,12 +110,16 @@ class Efficiencies:
         return own.rows if own else 0
 
     def attention_rate(self, chip: Chip, generation: str) -> float:
-        """Rate of the fused attention of a chip's architecture over the reference."""
-        for known in (generation, *CURRENT_ATTENTION):
-            own = self.attention.get((chip.architecture, known))
-            if own is not None:
-                return own.value
-        return 1.0
+        """Rate of the fused attention of a chip's architecture over the reference.
+
+        Where a generation was not measured there, the nearest one that was speaks for it.
+        """
+        own = GENERATION.get(generation, 1.0)
+        for known in (generation, *NEAREST.get(generation, CURRENT_ATTENTION)):
+            found = self.attention.get((chip.architecture, known))
+            if found is not None:
+                return own * found.value
+        return own
 
     def chip(self, chip: Chip, setting: Setting) -> Chip:
         """The chip with what it sustains under a setting."""
@@ -113,7 +127,11 @@ class Efficiencies:
         shares = {wide: self.share(chip, "16")}
         kind = precision_class(setting.recipe)
         narrow = kind if chip.supports(kind) else wide
-        shares[narrow if kind != "16" else wide] = self.share(chip, setting.recipe)
+        own = self.share(chip, setting.recipe)
+        if setting.recipe == LONG_RECIPE:
+            shares |= {name: own for name in LONG if chip.supports(name)}
+        else:
+            shares[narrow if kind != "16" else wide] = own
         rate = self.attention_rate(chip, setting.attention)
         return replace(chip, sustained_shares=tuple(sorted(shares.items())), attention=rate)
 
@@ -125,7 +143,7 @@ class Efficiencies:
         """
         shares = []
         for name, _ in chip.peak_flops:
-            recipe = name if name in NARROW_RECIPES else "16"
+            recipe = name if name in NARROW_RECIPES else LONG_RECIPE if name in LONG else "16"
             share = self.share(chip, recipe) / self.mean_pace(chip, recipe)
             shares.append((name, min(share, MOST)))
         rate = self.attention_rate(chip, CURRENT_ATTENTION[0])

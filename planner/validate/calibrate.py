@@ -24,6 +24,7 @@ from costmodels.unknowns import Measured
 from planner.errors import InputError, Problem
 from planner.validate.predict import Prediction, setting_of
 from planner.validate.score import ErrorSummary, summarise
+from planner.validate.table import Row
 
 Item = TypeVar("Item")
 
@@ -88,10 +89,24 @@ def measured_rows(predictions: Sequence[Prediction]) -> tuple[tuple[Measured, st
     found = []
     for p in predictions:
         if p.case is not None and p.target is not None and p.target.step_s is not None:
-            family = p.row["family"] or p.row["source"] or "rows"
-            row = Measured(p.case.run, setting_of(p.case), p.target.step_s, family)
+            row = Measured(p.case.run, setting_of(p.case), p.target.step_s, origin(p.row))
             found.append((row, p.row["model"]))
     return tuple(found)
+
+
+def origin(row: Row) -> str:
+    """Who measured a row: what is left out together, and weighed as one.
+
+    The family, else the source; what this project measured on one card is one family, whatever
+    runtime ran.
+    """
+    if row["source"].startswith(OWN_SOURCE):
+        return "one-card"
+    return row["family"] or row["source"] or "rows"
+
+
+OWN_SOURCE = "planner, "
+"""How the source of rows begins that this project measured."""
 
 
 def calibrate_rows(

@@ -41,7 +41,8 @@ class Stack:
     selective_kept: float = 1.0
     """Share of the activations that "selective" recomputation keeps."""
     attention: str = "fa2"
-    """Generation of the fused attention kernel: fa2, or te (cuDNN and FlashAttention 3)."""
+    """Generation of the fused attention kernel: triton (the first FlashAttention, in Triton), fa2,
+    or te (cuDNN and FlashAttention 3)."""
     once_per_host: bool = False
     """Whether a token crosses to a host once, however many of its experts lie there (DeepEP)."""
     blocking: bool = False
@@ -184,7 +185,8 @@ STACKS = (
         workspace_gib=8.5,
     ),
     Stack("megatron-2021", r"megatron-sc21|korthikanti|sc21", False, False, 4, workspace_gib=0.5),
-    Stack("llm-foundry", r"llm-?foundry|mosaicml", early_stop=True),
+    # Its configurations say attn_impl: triton.
+    Stack("llm-foundry", r"llm-?foundry|mosaicml", early_stop=True, attention="triton"),
     Stack("torchtitan", r"torchtitan", early_stop=True, selective_kept=0.52, workspace_gib=1.5),
     Stack("maxtext", r"maxtext|tpu-recipes|tpu-ironwood|jax", fitting=True),
     Stack("modellink", r"modellink|mindspeed|ascend"),

@@ -27,12 +27,19 @@ from costmodels.fitted import Calibration  # noqa: E402
 from costmodels.step import price_step  # noqa: E402
 from costmodels.unknowns import Measured  # noqa: E402
 from planner.validate import Prediction, predict_table, read_table  # noqa: E402
-from planner.validate.calibrate import thinned_rows, unknown_runtime_memory  # noqa: E402
+from planner.validate.calibrate import origin, thinned_rows, unknown_runtime_memory  # noqa: E402
 from planner.validate.predict import setting_of  # noqa: E402
 from planner.validate.score import by_group, ranking, summarise  # noqa: E402
 
 ROWS = ROOT / "costmodels" / "data" / "rows"
-TABLES = ("published_runs.csv", "vtrain_single_node.csv", "vtrain_multi_node.csv")
+TABLES = (
+    "published_runs.csv",
+    "vtrain_single_node.csv",
+    "vtrain_multi_node.csv",
+    "h100_one_card.csv",
+)
+UNSEEN = ("h200_one_card.csv",)
+"""Rows that no fit sees."""
 
 Key = Callable[[Prediction], str]
 Refit = Callable[[frozenset[int], bool], Calibration]
@@ -40,24 +47,24 @@ Refit = Callable[[frozenset[int], bool], Calibration]
 
 def family(p: Prediction) -> str:
     """Where a row comes from."""
-    return p.row["family"]
+    return origin(p.row)
 
 
 def model(p: Prediction) -> str:
     """A model of a family."""
-    return f"{p.row['family']} {p.row['model']}"
+    return f"{family(p)} {p.row['model']}"
 
 
 def source(p: Prediction) -> str:
     """The family, the two tables of vTrain being one."""
-    return "vtrain" if p.row["family"].startswith("vtrain") else p.row["family"]
+    return "vtrain" if family(p).startswith("vtrain") else family(p)
 
 
 def measured(p: Prediction) -> Measured | None:
     """A row that a fit can use."""
     if p.case is None or p.target is None or p.target.step_s is None:
         return None
-    return Measured(p.case.run, setting_of(p.case), p.target.step_s, p.row["family"])
+    return Measured(p.case.run, setting_of(p.case), p.target.step_s, family(p))
 
 
 def main() -> None:
@@ -73,7 +80,9 @@ def main() -> None:
         for name, key in (("model", model), ("family", source)):
             report(f"by {name}, {folds} fits", scored, partial(_parts, kept, rows, key, folds))
         return
-    tangent = fit(rows, Calibration(judged_constants()), constants=constant_names()).tangent
+    found = fit(rows, Calibration(judged_constants()), constants=constant_names())
+    _unseen(found.calibration)
+    tangent = found.tangent
     without: Refit = lambda left, software: tangent.without(left, software=software)  # noqa: E731
     for name, key in (("model", model), ("family", family), ("source", source)):
         report(f"by {name}", scored, partial(_one_by_one, kept, key, without))
@@ -92,9 +101,10 @@ def report(name: str, scored: Sequence[Prediction], split: Split) -> None:
             for p in left
         ]
         print(f"left out {name}, software {'known' if software else 'unknown'}")
-        published = [p for p in found if not family(p).startswith("vtrain")]
+        own = ("vtrain-single", "vtrain-multi", "one-card")
+        published = [p for p in found if family(p) not in own]
         groups = {"all rows": found, "published": published}
-        for table in ("vtrain-single", "vtrain-multi"):
+        for table in own:
             groups[table] = [p for p in found if family(p) == table]
         for group, members in groups.items():
             summary = summarise(p.error for p in members if p.error is not None)
@@ -154,6 +164,21 @@ def _again(p: Prediction, calibration: Calibration, software: bool) -> Predictio
     seconds = price_step(run, calibration.constants).step_s
     rate = run.tokens / seconds / run.chips
     return replace(p, step_s=seconds, tokens_per_s_per_chip=rate)
+
+
+def _unseen(calibration: Calibration) -> None:
+    """Rows of a card that no fit sees, and whose kin some do."""
+    for name in UNSEEN:
+        rows = [p for p in predict_table(read_table(str(ROWS / name))) if p.error is not None]
+        for software in (True, False):
+            errors = [_again(p, calibration, software).error for p in rows]
+            summary = summarise(error for error in errors if error is not None)
+            assert summary is not None
+            print(
+                f"{name}, software {'known' if software else 'unknown'}: {summary.rows} rows  "
+                f"median {summary.median:.1f}  mean {summary.mean:.1f}  p90 {summary.p90:.1f}  "
+                f"bias {summary.bias:+.1f} %"
+            )
 
 
 def _memory(scored: Sequence[Prediction]) -> None:

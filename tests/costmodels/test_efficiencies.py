@@ -82,6 +82,29 @@ def test_a_generation_that_did_not_run_on_a_silicon_differs_as_on_others():
     assert found == pytest.approx(1.2 * 0.64 / 0.8)
 
 
+def test_the_nearest_generation_of_attention_kernels_speaks_for_one_that_was_not_measured():
+    attention = {
+        ("ampere", "te"): Fitted(1.5, 1, 2, 9),
+        ("ampere", "fa2"): Fitted(1.2, 1, 2, 9),
+    }
+    rate = Efficiencies(attention=attention).attention_rate
+    assert rate(chip(), "triton") == pytest.approx(0.7 * 1.2)
+    assert rate(chip(), "something else") == 1.5
+    assert rate(chip("H100-SXM-80GB"), "triton") == 0.7
+    assert rate(chip("H100-SXM-80GB"), "fa2") == 1.0
+
+
+def test_runs_in_32_bits_have_a_share_of_their_own():
+    sustained = {("h100-sxm", "16"): Fitted(1, 1, 1, 9), ("h100-sxm", "32"): Fitted(1.1, 1, 1, 9)}
+    found = Efficiencies(sustained=sustained)
+    h100 = chip("H100-SXM-80GB")
+    run = found.chip(h100, Setting("32", "fa2", ""))
+    for at in (run, found.current(h100)):
+        for name in ("fp32", "tf32"):
+            assert at.sustained(name) == pytest.approx(1.1 * h100.gemm_fraction * 0.86)
+        assert at.sustained("bf16") == pytest.approx(h100.gemm_fraction * 0.86)
+
+
 def test_the_current_share_counts_the_mean_pace_of_known_software():
     pace = {
         ("a100-sxm", "16", "old"): Fitted(1.21, 1, 1, 1),

@@ -1,7 +1,7 @@
 """The model's kernels beside those that were measured on cards (data/kernels), within bands.
 
 A whole step is slower than its kernels alone: rates of products are fitted to steps, so that a
-kernel by itself is expected to be faster by a sixth to a third. What must agree is how that
+kernel by itself is expected to be faster by a tenth to a third. What must agree is how that
 depends on the shape.
 """
 
@@ -64,9 +64,9 @@ def full(m, n, k):
 @pytest.mark.parametrize("card", CARDS)
 def test_products_depend_on_their_shape_as_measured(card):
     ratios = sorted(product_ratios(card, full).values())
-    assert 1.15 < statistics.median(ratios) < 1.30
-    assert ratios[len(ratios) // 20] > 1.05
-    assert ratios[-len(ratios) // 20] < 1.45
+    assert 1.07 < statistics.median(ratios) < 1.22
+    assert ratios[len(ratios) // 20] > 1.0
+    assert ratios[-len(ratios) // 20] < 1.36
 
 
 def test_products_of_few_tokens_stay_within_a_half():
@@ -94,7 +94,7 @@ def test_without_the_term_they_would_be_several_times_too_fast():
             assert gemm_s(Gemm("", *size), at)[0] < 0.3 * float(line["seconds"])
 
 
-def attention_ratios(card, kernel, generation, lengths):
+def attention_ratios(card, kernel, generation, lengths, least=4):
     _, at = card_rates(card, generation)
     found = {}
     for line in lines(card, "attention"):
@@ -117,28 +117,56 @@ def attention_ratios(card, kernel, generation, lengths):
         times = core_s(core, at)
         seconds = times[direction == "backward"]
         found[direction, number(line, "seq"), heads, dim] = seconds / float(line["seconds"])
+    assert len(found) >= least
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kernel", "generation", "low", "high"),
+    # The share of cuDNN's kernels is that of vendors' published runs, which took far longer.
+    [("flash", "fa2", 1.0, 1.4), ("cudnn", "te", 1.5, 2.0)],
+)
+@pytest.mark.parametrize("card", CARDS)
+def test_fused_attention_of_common_lengths_is_within_its_band(card, kernel, generation, low, high):
+    ratios = attention_ratios(card, kernel, generation, range(2048, 8193)).values()
+    assert low < statistics.median(ratios) < high
+    assert all(0.9 * low < ratio < high for ratio in ratios)
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_attention_depends_on_the_length_of_the_sequence_as_measured(card):
+    # From 512 to 32,768 tokens the measured rate doubles; what is priced stays as far from it.
+    middle = statistics.median(attention_ratios(card, "flash", "fa2", range(2048, 8193)).values())
+    for lengths in (range(513), range(1024, 1025), range(16384, 2**20)):
+        ratios = attention_ratios(card, "flash", "fa2", lengths, least=2).values()
+        assert 0.75 * middle < statistics.median(ratios) < 1.25 * middle
+
+
+def unfused_ratios(direction):
+    _, at = card_rates("h100")
+    found = []
+    for line in lines("h100", "attention"):
+        if line["what"] == f"math_{direction}" and number(line, "seq") >= 2048:
+            dim, heads = number(line, "head_dim"), number(line, "heads")
+            core = CoreWork(
+                rows=number(line, "rows"),
+                seq_len=number(line, "seq"),
+                heads=heads,
+                kv_heads=heads,
+                qk_head_dim=dim,
+                v_head_dim=dim,
+                causal=True,
+                flash=False,
+            )
+            times = core_s(core, at, fused_softmax=False)
+            found.append(times[direction == "backward"] / float(line["seconds"]))
     assert len(found) >= 4
     return found
 
 
-@pytest.mark.parametrize(("kernel", "generation"), [("flash", "fa2"), ("cudnn", "te")])
-@pytest.mark.parametrize("card", CARDS)
-def test_fused_attention_of_common_lengths_is_within_its_band(card, kernel, generation):
-    # The shipped shares come from whole runs of others; the kernels themselves are faster.
-    ratios = attention_ratios(card, kernel, generation, range(2048, 8193)).values()
-    assert 1.1 < statistics.median(ratios) < 1.7
-    assert all(0.9 < ratio < 2.0 for ratio in ratios)
-
-
-@pytest.mark.parametrize("card", CARDS)
-def test_what_the_length_of_a_sequence_changes_is_not_priced(card):
-    # A measured kernel gains from longer sequences, the priced one does not: too fast for short
-    # ones, too slow for long ones. docs/validation.md says so; a term for it would end this test.
-    short = attention_ratios(card, "flash", "fa2", range(513)).values()
-    long = attention_ratios(card, "flash", "fa2", range(16384, 2**20)).values()
-    assert all(0.7 < ratio < 1.0 for ratio in short)
-    assert all(0.9 < ratio < 2.0 for ratio in long)
-    assert statistics.median(long) > 1.7 * statistics.median(short)
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_unfused_attention_of_plain_pytorch_is_within_its_band(direction):
+    assert all(0.9 < ratio < 1.8 for ratio in unfused_ratios(direction))
 
 
 @pytest.mark.parametrize("card", CARDS)

@@ -123,13 +123,24 @@ def test_recomputation_never_keeps_more_than_was_measured():
     assert selective == -(-none * shares[1] // shares[0])
 
 
-def test_measured_activations_of_a_head_hold_its_logits():
+def test_logits_that_were_not_kept_are_counted_beside_what_was_measured():
     head = price(
         vocabulary_head(1024, 50304), "A100-SXM-80GB", tp=1, precision="bf16", rows=1, seq_len=2048
     )
-    found = measured_price(head, measured(0.01, 0.03, kept=10**9), 2)
-    assert found.logits_bytes == 0
-    assert found.activation_bytes == (10**9,) * 3
+    inputs, at_once = head.activation_bytes[0], 10 * 2048 * 50304
+    assert head.logits_bytes == at_once
+    kept = inputs + 4 * 2048 * 50304  # the fp32 copy alone
+    found = measured_price(head, measured(0.01, 0.03, kept=kept), 2)
+    assert found.activation_bytes == (kept,) * 3
+    assert kept + found.logits_bytes == inputs + at_once
+
+
+def test_a_head_that_kept_more_than_all_logits_needs_nothing_beside():
+    head = price(
+        vocabulary_head(1024, 50304), "A100-SXM-80GB", tp=1, precision="bf16", rows=1, seq_len=2048
+    )
+    kept = head.activation_bytes[0] + 12 * 2048 * 50304
+    assert measured_price(head, measured(0.01, 0.03, kept=kept), 2).logits_bytes == 0
 
 
 def test_weights_are_counted_from_measured_bytes():
