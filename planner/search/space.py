@@ -204,7 +204,7 @@ def build_space(problem: Problem, setting: Setting, rows: int, *, optimistic: bo
     length = problem.tables.layers
     uniform = _alike(problem, chosen, rows)
     pieces = [
-        [_stages(problem, table, policy, replicas, uniform) for table in chosen]
+        [_known_stages(problem, table, policy, replicas, uniform) for table in chosen]
         for policy in problem.policies
     ]
 
@@ -269,7 +269,7 @@ def _leads(
     inner = np.arange(1, length - 1)
     if len(inner):
         for k, table in enumerate(chosen):
-            own = least_finish_s(problem, table, setting.replicas, setting, first=1)
+            own = _known_finish(problem, table, setting, 1)
             finish[k] = (own[inner] / inner).min()
     return Leads(
         before=np.concatenate([[0.0], np.cumsum(forward.min(axis=0))]),
@@ -359,9 +359,26 @@ def stage_limits(
     return static, each, room
 
 
+Pieces = tuple[tuple[Floats, Floats, Floats], tuple[Ints, Ints, Ints]]
+"""Times and depths, cut as in :class:`Times`."""
+
+
+def _known_stages(
+    problem: Problem, table: OptionTable, policy: int, replicas: int, uniform: bool
+) -> Pieces:
+    """As ``_stages``; found once for all settings with as many replicas, where it is small."""
+    if not uniform:
+        return _stages(problem, table, policy, replicas, uniform)
+    key = ("stages", id(table), policy, replicas)
+    if key not in problem.known:
+        problem.known[key] = _stages(problem, table, policy, replicas, uniform)
+    out: Pieces = problem.known[key]
+    return out
+
+
 def _stages(
     problem: Problem, table: OptionTable, policy: int, replicas: int, uniform: bool
-) -> tuple[tuple[Floats, Floats, Floats], tuple[Ints, Ints, Ints]]:
+) -> Pieces:
     """Times and depths of one option under one policy, cut into middle, tail and head."""
     length = problem.tables.layers
     time = _window_sums(table.forward_ps[policy] + table.backward_ps[policy]) / PS_PER_S
@@ -429,7 +446,19 @@ def _hops(
 def _finish(problem: Problem, chosen: tuple[OptionTable, ...], setting: Setting) -> Floats:
     out = np.zeros((len(chosen), problem.tables.layers + 1))
     for k, table in enumerate(chosen):
-        out[k] = least_finish_s(problem, table, setting.replicas, setting)
+        out[k] = _known_finish(problem, table, setting, 0)
+    return out
+
+
+def _known_finish(problem: Problem, table: OptionTable, setting: Setting, first: int) -> Floats:
+    """Least finishes by number of layers; found once for all settings in which they are equal."""
+    own = table.option.class_index
+    met = tuple(setting.meet(own, c.index) for c in problem.topology.classes)
+    key = ("finish", id(table), setting.replicas, first, met)
+    if key not in problem.known:
+        found = least_finish_s(problem, table, setting.replicas, setting, first=first)
+        problem.known[key] = found
+    out: Floats = problem.known[key]
     return out
 
 
