@@ -86,13 +86,15 @@ def depth_rule(
         raise ValueError(f"takt_ps must be positive, got {takt_ps}")
     stages = _check(forward_ps, backward_ps, hop_ps)
     depths = [1] * stages
+    # from the end of the last stage backwards: A_sj = (where j ends) - (where s begins)
+    begins = -(forward_ps[-1] + backward_ps[-1])
+    latest = 0  # over j > s: where j ends, and D_j - 1 takts later
     for s in range(stages - 2, -1, -1):
-        depth = depths[s + 1] + 1
-        trip = forward_ps[s] + backward_ps[s]
-        for j in range(s + 1, stages):
-            trip += forward_ps[j] + backward_ps[j] + 2 * hop_ps[j - 1]
-            depth = max(depth, depths[j] - 1 + -(-trip // takt_ps))
+        ends = begins - 2 * hop_ps[s]
+        begins = ends - forward_ps[s] - backward_ps[s]
+        depth = max(depths[s + 1] + 1, -(-(latest - begins) // takt_ps))
         depths[s] = depth
+        latest = max(latest, ends + (depth - 1) * takt_ps)
     return tuple(depths)
 
 

@@ -80,6 +80,9 @@ def rectangular_layout(
     The batch is split over the replicas as evenly as whole rows allow; the first has most.
     """
     out = []
+    # shared by all stages that are alike, so that pricing sees at once that they are
+    policies = [(policy,) * (end - first) for first, end in intervals]
+    meshes = {n: StageMesh(n, offload=offload) for n in {len(devices) for _, devices in groups}}
     for d in range(1 if only_first else dp):
         share = batch // dp + (1 if d < batch % dp else 0)
         micro_batches = -(-share // rows)
@@ -91,8 +94,8 @@ def rectangular_layout(
                         devices=groups[s * dp + d][1],
                         first=first,
                         end=end,
-                        mesh=StageMesh(len(groups[s * dp + d][1]), offload=offload),
-                        policies=(policy,) * (end - first),
+                        mesh=meshes[len(groups[s * dp + d][1])],
+                        policies=policies[s],
                     )
                     for s, (first, end) in enumerate(intervals)
                 ),

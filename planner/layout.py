@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
+
+import numpy as np
 
 from costmodels.compression import compression_of
 from costmodels.memory import MemoryItems, boundary_buffer_bytes, device_overhead, stage_memory
@@ -23,6 +26,7 @@ from costmodels.schedules import (
 )
 from costmodels.units import GIB
 from planner.costing import (
+    Ints,
     LayerCost,
     blocked_ps,
     host_limit,
@@ -102,13 +106,22 @@ class PricedStage:
 
 @dataclass(frozen=True)
 class PricedPipeline:
-    """A pipeline with formula and exact times (without synchronisation and update)."""
+    """A pipeline with formula and exact times (without synchronisation and update).
+
+    ``alike``: its stages as they were priced, maybe on other devices of the same kind.
+    """
 
     pipeline: LayoutPipeline
-    stages: tuple[PricedStage, ...]
+    alike: tuple[PricedStage, ...]
     fill_ps: int
     formula_ps: int
     exact: ExactTimes
+
+    @cached_property
+    def stages(self) -> tuple[PricedStage, ...]:
+        """Its stages on its own devices."""
+        pairs = zip(self.alike, self.pipeline.stages, strict=True)
+        return tuple(replace(priced, stage=stage) for priced, stage in pairs)
 
 
 @dataclass(frozen=True)
@@ -139,6 +152,7 @@ class LayoutPricer:
         self.job = job
         self._layers: dict[tuple[int, StageMesh, int], tuple[LayerCost, ...]] = {}
         self._pipelines: dict[object, PricedPipeline] = {}
+        self._boundaries: dict[tuple[int, int], int] = {}
         self._reductions = Reductions(model, topology, job.state_bytes, self._parts)
 
     def costs(self, class_index: int, mesh: StageMesh, rows: int) -> tuple[LayerCost, ...]:
@@ -157,10 +171,7 @@ class LayoutPricer:
     def price(self, pipelines: Sequence[LayoutPipeline], zero_level: int) -> PricedLayout:
         """Price the layout; what does not fit or connect is listed, not raised."""
         problems: list[str] = []
-        priced = tuple(
-            self._pipeline(p, pipe, zero_level, len(pipelines), problems)
-            for p, pipe in enumerate(pipelines)
-        )
+        priced = self._each(pipelines, zero_level, problems)
         update_ps = self._update_ps(pipelines, zero_level)
         syncs = self._reductions.price(pipelines, zero_level, problems)
         found = self._joined(priced, syncs, update_ps)
@@ -176,45 +187,35 @@ class LayoutPricer:
         self, priced: tuple[PricedPipeline, ...], syncs: Sequence[SyncPrice], update_ps: int
     ) -> PricedLayout:
         """The step of pipelines whose reductions take so long."""
-        ends = [list(p.exact.stage_last_backward_end) for p in priced]
-        exact = 0
-        # earlier stages run their last backwards while a later one synchronises
-        leads = [
-            list(accumulate((s.backward_ps for s in p.stages[:-1]), initial=0)) for p in priced
-        ]
-        finish = [0] * len(priced)
-        synced: dict[tuple[int, int], int] = {}
-        shared: dict[tuple[int, int], int] = {}
+        first, leads = _first_and_leads(priced)
+        ends = np.array([end for p in priced for end in p.exact.stage_last_backward_end])
+        finish = np.zeros(len(priced), dtype=np.int64)
+        shared = np.full(len(ends), -1)  # -1: no shared weight is summed there
         for sync in syncs:
             if sync.kind == "tied":
-                end = max(ends[p][s] for p, s in sync.members) + sync.time_ps
-                for p, s in sync.members:
-                    ends[p][s] = end
-                    shared[p, s] = shared.get((p, s), 0) + sync.time_ps
-                    finish[p] = max(finish[p], shared[p, s])
+                pipes, own = _members(sync, first)
+                ends[own] = ends[own].max() + sync.time_ps
+                shared[own] = np.maximum(shared[own], 0) + sync.time_ps
+                np.maximum.at(finish, pipes, shared[own])
+        synced = ends.copy()
         for sync in syncs:
             if sync.kind == "tied":
                 continue
-            start = max(ends[p][s] for p, s in sync.members)
-            for member in sync.members:
-                synced[member] = max(synced.get(member, 0), start + sync.time_ps)
-                p, s = member
-                after = sync.time_ps - leads[p][s]
-                if member in shared:  # both ends wait for the first stage
-                    after = sync.time_ps + shared[member]
-                finish[p] = max(finish[p], after)
-        for p, pipe in enumerate(priced):
-            for s in range(len(pipe.stages)):
-                exact = max(exact, synced.get((p, s), ends[p][s]))
-        exact += update_ps
-        totals = [pipe.formula_ps + finish[p] for p, pipe in enumerate(priced)]
-        critical = max(range(len(totals)), key=lambda p: (totals[p], -p))
+            pipes, own = _members(sync, first)
+            synced[own] = np.maximum(synced[own], ends[own].max() + sync.time_ps)
+            # both ends of a shared weight wait for the first stage
+            tied = shared[own]
+            after = sync.time_ps + np.where(tied >= 0, tied, -leads[own])
+            np.maximum.at(finish, pipes, after)
+        exact = int(synced.max()) + update_ps
+        totals = np.array([pipe.formula_ps for pipe in priced]) + finish
+        critical = int(totals.argmax())
         return PricedLayout(
             pipelines=priced,
             syncs=tuple(syncs),
             sync_ps=max((s.time_ps for s in syncs), default=0),
             update_ps=update_ps,
-            formula_ps=max(totals[critical] + update_ps, exact),
+            formula_ps=max(int(totals[critical]) + update_ps, exact),
             exact_ps=exact,
             critical=critical,
             problems=(),
@@ -222,20 +223,60 @@ class LayoutPricer:
 
     def alone_ps(self, pipe: LayoutPipeline, zero_level: int, replicas: int) -> int:
         """When a pipeline's last backward ends: no layout that holds it is faster."""
-        priced = self._pipeline(0, pipe, zero_level, replicas, [])
+        hops = tuple(hop or 0 for hop in self._hops(pipe))
+        priced = self._pipeline(pipe, hops, zero_level, replicas)
         return max(priced.exact.stage_last_backward_end)
 
     # -- pipelines --------------------------------------------------------------------------
 
+    def _each(
+        self, pipelines: Sequence[LayoutPipeline], zero_level: int, problems: list[str]
+    ) -> tuple[PricedPipeline, ...]:
+        """Prices of all pipelines; those that differ in names alone are priced once."""
+        met: dict[object, tuple[PricedPipeline, list[int | None], bool]] = {}
+        out = []
+        for index, pipe in enumerate(pipelines):
+            pattern = self._pattern(pipe)
+            if pattern not in met:
+                hops = self._hops(pipe)
+                real = tuple(hop or 0 for hop in hops)
+                priced = self._pipeline(pipe, real, zero_level, len(pipelines))
+                flawless = None not in hops and all(map(_fits, priced.alike))
+                met[pattern] = (priced, hops, flawless)
+            priced, hops, flawless = met[pattern]
+            named = replace(priced, pipeline=pipe)
+            if not flawless:
+                problems += self._problems(index, named, hops)
+            out.append(named)
+        return tuple(out)
+
+    def _pattern(self, pipe: LayoutPipeline) -> tuple[object, ...]:
+        """What a pipeline's price depends on: everything but the names of hosts and devices.
+
+        Meshes and policies by identity: it holds as long as the pipelines exist.
+        """
+        cells = self.topology.cells
+        hosts: dict[str, int] = {}
+        islands: dict[str, int] = {}
+        stages = tuple(
+            (
+                cells.get(s.island.name, s.island.name),
+                hosts.setdefault(s.island.host, len(hosts)),
+                islands.setdefault(s.island.name, len(islands)),
+                id(s.mesh),
+                id(s.policies),
+                s.first,
+                s.end,
+                s.in_flight,
+                len(s.devices),
+            )
+            for s in pipe.stages
+        )
+        return (pipe.schedule, pipe.rows, pipe.micro_batches, stages)
+
     def _pipeline(
-        self,
-        index: int,
-        pipe: LayoutPipeline,
-        zero_level: int,
-        replicas: int,
-        problems: list[str],
+        self, pipe: LayoutPipeline, hops: tuple[int, ...], zero_level: int, replicas: int
     ) -> PricedPipeline:
-        hops = self._hops(index, pipe, problems)
         key = (
             pipe.schedule,
             pipe.rows,
@@ -250,9 +291,17 @@ class LayoutPricer:
         )
         if key not in self._pipelines:
             self._pipelines[key] = self._price_alone(pipe, hops, zero_level, replicas)
-        known = self._pipelines[key]
-        stages = []
-        for s, (stage, priced) in enumerate(zip(pipe.stages, known.stages, strict=True)):
+        return self._pipelines[key]
+
+    def _problems(self, index: int, named: PricedPipeline, hops: Sequence[int | None]) -> list[str]:
+        """What of a pipeline does not connect or does not fit, in words."""
+        problems = []
+        pipe = named.pipeline
+        for s, hop in enumerate(hops):
+            if hop is None:
+                here, there = pipe.stages[s].island.name, pipe.stages[s + 1].island.name
+                problems.append(f"pipeline {index}: no network joins {here} and {there}")
+        for s, (stage, priced) in enumerate(zip(pipe.stages, named.alike, strict=True)):
             if priced.memory.peak > priced.usable_bytes:
                 chip = self.topology.classes[stage.island.class_index].chip
                 short = (priced.memory.peak - priced.usable_bytes) / GIB
@@ -267,8 +316,7 @@ class LayoutPricer:
                     f"{priced.memory.host / GIB:.2f} GiB per device, and its share of the host's "
                     f"memory is {priced.host_bytes / GIB:.2f} GiB"
                 )
-            stages.append(replace(priced, stage=stage))
-        return replace(known, pipeline=pipe, stages=tuple(stages))
+        return problems
 
     def _price_alone(
         self, pipe: LayoutPipeline, hops: tuple[int, ...], zero_level: int, replicas: int
@@ -318,18 +366,16 @@ class LayoutPricer:
     def _boundary(self, rows: int, cut: int) -> int:
         if cut in (0, len(self.model.layers)):
             return 0
-        return self.model.boundary_bytes(cut, rows, self.job.seq_len, self.job.element_bytes)
+        if (rows, cut) not in self._boundaries:
+            element = self.job.element_bytes
+            found = self.model.boundary_bytes(cut, rows, self.job.seq_len, element)
+            self._boundaries[rows, cut] = found
+        return self._boundaries[rows, cut]
 
-    def _hops(self, index: int, pipe: LayoutPipeline, problems: list[str]) -> tuple[int, ...]:
+    def _hops(self, pipe: LayoutPipeline) -> list[int | None]:
         places = [(s.island, s.chips) for s in pipe.stages]
         sizes = [self._boundary(pipe.rows, s.first) for s in pipe.stages[1:]]
-        hops = []
-        for s, hop in enumerate(pipeline_hops_ps(self.topology, places, sizes)):
-            if hop is None:
-                here, there = pipe.stages[s].island.name, pipe.stages[s + 1].island.name
-                problems.append(f"pipeline {index}: no network joins {here} and {there}")
-            hops.append(hop or 0)
-        return tuple(hops)
+        return pipeline_hops_ps(self.topology, places, sizes)
 
     def _memory(
         self,
@@ -431,6 +477,33 @@ class LayoutPricer:
         """Parameters with gradients of some layers on one device of a stage."""
         costs = self.costs(stage.island.class_index, stage.mesh, rows)[first:end]
         return split_parameters([c.price for c in costs], stage.mesh)
+
+
+def _fits(stage: PricedStage) -> bool:
+    return stage.memory.peak <= stage.usable_bytes and stage.memory.host <= stage.host_bytes
+
+
+def _first_and_leads(priced: Sequence[PricedPipeline]) -> tuple[Ints, Ints]:
+    """Of all stages in one row: where every pipeline begins, and each stage's lead.
+
+    Earlier stages run their last backwards while a later one synchronises.
+    """
+    known: dict[int, list[int]] = {}
+    leads: list[int] = []
+    first = [0]
+    for pipe in priced:
+        if id(pipe.alike) not in known:
+            before = (stage.backward_ps for stage in pipe.alike[:-1])
+            known[id(pipe.alike)] = list(accumulate(before, initial=0))
+        leads += known[id(pipe.alike)]
+        first.append(len(leads))
+    return np.array(first[:-1], dtype=np.int64), np.array(leads, dtype=np.int64)
+
+
+def _members(sync: SyncPrice, first: Ints) -> tuple[Ints, Ints]:
+    """Pipelines and stages (in one row) that a reduction joins."""
+    pipes, positions = np.array(sync.members, dtype=np.int64).T
+    return pipes, first[pipes] + positions
 
 
 __all__ = ["WAYS", "LayoutPipeline", "LayoutPricer", "LayoutStage", "PricedLayout"]

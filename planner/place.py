@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from planner.errors import PlannerError
-from planner.graphs.topology import Island, Topology
+from planner.graphs.topology import Topology
 from planner.layout import LayoutPipeline, LayoutPricer, LayoutStage, PricedLayout
 from planner.search.columns import Column
 
@@ -68,55 +68,68 @@ def assign(
     columns: Sequence[Column], loads: Sequence[Load], topology: Topology, order: Order
 ) -> tuple[LayoutPipeline, ...]:
     """Fill islands, largest groups first, in the given order within a size."""
-    groups = [
-        (p, s) for p, load in enumerate(loads) for s in range(len(columns[load.column].stages))
+    # stages of a column share their mesh and policies, so that pricing sees that they are alike
+    policies = [
+        [(stage.policy,) * (stage.end - stage.first) for stage in column.stages]
+        for column in columns
     ]
-
-    def key(group: tuple[int, int]) -> tuple[int, ...]:
-        p, s = group
-        load = loads[p]
-        stage = columns[load.column].stages[s]
-        middle = (stage.first, load.column, p) if order == "replicas-together" else (p, s)
-        return (-stage.chips, *middle)
-
-    free: dict[int, list[list[str]]] = {
-        c.index: [list(i.devices) for i in c.islands] for c in topology.classes
-    }
-    names: dict[int, tuple[Island, ...]] = {c.index: c.islands for c in topology.classes}
+    used = {c.index: [0] * len(c.islands) for c in topology.classes}
     first_open: dict[tuple[int, int], int] = {}
-    taken: dict[tuple[int, int], tuple[Island, tuple[str, ...]]] = {}
-    for p, s in sorted(groups, key=key):
-        stage = columns[loads[p].column].stages[s]
-        islands = free[stage.class_index]
-        at = first_open.get((stage.class_index, stage.chips), 0)
-        while at < len(islands) and len(islands[at]) < stage.chips:
+    taken: list[list[LayoutStage | None]] = [
+        [None] * len(columns[load.column].stages) for load in loads
+    ]
+    for p, s in _in_order(columns, loads, order):
+        column = loads[p].column
+        stage = columns[column].stages[s]
+        chips = stage.chips
+        cls = topology.classes[stage.class_index]
+        filled = used[stage.class_index]
+        at = first_open.get((stage.class_index, chips), 0)
+        while at < len(filled) and len(cls.islands[at].devices) - filled[at] < chips:
             at += 1
-        first_open[stage.class_index, stage.chips] = at
-        if at == len(islands):
-            cls = topology.classes[stage.class_index]
+        first_open[stage.class_index, chips] = at
+        if at == len(filled):
             raise PlacementError(
-                f"no island of {cls.name} has {stage.chips} chips left although the counts fit",
+                f"no island of {cls.name} has {chips} chips left although the counts fit",
                 where=f"class {stage.class_index}",
             )
-        devices = tuple(islands[at][: stage.chips])
-        del islands[at][: stage.chips]
-        taken[p, s] = (names[stage.class_index][at], devices)
+        island, begin = cls.islands[at], filled[at]
+        filled[at] = begin + chips
+        taken[p][s] = LayoutStage(
+            island=island,
+            devices=island.devices[begin : begin + chips],
+            first=stage.first,
+            end=stage.end,
+            mesh=stage.mesh,
+            policies=policies[column][s],
+        )
     return tuple(
         LayoutPipeline(
-            stages=tuple(
-                LayoutStage(
-                    island=taken[p, s][0],
-                    devices=taken[p, s][1],
-                    first=stage.first,
-                    end=stage.end,
-                    mesh=stage.mesh,
-                    policies=(stage.policy,) * (stage.end - stage.first),
-                )
-                for s, stage in enumerate(columns[load.column].stages)
-            ),
+            stages=tuple(stage for stage in stages if stage is not None),
             rows=columns[load.column].rows,
             micro_batches=load.micro_batches,
             last_rows=load.last_rows,
         )
-        for p, load in enumerate(loads)
+        for load, stages in zip(loads, taken, strict=True)
     )
+
+
+def _in_order(
+    columns: Sequence[Column], loads: Sequence[Load], order: Order
+) -> list[tuple[int, int]]:
+    """Stages ``(pipeline, position)`` in the order in which they get their chips."""
+    each = [
+        [(-stage.chips, stage.first, s) for s, stage in enumerate(column.stages)]
+        for column in columns
+    ]
+    if order == "stages-together":
+        alone = sorted(
+            (chips, p, s) for p, load in enumerate(loads) for chips, _, s in each[load.column]
+        )
+        return [(p, s) for _, p, s in alone]
+    beside = sorted(
+        (chips, first, load.column, p, s)
+        for p, load in enumerate(loads)
+        for chips, first, s in each[load.column]
+    )
+    return [(p, s) for _, _, _, p, s in beside]

@@ -10,9 +10,8 @@ one row of arrays, and what is alike is priced once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -58,7 +57,12 @@ class _Stages:
     with their rows per micro-batch that differ in class, mesh or rows.
     """
 
-    def __init__(self, pipelines: Sequence[LayoutPipeline], host_chips: dict[str, int]) -> None:
+    def __init__(
+        self,
+        pipelines: Sequence[LayoutPipeline],
+        host_chips: Mapping[str, int],
+        cells: Mapping[str, int],
+    ) -> None:
         self.pipelines = pipelines
         every = [stage for pipe in pipelines for stage in pipe.stages]
         rows = [pipe.rows for pipe in pipelines for _ in pipe.stages]
@@ -68,15 +72,21 @@ class _Stages:
         self.island: Ints = np.array([number[stage.island.name] for stage in every], dtype=np.int64)
         self.host_chips: Ints = np.array([host_chips[i.host] for i in self.islands], dtype=np.int64)
         self.classes: Ints = np.array([i.class_index for i in self.islands], dtype=np.int64)
+        self.cells = [cells.get(i.name, i.name) for i in self.islands]
         shapes: dict[object, int] = {}
+        quick: dict[tuple[int, int, int], int] = {}
         self.shapes: list[tuple[LayoutStage, int]] = []
         shape = []
         for stage, size in zip(every, rows, strict=True):
-            key = (stage.island.class_index, stage.mesh, size)
-            if key not in shapes:
-                shapes[key] = len(shapes)
-                self.shapes.append((stage, size))
-            shape.append(shapes[key])
+            # most stages share the very mesh of another one: no need to compare meshes
+            near = (stage.island.class_index, id(stage.mesh), size)
+            if near not in quick:
+                key = (stage.island.class_index, stage.mesh, size)
+                if key not in shapes:
+                    shapes[key] = len(shapes)
+                    self.shapes.append((stage, size))
+                quick[near] = shapes[key]
+            shape.append(quick[near])
         self.shape: Ints = np.array(shape, dtype=np.int64)
         counts = [len(pipe.stages) for pipe in pipelines]
         self.start: Ints = np.cumsum([0, *counts[:-1]], dtype=np.int64)
@@ -145,7 +155,7 @@ class _Prices:
     packed: Compression | None = None
     per_parameter: int = 1
     number_of: dict[object, int] = field(default_factory=dict)
-    route_of: dict[tuple[int, int], int] = field(default_factory=dict)
+    route_of: dict[tuple[int | str, int | str, bool], int] = field(default_factory=dict)
     rates: dict[tuple[int, float, int], float] = field(default_factory=dict)
     inside: dict[tuple[int, ...], tuple[float, float]] = field(default_factory=dict)
 
@@ -161,11 +171,6 @@ class Reductions:
     topology: Topology
     state: StateBytes
     parts: Parts
-
-    @cached_property
-    def host_chips(self) -> dict[str, int]:
-        """Chips of every host."""
-        return self.topology.host_chips
 
     def price(
         self,
@@ -187,7 +192,7 @@ class Reductions:
         per_parameter = (
             -(-(state.gradient + state.parameter) // 2) if zero_level else state.gradient
         )
-        stages = _Stages(pipelines, self.host_chips)
+        stages = _Stages(pipelines, self.topology.host_chips, self.topology.cells)
         size = len(stages.island)
         prices = _Prices(
             stages,
@@ -345,9 +350,11 @@ class Reductions:
 
     def _route(self, prices: _Prices, source: int, target: int) -> int:
         """Number of the way between two islands; ways with equal times share one."""
-        pair = (source, target)
+        stages = prices.stages
+        islands = stages.islands
+        same_host = islands[source].host == islands[target].host
+        pair = (stages.cells[source], stages.cells[target], same_host)
         if pair not in prices.route_of:
-            islands = prices.stages.islands
             route = self.topology.route(islands[source], islands[target])
             times = None if route is None else (route.bandwidth, route.latency_s, route.points)
             if times not in prices.number_of:

@@ -47,7 +47,8 @@ def build_topology(
     net = Network(_switch_graphs(spec, every), _staging(spec))
     types = every if constraints is None else tuple(_allowed(every, constraints))
     members, unsplit = class_members(types, net)
-    cells = {f"{h}/{c.shape.label}": c for m in members for c in m for h in c.host_type.hosts}
+    every_cell = [c for m in members for c in m]
+    cells = {f"{h}/{c.shape.label}": c for c in every_cell for h in c.host_type.hosts}
     return Topology(
         name=spec.name,
         classes=tuple(named_classes(members, own)),
@@ -56,6 +57,9 @@ def build_topology(
         capacity=_capacity(types, net),
         cross_vendor_collectives=spec.cross_vendor_collectives,
         assumptions=topology_assumptions(spec, types, unsplit, net.staging, own),
+        cells={
+            f"{h}/{c.shape.label}": k for k, c in enumerate(every_cell) for h in c.host_type.hosts
+        },
     )
 
 

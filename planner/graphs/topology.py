@@ -7,7 +7,9 @@ islands of a class; placement names them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 from costmodels.catalog import Chip, Fabric
@@ -138,8 +140,13 @@ class Topology:
     cross_vendor_collectives: str
     assumptions: tuple[str, ...] = field(default=())
     blocking_transfers: bool = False
+    cells: Mapping[str, int] = field(default_factory=dict)
+    """By name: islands with equal numbers have the same ways but for the names on them.
 
-    @property
+    Of an island that is not listed, nothing of the kind is known.
+    """
+
+    @cached_property
     def host_chips(self) -> dict[str, int]:
         """Chips of every host, over all its islands; they share its network port evenly."""
         out: dict[str, int] = {}
@@ -148,7 +155,7 @@ class Topology:
                 out[island.host] = out.get(island.host, 0) + len(island.devices)
         return out
 
-    @property
+    @cached_property
     def chips(self) -> int:
         """All chips of the cluster."""
         return sum(c.chips for c in self.classes)

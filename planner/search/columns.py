@@ -13,17 +13,10 @@ from itertools import pairwise
 
 from costmodels.schedules import depth_rule, period, takt
 from costmodels.units import PS_PER_S
-from planner.costing import OptionTable, fabric_hop_ps
 from planner.mesh import StageMesh
-from planner.search.finish import expected_finish_s, unhidden_s
-from planner.search.problem import Problem, Setting
-from planner.search.space import (
-    UNBOUNDED_DEPTH,
-    Stage,
-    StageSpace,
-    expected_hop_ps,
-    over_network,
-)
+from planner.search.problem import Problem
+from planner.search.space import UNBOUNDED_DEPTH, Stage, StageSpace
+from planner.search.stage_costs import StageCosts, Way
 
 PERIOD_TOLERANCE = 1e-5
 """Relative precision of the least period within depth limits."""
@@ -100,7 +93,11 @@ class Column:
 
 
 def make_columns(
-    problem: Problem, space: StageSpace, pipeline: Sequence[Stage], micro_batches: int
+    problem: Problem,
+    space: StageSpace,
+    pipeline: Sequence[Stage],
+    micro_batches: int,
+    costs: StageCosts | None = None,
 ) -> list[Column]:
     """Columns for a sequence of stages: memory decides between depth and recomputation.
 
@@ -108,18 +105,21 @@ def make_columns(
     of the depth that fits; or recompute more where the depth rule needs the room. Both with the
     hops and synchronisation of either placement: replicas of a stage side by side, or stages of
     the pipeline. At most ``micro_batches`` are ever in flight. Empty where memory forbids it.
+    ``costs`` of the space, if its stages are priced more than once.
     """
+    costs = costs or StageCosts(problem, space)
     count = len(pipeline)
     cap = max(1, micro_batches)
+    ways = [costs.ways(stage) for stage in pipeline]
     least: list[int] = []
-    for s, stage in enumerate(pipeline):
-        policy = _policy(space, stage, min(count - s, cap), None)
+    for s, way in enumerate(ways):
+        policy = _policy(way, min(count - s, cap), None)
         if policy is None:
             return []
         least.append(policy)
     found: list[Column] = []
     for together in (False, True):
-        hops = _hops_ps(problem, space, pipeline, together)
+        hops = costs.hops_ps(pipeline, together)
         if hops is None or (together and found and found[0].hop_ps == hops):
             continue
         choice, seen = list(least), set()
@@ -128,15 +128,14 @@ def make_columns(
             if tuple(choice) in seen:
                 break
             seen.add(tuple(choice))
-            column, wanted = _column(problem, space, pipeline, choice, cap, hops, together)
+            column, wanted, limit = _column(costs, pipeline, ways, choice, cap, hops, together)
             if column is not None:
                 own.append(column)
-            limit = takt(*_times(space, pipeline, choice), hops)
             changed = False
-            for s, stage in enumerate(pipeline):
+            for s, way in enumerate(ways):
                 need = min(wanted[s], cap)
-                if _depth(space, stage, choice[s]) < need:
-                    policy = _policy(space, stage, need, limit)
+                if way[choice[s]][0] < need:
+                    policy = _policy(way, need, limit)
                     if policy is not None and policy != choice[s]:
                         choice[s] = policy
                         changed = True
@@ -147,28 +146,16 @@ def make_columns(
     return found
 
 
-def _depth(space: StageSpace, stage: Stage, policy: int) -> int:
-    return space.stage_depth(stage.option, stage.first, stage.end, policy)
-
-
-def _stage_time(space: StageSpace, stage: Stage, policy: int) -> tuple[int, int]:
-    table = space.options[stage.option]
-    way, layers = space.policies[policy], slice(stage.first, stage.end)
-    forward = int(table.forward_ps[way, layers].sum())
-    backward = int(table.backward_ps[way, layers].sum())
-    return forward, backward
-
-
-def _policy(space: StageSpace, stage: Stage, need: int, limit: int | None) -> int | None:
+def _policy(ways: Sequence[Way], need: int, limit: int | None) -> int | None:
     """Index (in ``space.policies``) of the fastest policy that fits ``need`` in flight.
 
     With a ``limit``, policies slower than it are no help and are left out.
     """
     best: tuple[int, int] | None = None
-    for p in range(len(space.policies)):
-        if _depth(space, stage, p) < need:
+    for p, (depth, forward, backward) in enumerate(ways):
+        if depth < need:
             continue
-        total = sum(_stage_time(space, stage, p))
+        total = forward + backward
         if limit is not None and total > limit:
             continue
         if best is None or total < best[0]:
@@ -176,58 +163,17 @@ def _policy(space: StageSpace, stage: Stage, need: int, limit: int | None) -> in
     return None if best is None else best[1]
 
 
-def _times(
-    space: StageSpace, pipeline: Sequence[Stage], choice: Sequence[int]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    pairs = [_stage_time(space, stage, p) for stage, p in zip(pipeline, choice)]
-    return tuple(f for f, _ in pairs), tuple(b for _, b in pairs)
-
-
-def _hops_ps(
-    problem: Problem, space: StageSpace, pipeline: Sequence[Stage], together: bool
-) -> tuple[int, ...] | None:
-    """Hops of a placement; a middle stage with two network neighbours halves its port share.
-
-    ``together``: neighbours on equal groups of one class fill an island before the next one.
-    """
-    tables = [space.options[s.option] for s in pipeline]
-    over = [over_network(problem.topology, a, b) for a, b in pairwise(tables)]
-    if together:
-        filled = tables[0].option.chips
-        for s, (a, b) in enumerate(pairwise(tables)):
-            size = problem.topology.classes[b.option.class_index].size
-            alike = a.option.chips == b.option.chips
-            same = a.option.class_index == b.option.class_index and alike
-            if same and filled + b.option.chips <= size:
-                over[s] = False
-                filled += b.option.chips
-            else:
-                filled = b.option.chips
-    hops = []
-    for s, (a, b) in enumerate(pairwise(tables)):
-        bytes_ = int(problem.tables.boundary_bytes[space.rows][pipeline[s + 1].first])
-        if not over[s] and over_network(problem.topology, a, b):
-            fabric = problem.topology.classes[a.option.class_index].fabric
-            hops.append(fabric_hop_ps(bytes_, fabric, a.option.chips, b.option.chips))
-            continue
-        busy = over[s] and (s > 0 and over[s - 1], s + 1 < len(over) and over[s + 1])
-        hop = expected_hop_ps(problem.topology, a, b, bytes_, busy or (False, False))
-        if hop is None:
-            return None
-        hops.append(hop)
-    return tuple(hops)
-
-
 def best_depths(
     forward: Sequence[int],
     backward: Sequence[int],
     hops: Sequence[int],
     limits: Sequence[int],
+    wanted: tuple[int, ...],
 ) -> tuple[int, ...] | None:
     """Depths within ``limits`` with the least period; None where the classic depths do not fit.
 
-    The depth rule asks for no more as the period grows, so bisection finds the least period that
-    it grants within the limits.
+    ``wanted``: what the depth rule asks for at the takt. It asks for no more as the period grows,
+    so bisection finds the least period that it grants within the limits.
     """
     count = len(forward)
     if any(limit < count - s for s, limit in enumerate(limits)):
@@ -238,9 +184,8 @@ def best_depths(
         depths = depth_rule(forward, backward, hops, tau)
         return depths if all(d <= m for d, m in zip(depths, limits)) else None
 
-    best = within(low)
-    if best is not None:
-        return best
+    if all(d <= m for d, m in zip(wanted, limits)):
+        return wanted
     classic = tuple(range(count, 0, -1))
     high = period(forward, backward, hops, classic)
     best = within(high) or classic
@@ -255,12 +200,7 @@ def best_depths(
 
 
 def finish_ps(
-    problem: Problem,
-    tables: Sequence[OptionTable],
-    intervals: Sequence[tuple[int, int]],
-    backward: Sequence[int],
-    setting: Setting,
-    together: bool,
+    costs: StageCosts, pipeline: Sequence[Stage], backward: Sequence[int], together: bool
 ) -> int:
     """When the last stage has synchronised and updated, after the last backward of the first.
 
@@ -268,56 +208,49 @@ def finish_ps(
     behind them, but for an update on the host.
     """
     latest, lead = 0, 0
-    for table, (first, end), own in zip(tables, intervals, backward, strict=True):
-        replicas = setting.replicas[0]
-        seconds = expected_finish_s(
-            problem, table, first, end, replicas, together=together, setting=setting
-        )
-        rest = unhidden_s(problem, table, first, end, replicas)
-        latest = max(latest, round(seconds * PS_PER_S) - lead, round(rest * PS_PER_S))
+    for stage, own in zip(pipeline, backward, strict=True):
+        seconds, rest = costs.finish_ps(stage, together)
+        latest = max(latest, seconds - lead, rest)
         lead += own
     return latest
 
 
 def _column(
-    problem: Problem,
-    space: StageSpace,
+    costs: StageCosts,
     pipeline: Sequence[Stage],
+    ways: Sequence[tuple[Way, ...]],
     choice: Sequence[int],
     cap: int,
     hops: tuple[int, ...],
     together: bool,
-) -> tuple[Column | None, tuple[int, ...]]:
-    """The column of these policies and the depths that the depth rule wanted."""
-    forward, backward = _times(space, pipeline, choice)
-    wanted = depth_rule(forward, backward, hops, takt(forward, backward, hops))
-    limits = []
-    for stage, policy in zip(pipeline, choice):
-        room = _depth(space, stage, policy)
-        # at most `cap` are in flight at once, so room for `cap` is room for any depth
-        limits.append(UNBOUNDED_DEPTH if room >= cap else room)
-    depths = best_depths(forward, backward, hops, limits)
+) -> tuple[Column | None, tuple[int, ...], int]:
+    """The column of these policies, the depths that the depth rule wanted, and the takt."""
+    space = costs.space
+    chosen = [way[p] for way, p in zip(ways, choice, strict=True)]
+    room = [depth for depth, _, _ in chosen]
+    forward = tuple(f for _, f, _ in chosen)
+    backward = tuple(b for _, _, b in chosen)
+    low = takt(forward, backward, hops)
+    wanted = depth_rule(forward, backward, hops, low)
+    # at most `cap` are in flight at once, so room for `cap` is room for any depth
+    limits = [UNBOUNDED_DEPTH if depth >= cap else depth for depth in room]
+    depths = best_depths(forward, backward, hops, limits, wanted)
     if depths is None:
-        return None, wanted
-    limited = any(
-        min(d, cap) < d and d > _depth(space, st, p) for d, st, p in zip(depths, pipeline, choice)
-    )
-    usage = [0] * len(problem.packing_rows)
+        return None, wanted, low
+    limited = any(min(d, cap) < d and d > most for d, most in zip(depths, room, strict=True))
+    usage = [0] * len(costs.problem.packing_rows)
     stages = []
-    for stage, policy, depth in zip(pipeline, choice, depths):
-        option = space.options[stage.option].option
-        for row in problem.rows_of(option.class_index, option.chips):
-            usage[row] += option.chips
+    for stage, policy, depth in zip(pipeline, choice, depths, strict=True):
+        own = costs.chips[stage.option]
+        for row in own.rows:
+            usage[row] += own.chips
+        mesh = space.options[stage.option].option.mesh
+        way = space.policies[policy]
         stages.append(
-            TemplateStage(
-                option.class_index,
-                option.mesh,
-                stage.first,
-                stage.end,
-                space.policies[policy],
-                depth,
-            )
+            TemplateStage(own.class_index, mesh, stage.first, stage.end, way, depth),
         )
+    # the depths that the rule grants at the takt sustain it
+    slow = low if depths == wanted else period(forward, backward, hops, depths)
     return (
         Column(
             stages=tuple(stages),
@@ -326,20 +259,14 @@ def _column(
             backward_ps=backward,
             hop_ps=hops,
             fill_ps=sum(forward) + sum(backward) + 2 * sum(hops),
-            period_ps=period(forward, backward, hops, depths),
-            finish_ps=finish_ps(
-                problem,
-                [space.options[s.option] for s in pipeline],
-                [(s.first, s.end) for s in pipeline],
-                backward,
-                space.setting,
-                together,
-            ),
+            period_ps=slow,
+            finish_ps=finish_ps(costs, pipeline, backward, together),
             usage=tuple(usage),
             max_micro_batches=cap if limited else None,
             together=together,
         ),
         wanted,
+        low,
     )
 
 

@@ -15,7 +15,6 @@ from costmodels.units import PS_PER_S
 from planner.mesh import StageMesh
 from planner.search.bound import reduced_value
 from planner.search.columns import Column, make_columns
-from planner.search.finish import expected_finish_s, unhidden_s
 from planner.search.master import (
     Prices,
     RelaxedMaster,
@@ -26,6 +25,7 @@ from planner.search.pipelines import Pricer
 from planner.search.problem import Problem, Setting
 from planner.search.relaxation import Relaxation
 from planner.search.space import Floats, Stage, build_space
+from planner.search.stage_costs import StageCosts
 
 GRID = 28
 """Takts per micro-batch size that are asked for over the whole useful range."""
@@ -92,19 +92,31 @@ class Planning:
         self._relaxation = relaxation
         self._master = RelaxedMaster(problem, setting)
         self._pricers: dict[int, Pricer] = {}
-        self._own_sync_ps: dict[tuple[int, StageMesh, int, int, bool], int] = {}
+        self._costs: dict[int, StageCosts] = {}
+        self._options: dict[int, dict[tuple[int, StageMesh], int]] = {}
+        self._seen: set[tuple[int, tuple[Stage, ...], int]] = set()
 
     def pricer(self, rows: int) -> Pricer:
         """Pricer over what a plan may really use."""
         if rows not in self._pricers:
             space = build_space(self.problem, self.setting, rows, optimistic=False)
             self._pricers[rows] = Pricer(space, self.problem.max_stages)
+            self._costs[rows] = StageCosts(self.problem, space)
+            self._options[rows] = {
+                (t.option.class_index, t.option.mesh): k for k, t in enumerate(space.options)
+            }
         return self._pricers[rows]
 
     def add(self, pricer: Pricer, pipeline: Sequence[Stage], count: int) -> int:
         """Columns of a pipeline that the fleet could hold at all; how many are new."""
         new = 0
-        for column in make_columns(self.problem, pricer.space, pipeline, count):
+        rows = pricer.space.rows
+        asked = (rows, tuple(pipeline), count)
+        if asked in self._seen:
+            return 0
+        self._seen.add(asked)
+        costs = self._costs[rows]
+        for column in make_columns(self.problem, pricer.space, pipeline, count, costs):
             fits = all(
                 used <= capacity
                 for used, (_, _, capacity) in zip(
@@ -366,33 +378,15 @@ class Planning:
         pipeline with little behind which to hide it waits for the load of another.
         """
         latest, lead = 0, 0
-        options = {
-            (t.option.class_index, t.option.mesh): t for t in self.pricer(column.rows).space.options
-        }
+        self.pricer(column.rows)
+        costs, options = self._costs[column.rows], self._options[column.rows]
         for stage, backward in zip(column.stages, column.backward_ps, strict=True):
-            key = (stage.class_index, stage.mesh, stage.first, stage.end, column.together)
-            if key not in self._own_sync_ps:
-                seconds = expected_finish_s(
-                    self.problem,
-                    options[stage.class_index, stage.mesh],
-                    stage.first,
-                    stage.end,
-                    self.setting.replicas[0],
-                    together=column.together,
-                    setting=self.setting,
-                )
-                self._own_sync_ps[key] = round(seconds * PS_PER_S)
+            option = options[stage.class_index, stage.mesh]
+            own, rest = costs.finish_ps(Stage(option, stage.first, stage.end), column.together)
             wanted = max(demand_ps[stage.first : stage.end])
-            if self._own_sync_ps[key] > wanted * TRUST:
+            if own > wanted * TRUST:
                 return None
-            rest = unhidden_s(
-                self.problem,
-                options[stage.class_index, stage.mesh],
-                stage.first,
-                stage.end,
-                self.setting.replicas[0],
-            )
-            latest = max(latest, wanted - lead, round(rest * PS_PER_S))
+            latest = max(latest, wanted - lead, rest)
             lead += backward
         return replace(column, finish_ps=latest)
 

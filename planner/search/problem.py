@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,11 @@ class Problem:
     max_stages: int
     islands: tuple[int, ...] | None = None
     """Islands of each class that may be used; None: all."""
+
+    @cached_property
+    def known(self) -> dict[object, Any]:
+        """Tables of stages that settings share, by what they depend on (``space.build_space``)."""
+        return {}
 
     @cached_property
     def packing_rows(self) -> tuple[tuple[int, int, int], ...]:

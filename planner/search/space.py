@@ -223,7 +223,7 @@ def build_space(
     length = problem.tables.layers
     uniform = _alike(problem, chosen, rows)
     pieces = [
-        [_stages(problem, table, policy, replicas, uniform) for table in chosen]
+        [_known_stages(problem, table, policy, replicas, uniform) for table in chosen]
         for policy in problem.policies
     ]
 
@@ -289,8 +289,7 @@ def _leads(
     inner = np.arange(1, length - 1)
     if len(inner):
         for k, table in enumerate(chosen):
-            own = least_finish_s(problem, table, setting.replicas, setting, first=1, spread=spread)
-            own = own[: length - 1]
+            own = _known_finish(problem, table, setting, spread, 1)[: length - 1]
             finish[k] = (own[inner] / inner).min()
             steep[k] = max(float(own[-1] - own[-2]), 0.0)
             relief[k] = (inner * steep[k] - own[inner]).max()
@@ -384,9 +383,26 @@ def stage_limits(
     return static, each, room
 
 
+Pieces = tuple[tuple[Floats, Floats, Floats], tuple[Ints, Ints, Ints]]
+"""Times and depths, cut as in :class:`Times`."""
+
+
+def _known_stages(
+    problem: Problem, table: OptionTable, policy: int, replicas: int, uniform: bool
+) -> Pieces:
+    """As ``_stages``; found once for all settings with as many replicas, where it is small."""
+    if not uniform:
+        return _stages(problem, table, policy, replicas, uniform)
+    key = ("stages", id(table), policy, replicas)
+    if key not in problem.known:
+        problem.known[key] = _stages(problem, table, policy, replicas, uniform)
+    out: Pieces = problem.known[key]
+    return out
+
+
 def _stages(
     problem: Problem, table: OptionTable, policy: int, replicas: int, uniform: bool
-) -> tuple[tuple[Floats, Floats, Floats], tuple[Ints, Ints, Ints]]:
+) -> Pieces:
     """Times and depths of one option under one policy, cut into middle, tail and head."""
     length = problem.tables.layers
     time = _window_sums(table.forward_ps[policy] + table.backward_ps[policy]) / PS_PER_S
@@ -456,7 +472,22 @@ def _finish(
 ) -> Floats:
     out = np.zeros((len(chosen), problem.tables.layers + 1))
     for k, table in enumerate(chosen):
-        out[k] = least_finish_s(problem, table, setting.replicas, setting, spread=spread)
+        out[k] = _known_finish(problem, table, setting, spread, 0)
+    return out
+
+
+def _known_finish(
+    problem: Problem, table: OptionTable, setting: Setting, spread: Spread, first: int
+) -> Floats:
+    """Least finishes by number of layers; found once for all settings in which they are equal."""
+    own = table.option.class_index
+    met = tuple(setting.meet(own, c.index) for c in problem.topology.classes)
+    key = ("finish", id(table), setting.replicas, spread.horizon_s, first, met)
+    if key not in problem.known:
+        problem.known[key] = least_finish_s(
+            problem, table, setting.replicas, setting, first=first, spread=spread
+        )
+    out: Floats = problem.known[key]
     return out
 
 

@@ -21,12 +21,13 @@ MARGIN = 1e-9
 
 @dataclass(frozen=True)
 class Spread:
-    """What one time allows.
+    """What plans that end by one time (seconds; None: any) have in common.
 
     ``islands[layer]``: on so many it lies at least. ``share[class, layer]``: how much of a layer's
     batch one island can do at most (above 1: it could do several such layers).
     """
 
+    horizon_s: float | None
     islands: Floats
     share: Floats
 
@@ -58,9 +59,9 @@ def spread_by(problem: Problem, horizon_s: float | None) -> Spread:
     """What every plan has in common that ends by the horizon; None: any plan at all."""
     seconds = problem.chip_seconds
     if horizon_s is None:
-        return Spread(np.ones(seconds.shape[1]), np.full(seconds.shape, np.inf))
+        return Spread(None, np.ones(seconds.shape[1]), np.full(seconds.shape, np.inf))
     size = np.array([c.size for c in problem.topology.classes], dtype=np.float64)
     with np.errstate(divide="ignore"):
         share = size[:, None] * horizon_s * (1 + MARGIN) / (problem.global_batch * seconds)
         islands = np.ceil(1.0 / share.max(axis=0) - MARGIN)
-    return Spread(np.maximum(islands, 1.0), share)
+    return Spread(horizon_s, np.maximum(islands, 1.0), share)

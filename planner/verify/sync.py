@@ -61,7 +61,7 @@ def _groups(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
     for group, held in zip(plan.sync_groups, shares):
         for member in group.members:
             at = (member.pipeline, member.stage)
-            share = next(h for h in held if h.island == _island(plan, member, world))
+            share = held[_island(plan, member, world).name]
             if group.kind == "tied":
                 continue
             if len(held) > 1:
@@ -72,7 +72,7 @@ def _groups(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
     for group, held in zip(plan.sync_groups, shares):
         for member in group.members:
             at = (member.pipeline, member.stage)
-            share = next(h for h in held if h.island == _island(plan, member, world))
+            share = held[_island(plan, member, world).name]
             load = loads[at]
             if group.kind == "tied":  # summed before the replicas reduce: nothing else is sent
                 load = -(-sum(share.whole) * on_host[share.island.host] // share.chips)
@@ -81,7 +81,7 @@ def _groups(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
             share.busiest = max(share.busiest, load)
     for k, (group, held) in enumerate(zip(plan.sync_groups, shares)):
         where = f"sync_groups[{k}].time_s"
-        time = _ring_s(held, world, group)
+        time = _ring_s(list(held.values()), world, group)
         if time is None:
             yield Problem(where, "no network joins the islands of the group")
         elif round(group.time_s * PS_PER_S) != round(time * PS_PER_S):
@@ -174,7 +174,8 @@ def _island(plan: Plan, member: SyncMember, world: Restored) -> Island:
     return world.island_of[replica.devices[0]]
 
 
-def _shares(plan: Plan, group: SyncGroup, world: Restored, prices: Prices) -> list[_Share]:
+def _shares(plan: Plan, group: SyncGroup, world: Restored, prices: Prices) -> dict[str, _Share]:
+    """What every island holds of a group, by name of the island and in that order."""
     each = _each(group, world)
     # of a shared weight every replica exchanges the shard that it updates
     shards = len(plan.pipelines) if group.kind == "tied" and group.level else 1
@@ -194,7 +195,7 @@ def _shares(plan: Plan, group: SyncGroup, world: Restored, prices: Prices) -> li
             share.shard = _both(max, share.shard, sizes)
             share.whole = _both(max, share.whole, [n * w for n, w in zip(sizes, lanes)])
             share.ranks = max(share.ranks, lanes[0])
-    return [held[name] for name in sorted(held)]
+    return {name: held[name] for name in sorted(held)}
 
 
 def _both(

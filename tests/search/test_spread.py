@@ -45,7 +45,7 @@ def test_any_time_allows_everything() -> None:
 
 def test_an_island_has_as_many_layers_alone_as_it_has_time_for() -> None:
     """Room for two and a half equal layers: the third one saves a half."""
-    spread = Spread(np.ones(4), np.full((1, 4), 2.5))
+    spread = Spread(1.0, np.ones(4), np.full((1, 4), 2.5))
     saved = spread.saved(0, 0, np.full(4, 8.0), 1e-12)
     assert saved == pytest.approx([0.0, 8.0, 16.0, 20.0, 20.0])
 
@@ -55,13 +55,13 @@ def test_a_stage_that_fills_its_island_leaves_others_no_time_there() -> None:
 
     The other 5/8 of those that are here alone take the quarter that is left: room for 2 · 0.4.
     """
-    spread = Spread(np.ones(4), np.full((1, 4), 2.0))
+    spread = Spread(1.0, np.ones(4), np.full((1, 4), 2.0))
     assert spread.saved(0, 0, np.ones(4), 0.75)[4] == pytest.approx(0.8)
     assert spread.saved(0, 0, np.ones(4), 1.0)[4] == pytest.approx(0.0)
 
 
 def test_layers_that_no_island_does_in_time_are_on_none_alone() -> None:
-    spread = Spread(np.array([2.0]), np.array([[0.99]]))
+    spread = Spread(1.0, np.array([2.0]), np.array([[0.99]]))
     assert spread.saved(0, 0, np.array([5.0]), 0.5).tolist() == [0.0, 0.0]
 
 

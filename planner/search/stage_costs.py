@@ -1,0 +1,163 @@
+"""What stages and hops of one space cost in whole picoseconds, each found once.
+
+A search prices thousands of pipelines over a few hundred kinds of stages. Where inner layers are
+alike, a stage that touches neither end of the model is told apart by its length alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+from costmodels.units import PS_PER_S
+from planner.costing import fabric_hop_ps
+from planner.search.finish import expected_finish_s, unhidden_s
+from planner.search.problem import Problem
+from planner.search.space import Stage, StageSpace, expected_hop_ps, over_network
+
+Way = tuple[int, int, int]
+"""Of a stage under one policy: most micro-batches in flight, forward and backward (ps)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chips:
+    """Of an option: class, chips of a stage and of an island, packing rows that it counts in."""
+
+    class_index: int
+    chips: int
+    island: int
+    rows: tuple[int, ...]
+
+
+class StageCosts:
+    """Exact prices over one space, for plans."""
+
+    def __init__(self, problem: Problem, space: StageSpace) -> None:
+        self.problem = problem
+        self.space = space
+        self.chips = [self._chips(k) for k in range(len(space.options))]
+        self._ways: dict[tuple[int, int, int], tuple[Way, ...]] = {}
+        self._finish: dict[tuple[int, int, int, bool], tuple[int, int]] = {}
+        self._hops: dict[tuple[int, int, int, bool, bool], int | None] = {}
+        self._inside: dict[tuple[int, int, int], int] = {}
+        self._over: dict[tuple[int, int], bool] = {}
+        self._sums: dict[tuple[int, int], tuple[list[int], list[int]]] = {}
+
+    def _chips(self, option: int) -> Chips:
+        own = self.space.options[option].option
+        rows = tuple(self.problem.rows_of(own.class_index, own.chips))
+        size = self.problem.topology.classes[own.class_index].size
+        return Chips(own.class_index, own.chips, size, rows)
+
+    def _kind(self, stage: Stage) -> tuple[int, int, int]:
+        """Stages with equal keys cannot be told apart by what they cost."""
+        if not self.space.uniform or stage.first == 0 or stage.end == self.space.layers:
+            return (stage.option, stage.first, stage.end)
+        return (stage.option, 1, stage.end - stage.first + 1)
+
+    def ways(self, stage: Stage) -> tuple[Way, ...]:
+        """By policy of the space (index, not name); no depth where the stage never fits."""
+        space = self.space
+        first, end = stage.first, stage.end
+        if not (space.starts[stage.option, first] and space.ends[stage.option, end]):
+            return ((0, 0, 0),) * len(space.policies)
+        kind = self._kind(stage)
+        if kind not in self._ways:
+            found = []
+            for p in range(len(space.policies)):
+                forward, backward = self._running(stage.option, p)
+                depth = space.stage_depth(stage.option, first, end, p)
+                found.append(
+                    (depth, forward[end] - forward[first], backward[end] - backward[first])
+                )
+            self._ways[kind] = tuple(found)
+        return self._ways[kind]
+
+    def _running(self, option: int, policy: int) -> tuple[list[int], list[int]]:
+        """Sums of forwards and backwards of the layers before each one."""
+        if (option, policy) not in self._sums:
+            table, way = self.space.options[option], self.space.policies[policy]
+            both = (table.forward_ps[way].tolist(), table.backward_ps[way].tolist())
+            forward, backward = (list(accumulate(each, initial=0)) for each in both)
+            self._sums[option, policy] = (forward, backward)
+        return self._sums[option, policy]
+
+    def finish_ps(self, stage: Stage, together: bool) -> tuple[int, int]:
+        """Synchronisation and update, and the part of it that nothing can hide."""
+        key = (*self._kind(stage), together)
+        if key not in self._finish:
+            table, replicas = self.space.options[stage.option], self.space.setting.replicas[0]
+            first, end = stage.first, stage.end
+            seconds = expected_finish_s(
+                self.problem,
+                table,
+                first,
+                end,
+                replicas,
+                together=together,
+                setting=self.space.setting,
+            )
+            rest = unhidden_s(self.problem, table, first, end, replicas)
+            self._finish[key] = (round(seconds * PS_PER_S), round(rest * PS_PER_S))
+        return self._finish[key]
+
+    def hops_ps(self, pipeline: Sequence[Stage], together: bool) -> tuple[int, ...] | None:
+        """Hops of a placement; a middle stage with two network neighbours halves its port share.
+
+        ``together``: neighbours on equal groups of one class fill an island before the next one.
+        """
+        expected = [self._leaves(a.option, b.option) for a, b in pairwise(pipeline)]
+        over = self._filling(pipeline, expected) if together else expected
+        last = len(over) - 1
+        cuts = self.problem.tables.boundary_bytes[self.space.rows]
+        hops = []
+        for s, (a, b) in enumerate(pairwise(pipeline)):
+            bytes_ = int(cuts[b.first])
+            if not over[s] and expected[s]:
+                hops.append(self._fabric_hop(a.option, b.option, bytes_))
+                continue
+            before = over[s] and s > 0 and over[s - 1]
+            after = over[s] and s < last and over[s + 1]
+            hop = self._hop(a.option, b.option, bytes_, before, after)
+            if hop is None:
+                return None
+            hops.append(hop)
+        return tuple(hops)
+
+    def _filling(self, pipeline: Sequence[Stage], over: Sequence[bool]) -> list[bool]:
+        """Which hops leave their island if the stages of a pipeline fill one after the other."""
+        out = list(over)
+        filled = self.chips[pipeline[0].option].chips
+        for s, (a, b) in enumerate(pairwise(pipeline)):
+            one, two = self.chips[a.option], self.chips[b.option]
+            same = one.class_index == two.class_index and one.chips == two.chips
+            if same and filled + two.chips <= two.island:
+                out[s] = False
+                filled += two.chips
+            else:
+                filled = two.chips
+        return out
+
+    def _leaves(self, a: int, b: int) -> bool:
+        if (a, b) not in self._over:
+            options, topology = self.space.options, self.problem.topology
+            self._over[a, b] = over_network(topology, options[a], options[b])
+        return self._over[a, b]
+
+    def _fabric_hop(self, a: int, b: int, bytes_: int) -> int:
+        key = (a, b, bytes_)
+        if key not in self._inside:
+            one, two = self.chips[a], self.chips[b]
+            fabric = self.problem.topology.classes[one.class_index].fabric
+            self._inside[key] = fabric_hop_ps(bytes_, fabric, one.chips, two.chips)
+        return self._inside[key]
+
+    def _hop(self, a: int, b: int, bytes_: int, before: bool, after: bool) -> int | None:
+        key = (a, b, bytes_, before, after)
+        if key not in self._hops:
+            options, topology = self.space.options, self.problem.topology
+            busy = (before, after)
+            found = expected_hop_ps(topology, options[a], options[b], bytes_, busy)
+            self._hops[key] = found
+        return self._hops[key]
