@@ -68,6 +68,18 @@ def test_a_slower_machine_is_recognised():
     assert max(map(abs, found.residuals)) < 0.04
 
 
+def test_a_least_time_that_no_row_feels_at_first_is_found():
+    tiny = replace(START.constants, host_forward_s=1e-9, host_backward_s=1e-9)
+    block = price_step(run(1, 1024), tiny, exact=False).stages[0].layers[1]
+    unfelt = replace(tiny, host_forward_s=0.9 * block.forward_s)
+    bound = replace(tiny, host_forward_s=1.6 * block.forward_s)
+    rows = [replace(m, run=run(1, 1024)) for m in measured(Calibration(bound), 1)] * 12
+    seconds = price_step(run(1, 1024), bound, exact=False).step_s
+    rows = [replace(m, seconds=seconds, family=f"family {k}") for k, m in enumerate(rows)]
+    found = fit(rows, Calibration(unfelt), constants=("host_forward_s",), sections=())
+    assert found.calibration.constants.host_forward_s > 1.4 * block.forward_s
+
+
 def test_few_rows_stay_near_the_parent():
     slow = truth(share=0.6)
     few, many = (fit(measured(slow, n), START, software=False).calibration for n in (1, 24))
