@@ -63,7 +63,7 @@ def fit(
     if not rows:
         raise ValueError("nothing to fit: no row has a measured time and a layout")
     problem = Unknowns(rows, start, tuple(constants), software, frozenset(sections))
-    x = np.zeros(len(problem.factors))
+    x = problem.start_point()
     predicted = problem.predict(x)
     best = problem.objective(x, predicted)
     damping = 1e-3

@@ -52,6 +52,10 @@ CERTAIN = {
 }
 """Constants whose judged value is better known than most: their own spread."""
 
+FLOORS = ("host_forward_s", "host_backward_s", "host_collective_s", "host_expert_s")
+"""Constants of a least time: no row feels one that lies below all work, so that a fit which starts
+there stays. It starts from twice their judged values instead."""
+
 STEP = 0.02
 ROUNDS, SETTLED = 50, 1e-4
 
@@ -100,6 +104,11 @@ class Unknowns:
         )
         self.place = {f: n for n, f in enumerate(self.factors)}
         self.spread = np.array([CERTAIN.get(f.key[0], SPREAD[f.kind]) for f in self.factors])
+
+    def start_point(self) -> Floats:
+        """Where a fit begins: at what is judged, but above it for what is felt from above alone."""
+        above = [f.kind == "constant" and f.key[0] in FLOORS for f in self.factors]
+        return np.where(above, math.log(2.0), 0.0)
 
     def weights(self, kept: Iterable[int]) -> Floats:
         """Weight of every row where only some are kept: a family counts by its square root."""

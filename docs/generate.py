@@ -42,8 +42,9 @@ value: no row determines it.
 """
 
 PUBLISHED_INTRO = """\
-The shipped calibration was fitted to these rows and to those of an H100 of this project: the errors below are of the fit. What to expect of
-runs that it has not seen is in [What is checked](../validation.md).
+The shipped calibration was fitted to these rows and to those of this project's H100: the errors
+below are of the fit. What to expect of runs that it has not seen is in
+[What is checked](../validation.md).
 
 """
 

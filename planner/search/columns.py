@@ -200,16 +200,21 @@ def best_depths(
 
 
 def finish_ps(
-    costs: StageCosts, pipeline: Sequence[Stage], backward: Sequence[int], together: bool
+    costs: StageCosts,
+    pipeline: Sequence[Stage],
+    backward: Sequence[int],
+    together: bool,
+    *,
+    alone: bool = False,
 ) -> int:
     """When the last stage has synchronised and updated, after the last backward of the first.
 
     A stage ends its last backward before the earlier stages run theirs: what it exchanges hides
-    behind them, but for an update on the host.
+    behind them, but for an update on the host. ``alone``: among equal pipelines.
     """
     latest, lead = 0, 0
     for stage, own in zip(pipeline, backward, strict=True):
-        seconds, rest = costs.finish_ps(stage, together)
+        seconds, rest = costs.finish_ps(stage, together, alone)
         latest = max(latest, seconds - lead, rest)
         lead += own
     return latest

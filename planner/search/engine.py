@@ -40,6 +40,14 @@ EVEN_WITHIN = 0.25
 """How far from the wanted number of pipelines one that divides the batch is preferred."""
 FEW = 8
 """Below so many pipelines every number is looked at."""
+SCOUT_ROUNDS = 6
+"""Rounds of column generation after which numbers of pipelines are compared."""
+WORSE = 0.015
+"""Numbers of pipelines whose columns admit so much less than the best are not planned."""
+SCOUTED = 2
+"""Plans of equal pipelines that are priced for real when numbers of pipelines are compared."""
+SLOW_COLLECTIVES = "cpu-staged"
+"""Collectives between vendors with which plans without them are looked for first."""
 WORTH_A_LOOK = 1e-3
 """Regions whose relaxation is not this much better than the best plan are left to the proof."""
 GUESSED_WELL = 0.002
@@ -142,6 +150,7 @@ class Engine:
         self._count = 0
         self._open: list[_Node] = []
         self._searched: set[Region] = set()
+        self._scouts: dict[Region, int | None] = {}
         for region in roots(problem, limits.only_classes):
             setting = region.setting(problem, limits.only_classes)
             fluid = fluid_bound_s(problem, setting)
@@ -167,6 +176,9 @@ class Engine:
         The rest is left to the proof: it searches whatever it cannot rule out.
         """
         searched = 0
+        first = self.problem.topology.cross_vendor_collectives == SLOW_COLLECTIVES
+        if first:
+            self._keep_apart()
         while searched < SEARCHED and not self.stop() and not self._proven():
             chosen = self._promising()
             if chosen is None:
@@ -179,7 +191,8 @@ class Engine:
             else:
                 self._probe(chosen)
                 searched += 1
-        self._keep_apart()
+        if not first:
+            self._keep_apart()
         return self.best
 
     def _keep_apart(self) -> None:
@@ -190,12 +203,17 @@ class Engine:
         """
         if self.problem.topology.cross_vendor_collectives == "none" or not self._open:
             return
-        whole = self._open[0]
-        for region in reversed(apart(self.problem, self.limits.only_classes)):
+        nodes = []
+        for region in apart(self.problem, self.limits.only_classes):
+            setting = region.setting(self.problem, self.limits.only_classes)
+            fluid = fluid_bound_s(self.problem, setting)
+            if fluid < float("inf") and not self.stop():
+                # what the whole region has met mixes vendors: little of it is legal here
+                nodes.append(_Node(region, int(fluid * PS_PER_S * (1 - 1e-9)), None))
+                self._look(nodes[-1])
+        for node in sorted(nodes, key=lambda n: (n.outlook_ps, n.region)):
             if self.stop() or self._proven():
                 break
-            node = _Node(region, 0, whole)
-            self._look(node)
             if self.limit_ps is None or node.outlook_ps < self.limit_ps * (1 - WORTH_A_LOOK):
                 self._probe(node)
 
@@ -215,9 +233,15 @@ class Engine:
         region = balanced(self.problem, node.region, self.limits.only_classes)
         known = sum(self.best.counts) if self.best is not None else None
         at = self._with(region, known or self._relaxation(node).pipelines)
+        if self.limits.follow:
+            at = self._scouted(node, at)
         self._try(node, at)
-        if not self.limits.follow:
-            return
+        if self.limits.follow:
+            self._follow(node, at)
+        self._scouts.clear()
+
+    def _follow(self, node: _Node, at: Region) -> None:
+        """Other numbers of pipelines and other cuts, as long as they give better plans."""
         at = self._walk(node, self._walk(node, at, self._more), self._fewer)
         for factor in (0.5, 2.0):
             # a hill further off: as where few pipelines of whole nodes are best
@@ -227,6 +251,39 @@ class Engine:
         for cut in range(len(at.cuts)):
             at = self._walk(node, at, partial(self._moved, cut, 1))
             at = self._walk(node, at, partial(self._moved, cut, -1))
+
+    def _scouted(self, node: _Node, at: Region) -> Region:
+        """Where pipelines are many: half as many, as long as the columns' relaxation improves.
+
+        Columns expect to synchronise, which takes longer the more pipelines there are.
+        """
+        best, least = at, self._expected(node, at)
+        while best.replicas[0] > FEW and not self.stop():
+            on = self._times(0.5, best)
+            found = self._expected(node, on)
+            if found is None or (least is not None and found >= least):
+                break
+            best, least = on, found
+        return best
+
+    def _expected(self, node: _Node, region: Region) -> int | None:
+        """The least target that columns of a single setting admit, roughly; None if none does.
+
+        Equal pipelines, whose replicas meet on chips of one class, may do better than that.
+        """
+        if region not in self._scouts:
+            setting = region.setting(self.problem, self.limits.only_classes)
+            planning = Planning(self.problem, setting, self._relaxation(node))
+            known = [found for found in self._scouts.values() if found is not None]
+            guess = min(known, default=self.limit_ps)
+            target = planning.generate(None, SCOUT_ROUNDS, self.stop, rough=True, guess_ps=guess)
+            self._queries += planning.queries
+            equal = planning.equal(SCOUTED)
+            if not self.limits.use_all:
+                self._offer_each(equal)
+            least = [target] if target is not None else []
+            self._scouts[region] = min([*least, *(s.target_ps for s in equal)], default=None)
+        return self._scouts[region]
 
     def _walk(self, node: _Node, at: Region, step: Callable[[Region], Region]) -> Region:
         """Go on step by step while plans improve; the last region that gave a better one."""
@@ -268,6 +325,15 @@ class Engine:
         if region in self._searched:
             return False
         single = _Node(region, 0, node)
+        if self.limits.follow and region.replicas[0] > FEW:
+            expected = self._expected(node, region)
+            if expected is None or (self.limit_ps is not None and expected >= self.limit_ps):
+                return False
+            least = min(found for found in self._scouts.values() if found is not None)
+            if expected > least * (1 + WORSE):
+                return False
+            # what the whole node has met says which pipelines are worth a column
+            return self._plan(single, self._relaxation(node))
         self._look(single)
         if self.limit_ps is not None and single.outlook_ps >= self.limit_ps:
             return False
@@ -340,19 +406,22 @@ class Engine:
                 sums[k] += amount * max(before, default=0)
         return [s / total for s in sums] if total > 0 else cuts
 
-    def _plan(self, node: _Node) -> bool:
-        """Search a single setting for plans; whether a better one was found."""
+    def _plan(self, node: _Node, guide: Relaxation | None = None) -> bool:
+        """Search a single setting for plans; whether a better one was found.
+
+        ``guide``: the relaxation that says where to begin, if it is not the setting's own.
+        """
         node.searched = True
         if node.region in self._searched:
             return False
         self._searched.add(node.region)
-        relaxation = self._relaxation(node)
-        planning = Planning(self.problem, relaxation.setting, relaxation)
+        setting = node.region.setting(self.problem, self.limits.only_classes)
+        planning = Planning(self.problem, setting, guide or self._relaxation(node))
         limit = self.limit_ps
         target = planning.generate(limit, self.limits.rounds, self.stop)
         improved = False
         if target is not None:
-            if relaxation.setting.replicas[0] == relaxation.setting.replicas[1]:
+            if setting.replicas[0] == setting.replicas[1]:
                 planning.probe_uniform()
             planning.dive(self.stop)
             found = planning.whole(

@@ -14,7 +14,7 @@ import numpy as np
 from costmodels.units import PS_PER_S
 from planner.mesh import StageMesh
 from planner.search.bound import reduced_value
-from planner.search.columns import Column, make_columns
+from planner.search.columns import Column, finish_ps, make_columns
 from planner.search.master import (
     Prices,
     RelaxedMaster,
@@ -44,6 +44,8 @@ HOPED = 1.3
 """How far above its relaxation a first plan is hoped for: columns are priced there first."""
 NEAR = 2e-4
 """Relative progress below which column generation has stalled."""
+LITTLE = 0.02
+"""Relative progress below which a rough column generation ends."""
 DEPTHS = (1, 2)
 """Room per stage that the pricing asks for: 1F1B's least, and what slow hops need."""
 PATIENT = len(DEPTHS) + 1
@@ -130,16 +132,23 @@ class Planning:
         return new
 
     def generate(
-        self, limit_ps: int | None, rounds: int, interrupted: Callable[[], bool]
+        self,
+        limit_ps: int | None,
+        rounds: int,
+        interrupted: Callable[[], bool],
+        *,
+        rough: bool = False,
+        guess_ps: int | None = None,
     ) -> int | None:
         """Column generation; the least target that the columns' relaxation admits, or None.
 
         With ``limit_ps`` only plans faster than it are of interest: columns are priced at the
-        limit until the relaxation reaches it, and None says that it did not.
+        limit until the relaxation reaches it, and None says that it did not. ``rough``: a round
+        that brings little is the last. ``guess_ps``: where columns are priced first.
         """
         self._seed()
         near = self._relaxation.target_ps or self._relaxation.bound_ps
-        guess = limit_ps or int(near * HOPED)
+        guess = limit_ps or guess_ps or int(near * HOPED)
         stalled = 0
         for turn in range(rounds):
             if interrupted():
@@ -151,7 +160,12 @@ class Planning:
             if found is not None:
                 if self.target_ps is not None and found > self.target_ps * (1 - NEAR):
                     stalled += 1
+                last = (
+                    rough and self.target_ps is not None and found > self.target_ps * (1 - LITTLE)
+                )
                 self.target_ps = found
+                if last:
+                    break
             at = found or guess
             prices = self._master.solve(at) or self._relaxation.prices
             if prices is None or stalled > len(DEPTHS):
@@ -486,12 +500,25 @@ class Planning:
                         if pipeline is not None:
                             self.add(pricer, pipeline, count)
 
+    def _alone(self, column: Column) -> Column:
+        """The column among equal ones: replicas of a layer lie on chips of one class."""
+        options = self._options[column.rows]
+        pipeline = [Stage(options[s.class_index, s.mesh], s.first, s.end) for s in column.stages]
+        finish = finish_ps(
+            self._costs[column.rows],
+            pipeline,
+            column.backward_ps,
+            column.together,
+            alone=True,
+        )
+        return replace(column, finish_ps=finish)
+
     def equal(self, most: int) -> list[Solution]:
         """Plans of equal pipelines, best first: their replicas meet stage by stage."""
         found = []
         low, high = self.setting.replicas
         batch = self.problem.global_batch
-        for column in self.columns.values():
+        for column in map(self._alone, self.columns.values()):
             copies = min(
                 capacity // used
                 for used, (_, _, capacity) in zip(

@@ -7,7 +7,7 @@ alike, a stage that touches neither end of the model is told apart by its length
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 from costmodels.units import PS_PER_S
@@ -38,7 +38,7 @@ class StageCosts:
         self.space = space
         self.chips = [self._chips(k) for k in range(len(space.options))]
         self._ways: dict[tuple[int, int, int], tuple[Way, ...]] = {}
-        self._finish: dict[tuple[int, int, int, bool], tuple[int, int]] = {}
+        self._finish: dict[tuple[int, int, int, bool, bool], tuple[int, int]] = {}
         self._hops: dict[tuple[int, int, int, bool, bool], int | None] = {}
         self._inside: dict[tuple[int, int, int], int] = {}
         self._over: dict[tuple[int, int], bool] = {}
@@ -83,12 +83,19 @@ class StageCosts:
             self._sums[option, policy] = (forward, backward)
         return self._sums[option, policy]
 
-    def finish_ps(self, stage: Stage, together: bool) -> tuple[int, int]:
-        """Synchronisation and update, and the part of it that nothing can hide."""
-        key = (*self._kind(stage), together)
+    def finish_ps(self, stage: Stage, together: bool, alone: bool = False) -> tuple[int, int]:
+        """Synchronisation and update, and the part of it that nothing can hide.
+
+        ``alone``: where all pipelines are equal, so that replicas lie on one class.
+        """
+        key = (*self._kind(stage), together, alone)
         if key not in self._finish:
-            table, replicas = self.space.options[stage.option], self.space.setting.replicas[0]
-            first, end = stage.first, stage.end
+            table, setting = self.space.options[stage.option], self.space.setting
+            first, end, replicas = stage.first, stage.end, setting.replicas[0]
+            if alone:
+                own = table.option.class_index
+                windows = tuple((w if c == own else (0, 0)) for c, w in enumerate(setting.windows))
+                setting = replace(setting, windows=windows)
             seconds = expected_finish_s(
                 self.problem,
                 table,
@@ -96,7 +103,7 @@ class StageCosts:
                 end,
                 replicas,
                 together=together,
-                setting=self.space.setting,
+                setting=setting,
             )
             rest = unhidden_s(self.problem, table, first, end, replicas)
             self._finish[key] = (round(seconds * PS_PER_S), round(rest * PS_PER_S))

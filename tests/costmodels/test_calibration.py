@@ -68,6 +68,19 @@ def test_a_slower_machine_is_recognised():
     assert max(map(abs, found.residuals)) < 0.04
 
 
+def test_a_least_time_that_no_row_feels_at_first_is_found():
+    tiny = replace(START.constants, host_forward_s=1e-9, host_backward_s=1e-9)
+    one = Calibration(tiny).run(run(1, 1024), SETTING)
+    block = price_step(one, tiny, exact=False).stages[0].layers[1].forward_s
+    unfelt = replace(tiny, host_forward_s=0.9 * block)
+    assert price_step(one, unfelt).step_s == price_step(one, tiny).step_s
+    seconds = price_step(one, replace(tiny, host_forward_s=1.6 * block), exact=False).step_s
+    rows = [Measured(run(1, 1024), SETTING, seconds, f"family {k}") for k in range(12)]
+    start = Calibration(unfelt)
+    found = fit(rows, start, constants=("host_forward_s",), sections=(), software=False)
+    assert found.calibration.constants.host_forward_s > 1.4 * block
+
+
 def test_few_rows_stay_near_the_parent():
     slow = truth(share=0.6)
     few, many = (fit(measured(slow, n), START, software=False).calibration for n in (1, 24))
