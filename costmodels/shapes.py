@@ -20,7 +20,9 @@ class Matmul:
 
     ``inputs`` is k and ``outputs`` is n of the product ``[tokens, k] x [k, n]``. Tensor
     parallelism divides n (``column``), k (``row``) or nothing (``replicated``).
-    ``experts`` counts the stored copies, ``active_experts`` those that each token passes.
+    ``experts`` counts the stored copies, ``active_experts`` those that each token passes. A router
+    that is limited to some groups of experts has ``expert_groups``: how many, and how many of them a
+    token's experts may come from.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Matmul:
     split: Split
     experts: int = 1
     active_experts: int = 1
+    expert_groups: tuple[int, int] = (1, 1)
 
     @property
     def parameters(self) -> int:

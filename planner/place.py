@@ -1,7 +1,8 @@
 """From counts per class to named devices.
 
-The chips of a stage lie inside one island. Their numbers are powers of two, so filling islands
-with the largest groups first never wastes a place that a smaller group could not use. Within one
+The chips of a stage lie inside one island, or on several whole ones. Their numbers are powers of
+two, so filling islands with the largest groups first never wastes a place that a smaller group
+could not use. Within one
 size two orders are tried: replicas of a stage side by side (their gradients meet on the fast
 fabric before they use the network), or the stages of a pipeline side by side (activations stay on
 the fabric). Both are priced over the real routes; the faster one is kept.
@@ -84,33 +85,39 @@ def assign(
     }
     names: dict[int, tuple[Island, ...]] = {c.index: c.islands for c in topology.classes}
     first_open: dict[tuple[int, int], int] = {}
-    taken: dict[tuple[int, int], tuple[Island, tuple[str, ...]]] = {}
+    taken: dict[tuple[int, int], tuple[tuple[Island, ...], tuple[str, ...]]] = {}
     for p, s in sorted(groups, key=key):
         stage = columns[loads[p].column].stages[s]
         islands = free[stage.class_index]
         at = first_open.get((stage.class_index, stage.chips), 0)
-        while at < len(islands) and len(islands[at]) < stage.chips:
+        size = topology.classes[stage.class_index].size
+        count = -(-stage.chips // size)
+        while at < len(islands) and len(islands[at]) < min(stage.chips, size):
             at += 1
         first_open[stage.class_index, stage.chips] = at
-        if at == len(islands):
+        # groups of whole islands come first, so that the islands behind an untouched one are too
+        if at + count > len(islands):
             cls = topology.classes[stage.class_index]
             raise PlacementError(
-                f"no island of {cls.name} has {stage.chips} chips left although the counts fit",
+                f"{cls.name} has no {stage.chips} chips left together although the counts fit",
                 where=f"class {stage.class_index}",
             )
-        devices = tuple(islands[at][: stage.chips])
-        del islands[at][: stage.chips]
-        taken[p, s] = (names[stage.class_index][at], devices)
+        held = islands[at : at + count]
+        devices = tuple(d for free_ in held for d in free_[: min(stage.chips, size)])
+        for free_ in held:
+            del free_[: min(stage.chips, size)]
+        taken[p, s] = (names[stage.class_index][at : at + count], devices)
     return tuple(
         LayoutPipeline(
             stages=tuple(
                 LayoutStage(
-                    island=taken[p, s][0],
+                    island=taken[p, s][0][0],
                     devices=taken[p, s][1],
                     first=stage.first,
                     end=stage.end,
                     mesh=stage.mesh,
                     policies=(stage.policy,) * (stage.end - stage.first),
+                    more=taken[p, s][0][1:],
                 )
                 for s, stage in enumerate(columns[load.column].stages)
             ),
