@@ -20,9 +20,9 @@ class Matmul:
 
     ``inputs`` is k and ``outputs`` is n of the product ``[tokens, k] x [k, n]``. Tensor
     parallelism divides n (``column``), k (``row``) or nothing (``replicated``).
-    ``experts`` counts the stored copies, ``active_experts`` those that each token passes. A router
-    that is limited to some groups of experts has ``expert_groups``: how many, and how many of them a
-    token's experts may come from.
+    ``experts`` counts the stored copies, ``active_experts`` those that each token passes.
+    ``expert_groups``: how many groups they lie in, and from how many of them the experts of a token
+    may come (a router that is limited).
     """
 
     name: str

@@ -122,8 +122,8 @@ def layer_cost(
     """Price one layer on a mesh of a class's chips; ``scale`` maps formulas to a measured rate.
 
     On a class with a profile, ``layer`` (its index in the model) finds what was measured.
-    ``training`` says what of the layer has gradients. ``port`` is what the chips of a mesh on several
-    islands have between these: a token crosses once to each of them that holds an expert of its.
+    ``training`` says what of the layer has gradients. ``port`` is what the chips of a mesh on
+    several islands have between these: a token crosses once to each that holds an expert of its.
     """
     price = _priced(
         shape,

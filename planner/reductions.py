@@ -2,8 +2,8 @@
 
 Every run of layers that all pipelines hold in a single stage is one reduction over its replicas;
 a weight that two layers share is summed in every pipeline first. Copies of a layer inside a stage
-count as replicas on its island. A stage on several islands counts on each of them: all hold its dense
-weights, and each a part of the experts that lie on all of its chips.
+count as replicas on its island. A stage on several islands counts on each of them: all hold its
+dense weights, and each a part of the experts that lie on all of its chips.
 
 A layout may have thousands of pipelines, but few kinds of stages and of hosts: all stages lie in
 one row of arrays, and what is alike is priced once.
@@ -56,8 +56,8 @@ class _Stages:
     """All stages of a layout in one row: on which island each lies, and of what shape it is.
 
     ``island`` and ``shape`` are numbers in ``islands``, in order of name, and ``shapes``, stages
-    with their rows per micro-batch that differ in class, mesh or rows. ``island`` is the first one of
-    a stage; ``seats`` names a stage once for each of its islands, which are ``seat_island``.
+    with their rows per micro-batch that differ in class, mesh or rows. ``island`` is the first one
+    of a stage; ``seats`` names a stage once for each of its islands, which are ``seat_island``.
     """
 
     def __init__(self, pipelines: Sequence[LayoutPipeline], host_chips: dict[str, int]) -> None:
@@ -136,8 +136,9 @@ class _Held:
 
 @dataclass(frozen=True)
 class _Group:
-    """Layers that are reduced together: stages by pipeline, once for each of their islands, and what
-    the islands hold of them.
+    """Layers that are reduced together: stages by pipeline, once for each of their islands.
+
+    And what the islands hold of them.
     """
 
     first: int

@@ -79,8 +79,8 @@ class ResolvedJob:
 
     ``global_batch`` and ``micro_batch_rows`` are in rows (sequences), ``seq_len`` in tokens.
     ``cross_node_rows`` are further sizes of micro-batches, of which stages over several hosts give
-    each device one that is allowed. ``plan_class`` is the most general class of plan allowed. ``lora_rank`` 0 trains the weights
-    themselves; ``frozen_layers`` are intervals ``[first, end)``.
+    each device one that is allowed. ``plan_class`` is the most general class of plan allowed.
+    ``lora_rank`` 0 trains the weights themselves; ``frozen_layers`` are intervals ``[first, end)``.
     """
 
     global_batch: int

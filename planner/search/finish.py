@@ -10,8 +10,8 @@ takes (n − 1)/n · w / bandwidth. The chips of a host share its port evenly; k
 send what they sum only once, over the shares of all k. Copies of a layer inside a stage (context
 and data parallel) count as replicas on its island; experts that lie on devices of their own have
 other copies than the rest, and their sums come on top. A stage on several islands exchanges its
-dense weights even alone; experts that lie on all its chips meet others of their part alone. Where gradients may be packed between
-hosts, the shorter of the two ways counts.
+dense weights even alone; experts that lie on all its chips meet others of their part alone. Where
+gradients may be packed between hosts, the shorter of the two ways counts.
 """
 
 from __future__ import annotations
