@@ -10,7 +10,11 @@ import pytest
 from costmodels.units import PS_PER_S
 from planner.errors import ExportError
 from planner.estimate import PlanLayout, estimate_sketch, sketch_of
-from planner.exporters import problems_of
+from planner.exporters import export_plan, problems_of
+from planner.exporters.megatron_arguments import expert_arguments
+from planner.exporters.megatron_rules import EXPERTS as EXPERT_RULES
+from planner.exporters.megatron_rules import MegatronRead
+from planner.exporters.view import view_of
 from planner.graphs.across import numbers_of_islands
 from planner.layout import LayoutPipeline, LayoutPricer, LayoutStage
 from planner.mesh import StageMesh
@@ -24,7 +28,7 @@ from planner.simulate import simulate
 from planner.solve import Context
 from planner.verify import verify
 from tests.broken_plans import Body, replica
-from tests.mesh_inputs import small_context, small_plan
+from tests.mesh_inputs import moe_plan, small_context, small_plan
 
 HOSTS = "4x2xRTX4090-24GB @ 400Gb/s"
 EXPERTS = (
@@ -209,6 +213,44 @@ def test_runtimes_that_cannot_run_it_say_so() -> None:
     assert "expert parallelism" in {p.where for p in problems_of(experts_plan(), "torch")}
     with pytest.raises(ExportError, match=r"expert"):
         check_supported(experts_plan())
+
+
+def test_megatron_writes_experts_over_hosts_with_the_dispatcher_that_knows_hosts() -> None:
+    files = {f.path: f.text for f in export_plan(experts_plan(), "megatron").files}
+    mesh = experts_plan().pipelines[0].stages[0].replicas[0].mesh
+    text = files["arguments.sh"]
+    assert f"--expert-model-parallel-size {mesh.expert_parallel}" in text
+    assert "--moe-token-dispatcher-type flex" in text
+    assert "--moe-flex-dispatcher-backend deepep" in text
+
+
+def test_megatron_writes_experts_inside_a_host_as_they_were() -> None:
+    files = {f.path: f.text for f in export_plan(moe_plan(), "megatron").files}
+    text = files["arguments.sh"]
+    assert "--expert-model-parallel-size 4" in text
+    assert "--expert-tensor-parallel-size 1" in text
+    assert "--micro-batch-size 1" in text
+    assert "--moe-token-dispatcher-type alltoall" in text
+    said = {p.where for p in problems_of(moe_plan(), "megatron-bridge")}
+    assert "expert parallelism" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"expert-model-parallel-size": "3"}, "divide"),
+        ({"expert-model-parallel-size": "2"}, "ep"),
+        ({"expert-tensor-parallel-size": "2"}, "devices"),
+    ],
+)
+def test_experts_that_were_changed_in_the_file_are_refused(
+    change: dict[str, str], rule: str
+) -> None:
+    view = view_of(moe_plan())
+    flags = dict(expert_arguments(view)) | {"num-experts": "4"} | change
+    read = MegatronRead(flags, ("device",) * 4, view)
+    ((_, message),) = [(r.name, r.broken(read)) for r in EXPERT_RULES]
+    assert rule in message
 
 
 # -- broken plans -----------------------------------------------------------------------------
