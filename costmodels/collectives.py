@@ -74,20 +74,36 @@ class Links:
         return max(1, min(ranks, self.island // stride))
 
 
-def hosts_reached(hosts: float, copies: int) -> float:
-    """How many other hosts the ``copies`` of a token reach, expected: they fall evenly on all."""
-    return (hosts - 1) * (1 - (1 - 1 / hosts) ** copies)
+def hosts_reached(hosts: float, copies: int, groups: tuple[int, int] = (1, 1)) -> float:
+    """How many other hosts the ``copies`` of a token reach, expected: they fall evenly on all.
+
+    Of all ``groups`` of experts, equal parts of the hosts, those of a token come from the second
+    number alone (node-limited routing): its copies fall evenly on the hosts of these. Groups that
+    share a host are taken for groups apart, so that no more hosts are spared than must be.
+    """
+    every, chosen = groups
+    if chosen >= every:
+        return (hosts - 1) * (1 - (1 - 1 / hosts) ** copies)
+    near = min(hosts, chosen * max(1.0, hosts / every))
+    return (hosts - 1) / hosts * near * (1 - (1 - 1 / near) ** copies)
 
 
 def group_s(
-    kind: Kind, bytes_: float, ranks: int, links: Links, stride: int = 1, copies: int = 1
+    kind: Kind,
+    bytes_: float,
+    ranks: int,
+    links: Links,
+    stride: int = 1,
+    copies: int = 1,
+    groups: tuple[int, int] = (1, 1),
 ) -> float:
     """Seconds of a collective among chips that are ``stride`` apart in the order of the chips.
 
     Inside one fabric as above. Across fabrics a ring passes every fabric's way out once in each
     direction and the chips of the group that it holds share it: the slower of the two tiers
     counts. All-to-all sends each chip's own part over its own share of the way out; where that is
-    ``copies`` of every token, one of them goes to each fabric that is reached and is copied there.
+    ``copies`` of every token, one of them goes to each fabric that is reached and is copied there;
+    ``groups`` as in :func:`hosts_reached`.
     ValueError if the group needs a way out and there is none.
     """
     inside = links.inside(ranks, stride)
@@ -98,7 +114,7 @@ def group_s(
     latency = _steps(-(-ranks // inside)) * links.latency_s
     if kind == "all_to_all":
         near = (inside - 1) / ranks * bytes_ / links.fabric.group_bandwidth(max(inside, 2))
-        far = hosts_reached(ranks / inside, copies) / copies * bytes_ / links.port
+        far = hosts_reached(ranks / inside, copies, groups) / copies * bytes_ / links.port
         return LAUNCH_S + links.latency_s + max(near, far)
     twice = 2 if kind == "all_reduce" else 1
     hosts = ranks / inside

@@ -100,13 +100,14 @@ class Streamed:
 class Collective:
     """One collective of a layer; ``bytes`` is the whole tensor (all-to-all: of one device).
 
-    An all-to-all sends ``copies`` of every token.
+    An all-to-all sends ``copies`` of every token, to experts of so many of all ``groups``.
     """
 
     kind: CollectiveKind
     bytes: int
     group: Group = "tp"
     copies: int = 1
+    groups: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,7 +386,8 @@ def _collectives(
     routed = anatomy(shape).routed if shape.kind == "block" else 0
     if routed and split.ep > 1:
         sent = expert_tokens(tokens, split) * routed * shape.hidden * size
-        there_and_back = (Collective("all_to_all", sent, "ep", routed),) * 2
+        groups = next(m.expert_groups for m in shape.matmuls if m.experts > 1)
+        there_and_back = (Collective("all_to_all", sent, "ep", routed, groups),) * 2
         forward += there_and_back
         backward += there_and_back
     return forward, backward

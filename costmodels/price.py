@@ -62,7 +62,8 @@ class LayerConfig:
     neither the softmax of unfused attention nor the elementwise kernels are fused. ``slow_host``:
     kernels are issued one by one by a runtime that takes long over each. The weight gradient of
     every micro-batch is added to an accumulator of ``gradient_bytes`` per parameter.
-    ``once_per_host``: a token crosses to a fabric once, however many of its experts lie there.
+    ``once_per_host``: a token crosses to a fabric once, however many of its experts lie there;
+    ``node_limited``: to those fabrics alone that the groups of the model's router leave it.
     ``padded`` False: widths are multiplied as they are, also those that do not divide by 8.
     ``training`` says what of the layer has gradients.
     """
@@ -86,6 +87,7 @@ class LayerConfig:
     slow_host: bool = False
     gradient_bytes: int = 2
     once_per_host: bool = False
+    node_limited: bool = False
     padded: bool = True
 
     @property
@@ -343,6 +345,7 @@ def _exposed_s(
             # Experts go over the devices that would otherwise be replicas, tensor parallel first.
             stride = config.division.expert_slices
             copies = k.copies if config.once_per_host else 1
-            expert += group_s(k.kind, k.bytes, config.ep, links, stride, copies)
+            groups = k.groups if config.node_limited else (1, 1)
+            expert += group_s(k.kind, k.bytes, config.ep, links, stride, copies, groups)
     hidden = max(c.context_exposed * context, context - core)
     return c.tensor_exposed * tensor, hidden, c.expert_exposed * expert

@@ -21,6 +21,8 @@ class Matmul:
     ``inputs`` is k and ``outputs`` is n of the product ``[tokens, k] x [k, n]``. Tensor
     parallelism divides n (``column``), k (``row``) or nothing (``replicated``).
     ``experts`` counts the stored copies, ``active_experts`` those that each token passes.
+    ``expert_groups``: how many groups they lie in, and from how many of them the experts of a token
+    may come (a router that is limited).
     """
 
     name: str
@@ -29,6 +31,7 @@ class Matmul:
     split: Split
     experts: int = 1
     active_experts: int = 1
+    expert_groups: tuple[int, int] = (1, 1)
 
     @property
     def parameters(self) -> int:

@@ -17,6 +17,7 @@ from costmodels.price import WAYS, hosted
 from costmodels.units import GIB, MIB, PS_PER_S, S_PER_HOUR
 from planner import assemble
 from planner.economy import Economy, chips_of
+from planner.graphs.across import islands_of
 from planner.inputs.goal import UNITS, Goal
 from planner.inputs.job import ResolvedJob
 from planner.inputs.training import notes_on_training
@@ -150,6 +151,7 @@ def declared_space(context: Context) -> SearchSpace:
         else "identical pipelines",
         f"tensor parallel {{{', '.join(map(str, degrees))}}} inside an island",
         *_inside_a_stage(options),
+        *_over_hosts(context),
         f"{{{', '.join(map(str, rows))}}} rows per micro-batch, one value per pipeline",
         f"recomputation {{{', '.join(WAYS[p] for p in options.policies)}}}",
         f"ZeRO level {options.zero_level} over all replicas",
@@ -225,6 +227,44 @@ def _inside_a_stage(options: OptionSet) -> list[str]:
     return said
 
 
+def _over_hosts(context: Context) -> list[str]:
+    """Stages over several whole islands."""
+    classes = context.topology.classes
+    wide = [o for o in context.options.options if o.chips > classes[o.class_index].size]
+    if not wide:
+        return []
+    numbers = sorted({islands_of(o.chips, classes[o.class_index]) for o in wide})
+    what = [
+        name
+        for name, yes in (
+            ("one copy of every expert", any(o.mesh.ep > 1 for o in wide)),
+            ("sequences", any(o.mesh.ep == 1 for o in wide)),
+        )
+        if yes
+    ]
+    said = [
+        f"stages over {{{', '.join(map(str, numbers))}}} whole hosts of one kind, which share "
+        f"{' or '.join(what)}"
+    ]
+    larger = sorted({o.rows for o in wide} - set(context.job.micro_batch_rows))
+    if larger:
+        said.append(
+            f"micro-batches of {{{', '.join(map(str, larger))}}} rows in stages over hosts alone, "
+            f"of which a device gets {{{', '.join(map(str, context.job.micro_batch_rows))}}}"
+        )
+    return said
+
+
+def _limited(context: Context) -> str:
+    """What the model's router leaves of the hosts."""
+    shapes = [layer.shape for layer in context.model.graph.layers]
+    groups = {m.expert_groups for s in shapes for m in s.matmuls if m.experts > 1}
+    every, chosen = max(groups, default=(1, 1))
+    if chosen >= every:
+        return ""
+    return f" (its experts lie in {chosen} of {every} groups, as the model's router is limited)"
+
+
 def _untried(job: ResolvedJob) -> list[str]:
     """Techniques that this search left out, and how to have them tried."""
     tried = {
@@ -239,6 +279,14 @@ def _untried(job: ResolvedJob) -> list[str]:
     if names:
         fields = ", ".join(f"job.techniques.{name}" for name in names)
         said.append(f"{', '.join(names)} inside a stage: not tried ({fields}=true tries them)")
+    over = (
+        ("experts", job.expert_parallel, job.cross_node_expert_parallel, "expert_parallel"),
+        ("sequences", job.context_parallel, job.cross_node_context_parallel, "context_parallel"),
+    )
+    for what, inside, tried_over, name in over:
+        if inside and not tried_over:
+            field = f"job.techniques.cross_node_{name}"
+            said.append(f"{what} over several hosts: not tried ({field}=true tries them)")
     if job.gradient_compression == "none":
         said.append(
             "gradients in fewer bits between hosts: not tried, they change what is trained "
@@ -369,6 +417,11 @@ def assumptions(context: Context) -> tuple[str, ...]:
         out.append(
             f"experts: the busiest gets {EXPERT_IMBALANCE:g} times the mean number of tokens "
             "(imbalance factor, assumed for routers with a balancing loss)"
+        )
+    if any(m.ep > 1 for m in meshes) and _over_hosts(context):
+        out.append(
+            "experts over hosts: a token is sent once to every host that holds any of its experts "
+            f"and copied there{_limited(context)}; every chip has an even share of its host's port"
         )
     if any(m.cp > 1 for m in meshes):
         out.append(

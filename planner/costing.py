@@ -34,6 +34,7 @@ from costmodels.shapes import LayerShape
 from costmodels.sharding import ShardGroup, exposed_gathers_s
 from costmodels.training import FULL, Training
 from costmodels.units import PS_PER_S
+from planner.graphs.across import Port, class_port
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Island, IslandClass, Route, Topology
 from planner.inputs.job import ResolvedJob
@@ -116,11 +117,13 @@ def layer_cost(
     *,
     layer: int | None = None,
     training: Training = FULL,
+    port: Port | None = None,
 ) -> LayerCost:
     """Price one layer on a mesh of a class's chips; ``scale`` maps formulas to a measured rate.
 
     On a class with a profile, ``layer`` (its index in the model) finds what was measured.
-    ``training`` says what of the layer has gradients.
+    ``training`` says what of the layer has gradients. ``port`` is what the chips of a mesh on
+    several islands have between these: a token crosses once to each that holds an expert of its.
     """
     price = _priced(
         shape,
@@ -137,6 +140,11 @@ def layer_cost(
             cp=mesh.cp,
             ep=mesh.ep,
             expert_tp=mesh.expert_tp if mesh.ep > 1 else None,
+            island=0 if port is None else cls.size,
+            port=0.0 if port is None else port.bandwidth,
+            port_latency_s=0.0 if port is None else port.latency_s,
+            once_per_host=port is not None,
+            node_limited=port is not None,
         ),
         cls.derate,
     )
@@ -287,7 +295,15 @@ def build_tables(
         tables.append(
             option_table(
                 option,
-                model_costs(model, cls, option.mesh, option.rows, job, scales[key]),
+                model_costs(
+                    model,
+                    cls,
+                    option.mesh,
+                    option.rows,
+                    job,
+                    scales[key],
+                    class_port(topology, cls) if option.chips > cls.size else None,
+                ),
                 job.state_bytes.parameter,
                 job.constraints.barred(cls.chip.id, len(model.layers)),
             )
@@ -298,7 +314,7 @@ def build_tables(
             [model.boundary_bytes(c, rows, job.seq_len, element) for c in range(len(model.layers))],
             dtype=np.int64,
         )
-        for rows in job.micro_batch_rows
+        for rows in sorted({*job.micro_batch_rows, *(o.rows for o in options.options)})
     }
     return CostTables(
         tables=tuple(tables),
@@ -318,15 +334,27 @@ def model_costs(
     rows: int,
     job: ResolvedJob,
     scale: float,
+    port: Port | None = None,
 ) -> tuple[LayerCost, ...]:
-    """Every layer of the model, equal ones priced once. LookupError where a profile has a gap."""
+    """Every layer of the model, equal ones priced once. LookupError where a profile has a gap.
+
+    ``port`` joins the islands of a mesh that is larger than one.
+    """
     cache: dict[tuple[LayerShape, Training, int | None], LayerCost] = {}
     out = []
     for index, (layer, training) in enumerate(zip(model.layers, layer_training(model, job))):
         key = (layer.shape, training, None if cls.profile is None else index)
         if key not in cache:
             cache[key] = layer_cost(
-                layer.shape, cls, mesh, rows, job, scale, layer=index, training=training
+                layer.shape,
+                cls,
+                mesh,
+                rows,
+                job,
+                scale,
+                layer=index,
+                training=training,
+                port=port,
             )
         out.append(cache[key])
     return tuple(out)
@@ -394,39 +422,57 @@ def fair_share(cls_from: IslandClass, chips_from: int, cls_to: IslandClass, chip
 
 
 def pipeline_hops_ps(
-    topology: Topology, places: Sequence[tuple[Island, int]], bytes_: Sequence[int]
+    topology: Topology, places: Sequence[tuple[Sequence[Island], int]], bytes_: Sequence[int]
 ) -> list[int | None]:
-    """The real hops of a pipeline whose stages lie on ``(island, chips)``; None without a route.
+    """The real hops of a pipeline whose stages lie on ``(islands, chips)``; None without a route.
 
     A stage in the middle sends activations to one neighbour and gradients to the other; where
     both leave by the same port, each gets half of the stage's fair share, unless transfers block:
-    then a stage makes one at a time.
+    then a stage makes one at a time. Islands of a stage send to those of the next one in turn, all
+    at once; the slowest of these ways counts.
     """
+    hops: list[int | None] = []
     at_once = not topology.blocking_transfers
-    routes = [
-        None if a.name == b.name else topology.route(a, b) for (a, _), (b, _) in pairwise(places)
-    ]
-    back = [
-        None if a.name == b.name else topology.route(b, a) for (a, _), (b, _) in pairwise(places)
-    ]
-    out: list[int | None] = []
-    for s, ((a, chips_a), (b, chips_b)) in enumerate(pairwise(places)):
+    ways = [_ways(topology, a, b) for (a, _), (b, _) in pairwise(places)]
+    back = [_ways(topology, b, a) for (a, _), (b, _) in pairwise(places)]
+    for s, ((here, chips_a), (there, chips_b)) in enumerate(pairwise(places)):
+        a, b = here[0], there[0]
         source, target = topology.classes[a.class_index], topology.classes[b.class_index]
         if a.name == b.name:
-            out.append(fabric_hop_ps(bytes_[s], source.fabric, chips_a, chips_b))
+            hops.append(fabric_hop_ps(bytes_[s], source.fabric, chips_a, chips_b))
             continue
-        route = routes[s]
-        if route is None:
-            out.append(None)
+        if None in ways[s]:
+            hops.append(None)
             continue
-        out_twice = at_once and s > 0 and shares_port(route, back[s - 1])
-        in_twice = at_once and s + 1 < len(routes) and shares_port(back[s], routes[s + 1])
+        out_twice = at_once and s > 0 and share_ports(ways[s], back[s - 1])
+        in_twice = at_once and s + 1 < len(ways) and share_ports(back[s], ways[s + 1])
         share = min(
             chips_a / source.size / (2 if out_twice else 1),
             chips_b / target.size / (2 if in_twice else 1),
         )
-        out.append(route_hop_ps(bytes_[s], route, share))
-    return out
+        each = {(w.bandwidth, w.latency_s, w.points): w for w in ways[s] if w is not None}
+        hops.append(max(route_hop_ps(bytes_[s], way, share) for way in each.values()))
+    return hops
+
+
+def legs(here: Sequence[Island], there: Sequence[Island]) -> list[tuple[Island, Island]]:
+    """Which island of a stage sends to which of the next one: in turn, all of both sides."""
+    count = max(len(here), len(there))
+    return [(here[n % len(here)], there[n % len(there)]) for n in range(count)]
+
+
+def _ways(
+    topology: Topology, here: Sequence[Island], there: Sequence[Island]
+) -> list[Route | None]:
+    """The ways of the legs; none inside an island."""
+    if here[0].name == there[0].name:
+        return []
+    return [topology.route(a, b) for a, b in legs(here, there)]
+
+
+def share_ports(one: Sequence[Route | None], other: Sequence[Route | None]) -> bool:
+    """Whether any two ways out of two stages use one resource at the same time."""
+    return any(shares_port(a, b) for a in one for b in other)
 
 
 def blocked_ps(hops: Sequence[int]) -> list[int]:

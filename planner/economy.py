@@ -230,10 +230,9 @@ def _shrunk(problem: Problem, chips: tuple[int, ...]) -> Problem:
         inside = 0 < count < cls.size
         classes.append(replace(cls, size=count) if inside else cls)
         islands.append(1 if inside else count // cls.size)
-    sizes = {cls.index: cls.size for cls in classes}
-    tables = tuple(
-        t for t in problem.tables.tables if t.option.chips <= sizes[t.option.class_index]
-    )
+    # stages over several islands as far as there are so many chips
+    most = {cls.index: max(cls.size, count) for cls, count in zip(classes, chips, strict=True)}
+    tables = tuple(t for t in problem.tables.tables if t.option.chips <= most[t.option.class_index])
     return replace(
         problem,
         tables=replace(problem.tables, tables=tables),

@@ -39,6 +39,7 @@ from planner.costing import (
     update_s,
 )
 from planner.errors import InputError, Problem
+from planner.graphs.across import Port, islands_port
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Island, Topology
 from planner.inputs.job import ResolvedJob
@@ -49,6 +50,8 @@ from planner.reductions import Reductions, SyncPrice
 @dataclass(frozen=True, slots=True)
 class LayoutStage:
     """Layers ``[first, end)`` on named devices of one island, in the order of their mesh.
+
+    A stage of more chips than an island has lies on ``more`` whole ones as well, in that order.
 
     ``policies`` says what each layer does with what it keeps (index in ``WAYS``); ``in_flight`` is
     None where the depth rule decides within memory.
@@ -61,6 +64,12 @@ class LayoutStage:
     mesh: StageMesh
     policies: tuple[int, ...]
     in_flight: int | None = None
+    more: tuple[Island, ...] = ()
+
+    @property
+    def islands(self) -> tuple[Island, ...]:
+        """All islands of the stage."""
+        return (self.island, *self.more)
 
     @property
     def tp(self) -> int:
@@ -150,23 +159,35 @@ class LayoutPricer:
         self.model = model
         self.topology = topology
         self.job = job
-        self._layers: dict[tuple[int, StageMesh, int], tuple[LayerCost, ...]] = {}
+        self._layers: dict[tuple[int, StageMesh, int, Port | None], tuple[LayerCost, ...]] = {}
+        self._ports: dict[tuple[str, ...], Port | None] = {}
         self._pipelines: dict[object, PricedPipeline] = {}
         self._boundaries: dict[tuple[int, int], int] = {}
         self._reductions = Reductions(model, topology, job.state_bytes, self._parts)
 
-    def costs(self, class_index: int, mesh: StageMesh, rows: int) -> tuple[LayerCost, ...]:
-        """Costs of all layers under one way to run them."""
-        key = (class_index, mesh, rows)
+    def costs(
+        self, class_index: int, mesh: StageMesh, rows: int, port: Port | None = None
+    ) -> tuple[LayerCost, ...]:
+        """Costs of all layers under one way to run them; ``port`` joins its islands."""
+        key = (class_index, mesh, rows, port)
         if key not in self._layers:
             cls = self.topology.classes[class_index]
             scale = measured_scale(self.model, cls, self.job, rows // mesh.dp)
             try:
-                self._layers[key] = model_costs(self.model, cls, mesh, rows, self.job, scale)
+                self._layers[key] = model_costs(self.model, cls, mesh, rows, self.job, scale, port)
             except LookupError as gap:
                 remedy = "measure this way too, or choose one that was measured"
                 raise InputError([Problem("profile", str(gap.args[0]), remedy)]) from None
         return self._layers[key]
+
+    def port(self, stage: LayoutStage) -> Port | None:
+        """What joins the islands of a stage; None where it lies on one, or no network does."""
+        if not stage.more:
+            return None
+        names = tuple(island.name for island in stage.islands)
+        if names not in self._ports:
+            self._ports[names] = islands_port(self.topology, stage.islands)
+        return self._ports[names]
 
     def price(self, pipelines: Sequence[LayoutPipeline], zero_level: int) -> PricedLayout:
         """Price the layout; what does not fit or connect is listed, not raised."""
@@ -258,11 +279,16 @@ class LayoutPricer:
         cells = self.topology.cells
         hosts: dict[str, int] = {}
         islands: dict[str, int] = {}
+
+        def place(island: Island) -> tuple[object, ...]:
+            cell = cells.get(island.name, island.name)
+            host = hosts.setdefault(island.host, len(hosts))
+            return cell, host, islands.setdefault(island.name, len(islands))
+
         stages = tuple(
             (
-                cells.get(s.island.name, s.island.name),
-                hosts.setdefault(s.island.host, len(hosts)),
-                islands.setdefault(s.island.name, len(islands)),
+                *place(s.island),
+                tuple(map(place, s.more)),
                 id(s.mesh),
                 id(s.policies),
                 s.first,
@@ -285,7 +311,15 @@ class LayoutPricer:
             replicas,
             hops,
             tuple(
-                (s.island.class_index, s.mesh, s.first, s.end, s.policies, s.in_flight)
+                (
+                    s.island.class_index,
+                    s.mesh,
+                    s.first,
+                    s.end,
+                    s.policies,
+                    s.in_flight,
+                    self.port(s),
+                )
                 for s in pipe.stages
             ),
         )
@@ -302,6 +336,11 @@ class LayoutPricer:
                 here, there = pipe.stages[s].island.name, pipe.stages[s + 1].island.name
                 problems.append(f"pipeline {index}: no network joins {here} and {there}")
         for s, (stage, priced) in enumerate(zip(pipe.stages, named.alike, strict=True)):
+            if stage.more and self.port(stage) is None:
+                problems.append(
+                    f"pipeline {index} stage {s} lies on {len(stage.islands)} islands from "
+                    f"{stage.island.name} on, which no network joins"
+                )
             if priced.memory.peak > priced.usable_bytes:
                 chip = self.topology.classes[stage.island.class_index].chip
                 short = (priced.memory.peak - priced.usable_bytes) / GIB
@@ -323,7 +362,7 @@ class LayoutPricer:
     ) -> PricedPipeline:
         """Times and memory of a pipeline; the same for all whose classes and hops are equal."""
         costs = [
-            self.costs(s.island.class_index, s.mesh, pipe.rows)[s.first : s.end]
+            self.costs(s.island.class_index, s.mesh, pipe.rows, self.port(s))[s.first : s.end]
             for s in pipe.stages
         ]
         forward = [
@@ -373,7 +412,7 @@ class LayoutPricer:
         return self._boundaries[rows, cut]
 
     def _hops(self, pipe: LayoutPipeline) -> list[int | None]:
-        places = [(s.island, s.chips) for s in pipe.stages]
+        places = [(s.islands, s.chips) for s in pipe.stages]
         sizes = [self._boundary(pipe.rows, s.first) for s in pipe.stages[1:]]
         return pipeline_hops_ps(self.topology, places, sizes)
 
@@ -475,7 +514,8 @@ class LayoutPricer:
 
     def _parts(self, stage: LayoutStage, rows: int, first: int, end: int) -> list[tuple[int, Part]]:
         """Parameters with gradients of some layers on one device of a stage."""
-        costs = self.costs(stage.island.class_index, stage.mesh, rows)[first:end]
+        port = self.port(stage)
+        costs = self.costs(stage.island.class_index, stage.mesh, rows, port)[first:end]
         return split_parameters([c.price for c in costs], stage.mesh)
 
 

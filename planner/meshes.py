@@ -21,14 +21,18 @@ from planner.inputs.job import ResolvedJob
 from planner.mesh import StageMesh
 
 
-def meshes(model: ModelGraph, job: ResolvedJob, sizes: Sequence[int]) -> list[StageMesh]:
+def meshes(
+    model: ModelGraph, job: ResolvedJob, sizes: Sequence[int], wide: Sequence[int] = ()
+) -> list[StageMesh]:
     """Every mesh that the techniques of the job ask for, on numbers of chips from ``sizes``.
+
+    ``wide`` numbers are those of several whole islands; ``sizes`` fit into one.
 
     Tensor parallelism alone comes first, then the others by chips. Of the ways to spread experts
     over the same devices, those that leave the fewest copies of an expert in the stage. With
     ``optimizer_offload`` all of them come again, their optimizer's state in the host's memory.
     """
-    found = list(_on_devices(model, job, sizes))
+    found = _on_devices(model, job, sizes) + _over_islands(model, job, sizes, wide)
     if job.optimizer_offload:
         found += [replace(mesh, offload=True) for mesh in found]
     return found
@@ -53,6 +57,61 @@ def _on_devices(model: ModelGraph, job: ResolvedJob, sizes: Sequence[int]) -> li
                     made += [m for m in apart if m.expert_copies == fewest]
                     found += filter(_wanted, made)
     return found
+
+
+def _over_islands(
+    model: ModelGraph, job: ResolvedJob, sizes: Sequence[int], wide: Sequence[int]
+) -> list[StageMesh]:
+    """The meshes that no island holds: experts, or sequences, over whole islands.
+
+    Tensor parallelism stays inside. Experts lie on all chips, each once and in as few slices as
+    there can be: with copies left over, separate pipelines do the same on fewer islands each.
+    """
+    tensor = [n for n in sizes if n == 1 or job.tensor_parallel]
+    numbers = expert_numbers([layer.shape for layer in model.layers])
+    expert = [n for n in (*sizes, *wide) if numbers and not any(e % n for e in numbers)]
+    found = []
+    for chips, tp in product(wide, tensor):
+        left = chips // tp
+        for cp in _context_degrees(job, sizes, left, max(sizes) // tp):
+            dp = left // cp
+            if job.cross_node_context_parallel and dp == 1:
+                found.append(StageMesh(tp, cp))
+            if job.cross_node_expert_parallel and job.expert_parallel:
+                apart = [StageMesh(tp, cp, dp, ep) for ep in expert if 1 < ep <= chips]
+                found += [m for m in apart if m.expert_copies == 1][-1:]
+    return found
+
+
+def over_islands_problem(mesh: StageMesh, size: int, job: ResolvedJob) -> str | None:
+    """Why the job does not let a mesh lie on several whole islands of ``size``; None if it does."""
+    if mesh.tp > size:
+        return "a tensor-parallel group lies inside an island"
+    if mesh.zero3:
+        return "ZeRO-3 over several islands is not priced"
+    if mesh.ep > 1 and mesh.expert_copies == 1:
+        if not job.cross_node_expert_parallel:
+            return "experts over hosts are not allowed by the job (cross_node_expert_parallel)"
+        if mesh.tp * mesh.cp <= size:
+            return None
+    elif mesh.dp > 1 or mesh.cp == 1:
+        return (
+            "no expert and no sequence lies on all of its chips: pipelines of their own do the same"
+        )
+    if not job.cross_node_context_parallel:
+        return "sequences over hosts are not allowed by the job (cross_node_context_parallel)"
+    return None
+
+
+def _context_degrees(job: ResolvedJob, sizes: Sequence[int], left: int, inside: int) -> list[int]:
+    """Context-parallel degrees of a stage over islands, with ``left`` chips per tensor rank."""
+    degrees = [n for n in sizes if n <= inside and (n == 1 or job.context_parallel)]
+    if job.cross_node_context_parallel:
+        n = 2 * max(degrees)
+        while n <= left:
+            degrees.append(n)
+            n *= 2
+    return degrees
 
 
 def _wanted(mesh: StageMesh) -> bool:

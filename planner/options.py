@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from costmodels.price import WAYS
+from planner.graphs.across import numbers_of_islands
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import IslandClass, Topology
 from planner.inputs.job import ResolvedJob
@@ -22,7 +23,10 @@ from planner.meshes import mesh_problem, meshes
 
 @dataclass(frozen=True, slots=True)
 class StageOption:
-    """One way to run layers: a mesh in one island of a class, ``rows`` per micro-batch."""
+    """One way to run layers: a mesh on one island of a class, or on several whole ones.
+
+    ``rows`` per micro-batch.
+    """
 
     index: int
     class_index: int
@@ -103,9 +107,13 @@ def legal_options(model: ModelGraph, topology: Topology, job: ResolvedJob) -> Op
     """Enumerate options in a canonical order: rows, class, mesh."""
     options: list[StageOption] = []
     rejected: list[Rejected] = []
-    for rows in job.micro_batch_rows:
+    wide = {cls.index: _wide(topology, cls, job) for cls in topology.classes}
+    for rows in sorted({*job.micro_batch_rows, *job.cross_node_rows}):
         for cls in topology.classes:
-            for mesh in meshes(model, job, tensor_parallel_degrees(cls.size)):
+            sizes = tensor_parallel_degrees(cls.size)
+            for mesh in meshes(model, job, sizes, wide[cls.index]):
+                if not _rows_wanted(mesh, rows, cls, job):
+                    continue
                 against = _against(model, cls, mesh, rows, job)
                 if against is None:
                     options.append(StageOption(len(options), cls.index, mesh, rows))
@@ -117,6 +125,20 @@ def legal_options(model: ModelGraph, topology: Topology, job: ResolvedJob) -> Op
         rejected += [Rejected(f"activation offload on {name}", reason) for name in unknown]
     ways = tuple(way for way, name in enumerate(WAYS) if way_allowed(name, job))
     return OptionSet(tuple(options), ways, 1 if job.zero1 else 0, tuple(rejected))
+
+
+def _wide(topology: Topology, cls: IslandClass, job: ResolvedJob) -> tuple[int, ...]:
+    """Numbers of chips of stages over several whole islands of the class."""
+    if not (job.cross_node_expert_parallel or job.cross_node_context_parallel):
+        return ()
+    return tuple(cls.size * n for n in numbers_of_islands(topology, cls))
+
+
+def _rows_wanted(mesh: StageMesh, rows: int, cls: IslandClass, job: ResolvedJob) -> bool:
+    """Whether a device gets a number of rows that the job allows."""
+    if mesh.chips > cls.size:
+        return rows % mesh.dp == 0 and rows // mesh.dp in job.micro_batch_rows
+    return rows in job.micro_batch_rows
 
 
 def way_allowed(way: str, job: ResolvedJob) -> bool:

@@ -1,7 +1,8 @@
 """From counts per class to named devices.
 
-The chips of a stage lie inside one island. Their numbers are powers of two, so filling islands
-with the largest groups first never wastes a place that a smaller group could not use. Within one
+The chips of a stage lie inside one island, or on several whole ones. Their numbers are powers of
+two, so filling islands with the largest groups first never wastes a place that a smaller group
+could not use. Within one
 size two orders are tried: replicas of a stage side by side (their gradients meet on the fast
 fabric before they use the network), or the stages of a pipeline side by side (activations stay on
 the fabric). Both are priced over the real routes; the faster one is kept.
@@ -81,27 +82,31 @@ def assign(
     for p, s in _in_order(columns, loads, order):
         column = loads[p].column
         stage = columns[column].stages[s]
-        chips = stage.chips
         cls = topology.classes[stage.class_index]
         filled = used[stage.class_index]
-        at = first_open.get((stage.class_index, chips), 0)
+        count = -(-stage.chips // cls.size)
+        chips = min(stage.chips, cls.size)
+        at = first_open.get((stage.class_index, stage.chips), 0)
         while at < len(filled) and len(cls.islands[at].devices) - filled[at] < chips:
             at += 1
-        first_open[stage.class_index, chips] = at
-        if at == len(filled):
+        first_open[stage.class_index, stage.chips] = at
+        # groups of whole islands come first, so that the islands behind an untouched one are too
+        if at + count > len(filled):
             raise PlacementError(
-                f"no island of {cls.name} has {chips} chips left although the counts fit",
+                f"{cls.name} has no {stage.chips} chips left together although the counts fit",
                 where=f"class {stage.class_index}",
             )
-        island, begin = cls.islands[at], filled[at]
-        filled[at] = begin + chips
+        held, begin = cls.islands[at : at + count], filled[at]
+        for k in range(at, at + count):
+            filled[k] += chips
         taken[p][s] = LayoutStage(
-            island=island,
-            devices=island.devices[begin : begin + chips],
+            island=held[0],
+            devices=tuple(d for island in held for d in island.devices[begin : begin + chips]),
             first=stage.first,
             end=stage.end,
             mesh=stage.mesh,
             policies=policies[column][s],
+            more=held[1:],
         )
     return tuple(
         LayoutPipeline(

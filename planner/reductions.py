@@ -2,7 +2,8 @@
 
 Every run of layers that all pipelines hold in a single stage is one reduction over its replicas;
 a weight that two layers share is summed in every pipeline first. Copies of a layer inside a stage
-count as replicas on its island.
+count as replicas on its island. A stage on several islands counts on each of them: all hold its
+dense weights, and each a part of the experts that lie on all of its chips.
 
 A layout may have thousands of pipelines, but few kinds of stages and of hosts: all stages lie in
 one row of arrays, and what is alike is priced once.
@@ -54,7 +55,8 @@ class _Stages:
     """All stages of a layout in one row: on which island each lies, and of what shape it is.
 
     ``island`` and ``shape`` are numbers in ``islands``, in order of name, and ``shapes``, stages
-    with their rows per micro-batch that differ in class, mesh or rows.
+    with their rows per micro-batch that differ in class, mesh or rows. ``island`` is the first one
+    of a stage; ``seats`` names a stage once for each of its islands, which are ``seat_island``.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class _Stages:
         self.pipelines = pipelines
         every = [stage for pipe in pipelines for stage in pipe.stages]
         rows = [pipe.rows for pipe in pipelines for _ in pipe.stages]
-        named = {stage.island.name: stage.island for stage in every}
+        named = {island.name: island for stage in every for island in stage.islands}
         self.islands: tuple[Island, ...] = tuple(named[name] for name in sorted(named))
         number = {island.name: k for k, island in enumerate(self.islands)}
         self.island: Ints = np.array([number[stage.island.name] for stage in every], dtype=np.int64)
@@ -88,6 +90,12 @@ class _Stages:
                 quick[near] = shapes[key]
             shape.append(quick[near])
         self.shape: Ints = np.array(shape, dtype=np.int64)
+        spread = [len(stage.islands) for stage in every]
+        self.count: Ints = np.array(spread, dtype=np.int64)
+        self.seat: Ints = np.cumsum([0, *spread[:-1]], dtype=np.int64)
+        self.seat_island: Ints = np.array(
+            [number[island.name] for stage in every for island in stage.islands], dtype=np.int64
+        )
         counts = [len(pipe.stages) for pipe in pipelines]
         self.start: Ints = np.cumsum([0, *counts[:-1]], dtype=np.int64)
         templates: dict[tuple[int, ...], int] = {}
@@ -98,6 +106,13 @@ class _Stages:
             ]
         )
         self._ends = [np.array(ends) for ends in templates]
+
+    def seats(self, own: Ints) -> tuple[Ints, Ints]:
+        """Some stages, each as often as it has islands, and these islands."""
+        count = self.count[own]
+        each = np.repeat(own, count)
+        nth = np.arange(len(each)) - np.repeat(np.cumsum(count) - count, count)
+        return each, self.seat_island[self.seat[each] + nth]
 
     def holding(self, layer: int) -> Ints:
         """Position in its pipeline of the stage that holds the layer, by pipeline."""
@@ -111,8 +126,9 @@ class _Held:
     """Copies of some layers by island: how many, on how many chips, bytes of the largest shard
     and of all shards, and the ranks of the widest copy.
 
-    Experts that lie on devices of their own are counted apart: ``expert_*``. ``of`` says on which
-    of the islands each member lies.
+    Experts that lie on devices of their own are counted apart: ``expert_*``; an island has one of
+    ``expert_parts`` of them. ``of`` says on which of the islands each member lies, on all of them
+    one after the other.
     """
 
     island: Ints
@@ -125,11 +141,15 @@ class _Held:
     expert_replicas: Ints
     expert_shard: Ints
     expert_full: Ints
+    expert_parts: Ints
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Layers that are reduced together: stages by pipeline, and what the islands hold of them."""
+    """Layers that are reduced together: stages by pipeline, once for each of their islands.
+
+    And what the islands hold of them.
+    """
 
     first: int
     end: int
@@ -248,7 +268,9 @@ class Reductions:
                 ways = (self._route(prices, a, b), self._route(prices, b, a))
                 chips = stages.host_chips[[a, b]].tolist()
                 key = (first, *stages.shape[own].tolist(), int(a == b), *ways, *chips)
-                if key not in known or None in (prices.routes[w] for w in ways if a != b):
+                wide = int(stages.count[own].sum()) > 2  # other ways than these two count as well
+                missing = None in (prices.routes[w] for w in ways if a != b)
+                if key not in known or wide or missing:
                     members = ((p, int(one)), (p, int(two)))
                     run = (first, first + 1)
                     group = self._group(prices, run, own, members, per_parameter, shards)
@@ -269,31 +291,32 @@ class Reductions:
         stages = prices.stages
         held = self._held(stages, run, own, per_parameter, shards)
         # bytes that the host would exchange if all its chips held as much: the group's share
-        whole = (held.full + held.expert_full) * stages.host_chips[held.island]
+        whole = (held.full + _expert_ring(held)) * stages.host_chips[held.island]
         exchanged: Ints = -(-whole // held.chips)
         inside = [s for s, _ in self._inside(prices, held)]
-        return _Group(*run, own, members, held, exchanged, np.array(inside))
+        return _Group(*run, stages.seats(own)[0], members, held, exchanged, np.array(inside))
 
     def _held(
         self, stages: _Stages, run: tuple[int, int], own: Ints, per_parameter: int, shards: int
     ) -> _Held:
+        seated, lying = stages.seats(own)
         kinds, counts = np.unique(
-            stages.island[own] * len(stages.shapes) + stages.shape[own], return_counts=True
+            lying * len(stages.shapes) + stages.shape[seated], return_counts=True
         )
         island, shape = np.divmod(kinds, len(stages.shapes))
         heads = np.flatnonzero(np.concatenate([[True], island[1:] != island[:-1]]))
-        each = np.zeros((8, len(stages.shapes)), dtype=np.int64)
+        each = np.zeros((9, len(stages.shapes)), dtype=np.int64)
         for k in set(shape.tolist()):
             stage, rows = stages.shapes[k]
             each[:, k] = self._of_one(stage, rows, run, per_parameter, shards)
         own_of = each[:, shape]
         replicas, chips, experts = np.add.reduceat(counts * own_of[:3], heads, axis=1)
         largest = np.maximum.reduceat(own_of[3:], heads, axis=1)
-        shard, full, lanes, expert_shard, expert_full = largest
+        shard, full, lanes, expert_shard, expert_full, expert_parts = largest
         where = island[heads]
         return _Held(
             island=where,
-            of=np.searchsorted(where, stages.island[own]),
+            of=np.searchsorted(where, lying),
             replicas=replicas,
             chips=chips,
             shard=shard,
@@ -302,6 +325,7 @@ class Reductions:
             expert_replicas=experts,
             expert_shard=expert_shard,
             expert_full=expert_full,
+            expert_parts=expert_parts,
         )
 
     def _of_one(
@@ -312,16 +336,20 @@ class Reductions:
         per_parameter: int,
         shards: int,
     ) -> tuple[int, ...]:
-        """What one stage adds to its island: copies, chips, copies of experts; largest shards."""
+        """What one stage adds to each of its islands: copies, chips, copies of experts; largest
+        shards, and how many islands hold the experts together.
+        """
         (own, dense), *rest = self.parts(stage, rows, *run)
         experts, expert = rest[0] if rest else (0, stage.mesh.expert)
         shard = -(-per_parameter * dense.own(own) // shards)
         expert_shard = -(-per_parameter * expert.own(experts) // shards)
         lanes = dense.lanes * dense.shards
-        counted = (dense.summed, stage.chips, expert.summed)
+        wide, islands = expert.lanes * expert.shards, len(stage.islands)
+        size = stage.chips // islands
+        parts = -(-wide // size)
+        counted = (dense.summed // islands, size, max(1, expert.summed // islands))
         largest = (shard, shard * lanes, lanes)
-        wide = expert.lanes * expert.shards
-        return (*counted, *largest, expert_shard, expert_shard * wide)
+        return (*counted, *largest, expert_shard, expert_shard * min(wide, size), parts)
 
     def _fabric(self, class_index: int) -> Fabric:
         return self.topology.classes[class_index].fabric
@@ -436,3 +464,19 @@ class Reductions:
         return picoseconds(
             gradient_sync_s(list(hosts.values()), latency_s=latency, count=size - missing)
         )
+
+
+def _expert_ring(held: _Held) -> Ints:
+    """Bytes of experts that an island exchanges, as a ring over all the islands would carry them.
+
+    Where an island holds all experts that is what it holds. Where it holds one part of several,
+    those of the same part form rings of their own over n of the N islands: (n − 1)/n of the bytes,
+    where the rest of the layers takes (N − 1)/N.
+    """
+    islands = len(held.island)
+    if islands == 1 or int(held.expert_parts.max()) == 1:
+        return held.expert_full
+    # every stage has whole sets of parts: the sum is a whole number
+    sets = round(float((1 / held.expert_parts).sum()))
+    scaled: Ints = -(-held.expert_full * (sets - 1) * islands // (sets * (islands - 1)))
+    return scaled

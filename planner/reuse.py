@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from costmodels.price import WAYS
+from planner.graphs.across import numbers_of_islands
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Island, Topology
 from planner.inputs.job import ResolvedJob
 from planner.layout import LayoutPipeline, LayoutStage
-from planner.meshes import mesh_problem
+from planner.meshes import mesh_problem, over_islands_problem
 from planner.plan import Pipeline, Plan
 from planner.plan_mesh import stage_mesh
 
@@ -36,7 +37,10 @@ def layouts_of(
         if layout is None:
             return None
         for stage in layout.stages:
-            measured = topology.classes[stage.island.class_index].profile is not None
+            cls = topology.classes[stage.island.class_index]
+            if stage.more and len(stage.islands) not in numbers_of_islands(topology, cls):
+                return None
+            measured = cls.profile is not None
             if not _possible(stage, layout.rows, model, job, measured=measured):
                 return None
         out.append(layout)
@@ -54,6 +58,10 @@ def _possible(
         (job.context_parallel or mesh.cp == 1)
         and (job.expert_parallel or mesh.ep == 1)
         and (job.zero3 or not mesh.zero3)
+        and (
+            not stage.more
+            or over_islands_problem(mesh, stage.chips // len(stage.islands), job) is None
+        )
         and (job.optimizer_offload or not mesh.offload)
     )
     fits = mesh.chips == len(stage.devices)
@@ -68,10 +76,14 @@ def _layout(
         if len(stage.replicas) != 1 or stage.chunks:
             return None
         (replica,) = stage.replicas
-        islands = {where[d].name if d in where else None for d in replica.devices}
-        if len(islands) != 1 or None in islands:
+        if any(d not in where for d in replica.devices):
             return None
-        island = where[replica.devices[0]]
+        islands = tuple({where[d].name: where[d] for d in replica.devices}.values())
+        island = islands[0]
+        whole = sum(len(i.devices) for i in islands) == len(replica.devices)
+        alike = len({i.class_index for i in islands}) == 1
+        if len(islands) > 1 and not (whole and alike):
+            return None
         if topology.classes[island.class_index].chip.id != replica.chip:
             return None
         policies: list[int] = []
@@ -86,6 +98,7 @@ def _layout(
                 mesh=stage_mesh(replica.mesh, stage.offload),
                 policies=tuple(policies),
                 in_flight=stage.in_flight,
+                more=islands[1:],
             )
         )
     return LayoutPipeline(

@@ -66,6 +66,7 @@ def first_plan(
 Narrow = Literal[
     "tensor parallelism alone",
     "whole islands",
+    "stages over hosts",
     "all state on the host",
     "activations on devices",
     "gradients unpacked",
@@ -78,6 +79,9 @@ def narrow_kinds(context: Context) -> tuple[Narrow, ...]:
     wider: dict[Narrow, bool] = {
         "tensor parallelism alone": any(not m.plain for m in meshes),
         "whole islands": any(not m.tensor_alone for m in meshes),
+        "stages over hosts": any(
+            o.chips > _size(context, o.class_index) for o in context.options.options
+        ),
         "all state on the host": any(m.offload for m in meshes),
         "activations on devices": any(map(hosted, context.problem.policies)),
         "gradients unpacked": context.problem.tables.packed is not None,
@@ -114,14 +118,22 @@ def narrowed(context: Context, kind: Narrow) -> Context:
             return mesh.plain
         if kind == "all state on the host":
             return mesh.offload
+        if kind == "stages over hosts":
+            return mesh.chips > _size(context, class_index)
         return mesh.chips in (1, largest[class_index])
 
     largest = dict[int, int]()
     for table in tables.tables:
         own = table.option
-        largest[own.class_index] = max(largest.get(own.class_index, 1), own.chips)
+        if own.chips <= _size(context, own.class_index):
+            largest[own.class_index] = max(largest.get(own.class_index, 1), own.chips)
     kept = tuple(t for t in tables.tables if wanted(t.option.mesh, t.option.class_index))
     return replace(context, problem=replace(context.problem, tables=replace(tables, tables=kept)))
+
+
+def _size(context: Context, class_index: int) -> int:
+    """Chips of an island of the class."""
+    return context.topology.classes[class_index].size
 
 
 def engine_for(

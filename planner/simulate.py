@@ -115,19 +115,20 @@ def _hop(
         raise InputError("a stage that is not the last has no hop", where=f"{where}.stages[{s}]")
     latency, loads = 0.0, dict[str, int]()
     for sender, receiver, rows in _legs(source, target):
-        here, there = _island(sender, world, where), _island(receiver, world, where)
-        if here.name == there.name:
-            continue
-        route = world.topology.route(*((there, here) if reverse else (here, there)))
-        if route is None:
-            message = f"no network joins {here.name} and {there.name}"
-            raise InputError(message, where=f"{where}.stages[{s}].hop_to_next_s")
-        latency = max(latency, route.latency_s)
         size = world.model.boundary_bytes(
             source.layers[1], rows, world.job.seq_len, world.job.element_bytes
         )
-        for resource in route.resources:
-            loads[resource] = loads.get(resource, 0) + size
+        ways = _ways(_islands(sender, world, where), _islands(receiver, world, where))
+        for here, there in ways:
+            if here.name == there.name:
+                continue
+            route = world.topology.route(*((there, here) if reverse else (here, there)))
+            if route is None:
+                message = f"no network joins {here.name} and {there.name}"
+                raise InputError(message, where=f"{where}.stages[{s}].hop_to_next_s")
+            latency = max(latency, route.latency_s)
+            for resource in route.resources:
+                loads[resource] = loads.get(resource, 0) + -(-size // len(ways))
     wait = min(latency, planned)
     flowing = planned - wait
     demands = {r: size / flowing for r, size in loads.items()} if flowing > 0 else {}
@@ -149,14 +150,23 @@ def _legs(source: Stage, target: Stage) -> list[tuple[Replica, Replica, int]]:
     return legs
 
 
-def _island(replica: Replica, world: Restored, where: str) -> Island:
-    device = replica.devices[0]
-    island = world.island_of.get(device)
-    if island is None:
-        raise InputError(
-            [Problem(where, f"device {device} is not in the cluster", "re-plan for this cluster")]
-        )
-    return island
+def _ways(here: Sequence[Island], there: Sequence[Island]) -> list[tuple[Island, Island]]:
+    """Who sends to whom between two stages: their islands in turn, an equal part each."""
+    count = max(len(here), len(there))
+    return [(here[n % len(here)], there[n % len(there)]) for n in range(count)]
+
+
+def _islands(replica: Replica, world: Restored, where: str) -> tuple[Island, ...]:
+    """The islands of a replica in the order of its devices."""
+    found: dict[str, Island] = {}
+    for device in replica.devices:
+        island = world.island_of.get(device)
+        if island is None:
+            remedy = "re-plan for this cluster"
+            message = f"device {device} is not in the cluster"
+            raise InputError([Problem(where, message, remedy)])
+        found[island.name] = island
+    return tuple(found.values())
 
 
 def _replay_all(drafts: Sequence[_Draft], capacity: Mapping[str, float]) -> tuple[PipelineRun, ...]:

@@ -45,6 +45,17 @@ MESHES = {
     ),
 }
 """Meshes of more than tensor parallelism, by chips."""
+WIDE = {
+    1: (StageMesh(cp=2), StageMesh(dp=2, ep=2)),
+    2: (
+        StageMesh(tp=2, cp=2),
+        StageMesh(cp=4),
+        StageMesh(tp=2, dp=2, ep=4),
+        StageMesh(tp=2, dp=2, ep=2),
+        StageMesh(tp=2, cp=2, ep=4),
+    ),
+}
+"""Meshes over two islands, by the chips of an island."""
 
 
 def reproducible(examples: int) -> settings:
@@ -133,13 +144,14 @@ def problems(
     offload: bool = False,
     activations: bool = False,
     packed: bool = False,
+    wide: bool = False,
 ) -> Problem:
     """A problem that a brute force can enumerate: at most ``max_pipelines`` pipelines.
 
     ``meshes`` adds options of more than tensor parallelism, ``offload`` such of all kinds that
     keep their optimizer's state on hosts, which may be too small for it. With ``activations``
     stages may leave those on hosts, some of which may not be known. ``packed``: gradients may cross
-    between islands in 16, 8 or 4 bits.
+    between islands in 16, 8 or 4 bits. ``wide``: some stages take two islands.
     """
     count = draw(st.sampled_from(range(max_layers, 0, -1)))
     heavy = draw(st.sampled_from((6, 30)))
@@ -161,6 +173,13 @@ def problems(
                 ),
             )
             if cls.size in MESHES
+            else own
+            for own, cls in zip(widths, cluster.classes)
+        )
+    if wide:
+        widths = tuple(
+            (*own, draw(st.sampled_from(WIDE[cls.size])))
+            if cls.size in WIDE and cls.count > 1
             else own
             for own, cls in zip(widths, cluster.classes)
         )

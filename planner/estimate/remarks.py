@@ -131,6 +131,16 @@ def _forbidden(ground: Ground, zero_level: int, job: ResolvedJob) -> Iterator[Pr
         ("tensor_parallel", any(s.tp > 1 for s in stages), f"uses tensor parallelism{refused}"),
         ("context_parallel", any(s.mesh.cp > 1 for s in stages), f"shares sequences{refused}"),
         ("expert_parallel", any(s.mesh.ep > 1 for s in stages), f"spreads experts{refused}"),
+        (
+            "cross_node_expert_parallel",
+            any(s.more and s.mesh.ep > 1 for s in stages),
+            f"spreads experts over hosts{refused}",
+        ),
+        (
+            "cross_node_context_parallel",
+            any(s.more and s.mesh.tp * s.mesh.cp > s.chips // len(s.islands) for s in stages),
+            f"shares sequences over hosts{refused}",
+        ),
         ("zero3", any(s.mesh.zero3 for s in stages), f"divides weights{refused}"),
         ("optimizer_offload", any(s.mesh.offload for s in stages), f"offloads{refused}"),
         ("recompute_selective", 1 in policies, f"uses selective recomputation{refused}"),

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from costmodels.catalog import Fabric
 from planner.errors import InputError, Problem
 from planner.estimate.sketch import Sketch, StageSketch
+from planner.graphs.across import numbers_of_islands
 from planner.graphs.topology import Island, IslandClass, Route, Topology
 from planner.layout import LayoutPipeline, LayoutStage
 
@@ -56,7 +57,10 @@ def settle(sketch: Sketch, topology: Topology) -> Ground:
     for pipe in sketch.pipelines:
         stages = []
         for stage in pipe.stages:
-            found = builder.island(stage)
+            found: Island | Problem
+            more: tuple[Island, ...] = ()
+            whole = builder.whole_islands(stage)
+            found, more = (whole[0], whole[1:]) if whole else (builder.island(stage), ())
             if isinstance(found, Problem):
                 problems.append(found)
                 continue
@@ -69,6 +73,7 @@ def settle(sketch: Sketch, topology: Topology) -> Ground:
                     mesh=stage.degrees,
                     policies=stage.policies,
                     in_flight=stage.in_flight,
+                    more=more,
                 )
             )
         pipelines.append(
@@ -93,6 +98,20 @@ class _Builder:
         self.home = {d: i for cls in topology.classes for i in cls.islands for d in i.devices}
         self.spans: dict[str, Span] = {}
         self.kinds: dict[IslandClass, list[Island]] = {}
+
+    def whole_islands(self, stage: StageSketch) -> tuple[Island, ...]:
+        """The islands of a mesh that lies on several whole ones, as the search places them."""
+        mesh, islands = (
+            stage.degrees,
+            tuple({self.home[d].name: self.home[d] for d in stage.devices}.values()),
+        )
+        cls = self.base.classes[islands[0].class_index]
+        whole = stage.devices == tuple(d for i in islands for d in i.devices)
+        numbers = numbers_of_islands(self.base, cls)
+        if mesh.tensor_alone or not whole or len(islands) not in numbers:
+            return ()
+        alike = all(i.class_index == cls.index for i in islands)
+        return islands if alike and mesh.tp <= cls.size and not mesh.zero3 else ()
 
     def island(self, stage: StageSketch) -> Island | Problem:
         """The island of a stage's devices, or why they cannot be one group."""

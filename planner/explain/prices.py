@@ -63,8 +63,10 @@ def _per_chip(context: Context, prices: Prices) -> ChipPrices:
     worth: dict[str, float] = {}
     for cls in context.topology.classes:
         rows = sum(
-            float(y) * (cls.size // tp) * tp
-            for y, (c, tp, _) in zip(prices.packing, context.problem.packing_rows, strict=True)
+            float(y) * (capacity / cls.count)
+            for y, (c, _, capacity) in zip(
+                prices.packing, context.problem.packing_rows, strict=True
+            )
             if c == cls.index
         )
         share = rows / cls.size / context.problem.global_batch

@@ -84,7 +84,13 @@ def _inside(context: Context, degrees: Degrees) -> Iterator[Broken]:
             continue
         reasons = (r.reason for r in context.options.rejected if r.what == f"{short}={wished}")
         rule = next(reasons, f"no stage of an island runs {short} {wished}")
-        yield Broken(rule, f"{short} {', '.join(map(str, sorted(found)))} inside an island")
+        over = {"cp": job.cross_node_context_parallel, "ep": job.cross_node_expert_parallel}[short]
+        valid = f"{short} {', '.join(map(str, sorted(found)))}"
+        if wished <= max(c.size for c in context.topology.classes) or over:
+            yield Broken(rule, valid + ("" if over else " inside an island"))
+        else:
+            more = f"--set job.techniques.cross_node_{name}=true for stages over hosts"
+            yield Broken(rule, f"{valid} inside an island, or {more}")
 
 
 def _counts(context: Context, degrees: Degrees) -> Iterator[Broken]:

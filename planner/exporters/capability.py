@@ -75,6 +75,7 @@ class Capability:
     pipeline_parallel: bool = True
     tensor_with_pipeline: bool = True
     context_parallel: bool = False
+    expert_parallel: bool = False
     uneven_layers: bool = True
     mixed_vendors: bool = False
     keeps_depth: bool = False

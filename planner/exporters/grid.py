@@ -10,11 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from planner.plan import Pipeline, Plan, Recompute, Stage
+from planner.plan_mesh import stage_mesh
 
 
 @dataclass(frozen=True, slots=True)
 class GridStage:
     """One stage of all pipelines. ``devices[d]`` are those of replica d, tensor parallel fastest.
+
+    Devices of a stage that share the rows of a micro-batch count as replicas here, one after the
+    other: that is what data parallelism is where all pipelines are alike. Experts lie over
+    ``expert_parallel`` times ``expert_slices`` devices in a row.
 
     ``rows`` are the rows of a micro-batch that one replica computes, ``policies`` one per layer,
     ``in_flight`` the most micro-batches that any pipeline holds here.
@@ -25,6 +30,7 @@ class GridStage:
     tensor_parallel: int
     context_parallel: int
     expert_parallel: int
+    expert_slices: int
     rows: int
     in_flight: int
     least_in_flight: int
@@ -68,6 +74,11 @@ class Grid:
     def cp(self) -> int:
         """Context-parallel degree, as :attr:`tp`."""
         return self.stages[0].context_parallel
+
+    @property
+    def ep(self) -> int:
+        """Expert-parallel degree, as :attr:`tp`."""
+        return self.stages[0].expert_parallel
 
     @property
     def dp(self) -> int:
@@ -138,6 +149,8 @@ def uneven_degrees(grid: Grid) -> Iterator[str]:
     degrees = {
         "tensor-parallel degree": [s.tensor_parallel for s in grid.stages],
         "context-parallel degree": [s.context_parallel for s in grid.stages],
+        "expert-parallel degree": [s.expert_parallel for s in grid.stages],
+        "slices of an expert": [s.expert_slices for s in grid.stages],
         "number of replicas": [s.data_parallel for s in grid.stages],
         "rows per replica": [s.rows for s in grid.stages],
     }
@@ -208,13 +221,16 @@ def _stage(plan: Plan, s: int, stage: Stage) -> GridStage:
     alike = [p.stages[s] for p in plan.pipelines]
     replicas = [r for other in alike for r in other.replicas]
     mesh = replicas[0].mesh
+    width = mesh.tensor_parallel * mesh.context_parallel
+    shared = stage_mesh(mesh)
     return GridStage(
         first=stage.layers[0],
         end=stage.layers[1],
         tensor_parallel=mesh.tensor_parallel,
         context_parallel=mesh.context_parallel,
         expert_parallel=mesh.expert_parallel,
-        rows=replicas[0].rows,
+        expert_slices=shared.expert_tp,
+        rows=replicas[0].rows // mesh.data_parallel,
         in_flight=max(other.in_flight for other in alike),
         least_in_flight=min(other.in_flight for other in alike),
         zero=stage.zero.level,
@@ -223,5 +239,7 @@ def _stage(plan: Plan, s: int, stage: Stage) -> GridStage:
             part.policy for part in stage.recompute for _ in range(part.layers[0], part.layers[1])
         ),
         chips=tuple(dict.fromkeys(r.chip for r in replicas)),
-        devices=tuple(r.devices for r in replicas),
+        devices=tuple(
+            r.devices[k : k + width] for r in replicas for k in range(0, len(r.devices), width)
+        ),
     )

@@ -28,18 +28,49 @@ def plan_sections(view: View, launch: Launch, layers: Arguments) -> Sections:
         ("pipeline-model-parallel-size", str(grid.pp)),
         ("context-parallel-size", str(grid.cp)),
     ]
+    parallel += expert_arguments(view)
     if grid.tp > 1 and view.job.sequence_parallel:
         parallel.append(("sequence-parallel", ""))
     if launch.order == "dp slowest":
         parallel.append(("use-tp-pp-dp-mapping", ""))
     share = f"{grid.world} devices, {grid.dp} times the model"
+    if grid.ep > 1:
+        share = f"{grid.world} devices, {grid.dp} data-parallel ranks"
     return (
         (f"where: {share}", tuple(parallel)),
         (f"which of the {model.blocks} layers on which of the {grid.pp} stages", layers),
         (f"batch: {grid.micro_batches} micro-batches per replica", batch_arguments(view)),
         ("recomputation", recompute_arguments(view)),
         ("state: precision, optimizer, what is sharded", state_arguments(view)),
-        ("the model, as far as the plan knows it", model_arguments(model, view.job.seq_len)),
+        ("the model, as far as the plan knows it", _model(view)),
+    )
+
+
+def expert_arguments(view: View) -> Arguments:
+    """Where experts lie; over hosts tokens go by DeepEP, once to each host, as they are priced."""
+    grid = view.even_grid
+    if grid.ep == 1:
+        return ()
+    found = [
+        ("expert-model-parallel-size", str(grid.ep)),
+        ("expert-tensor-parallel-size", str(grid.stages[0].expert_slices)),
+    ]
+    return (*found, ("moe-flex-dispatcher-backend", "deepep")) if over_hosts(view) else tuple(found)
+
+
+def _model(view: View) -> Arguments:
+    """The model's arguments; experts over hosts take the dispatcher that knows of hosts."""
+    found = model_arguments(view.model, view.job.seq_len)
+    kind = "moe-token-dispatcher-type"
+    return tuple((flag, "flex" if flag == kind and over_hosts(view) else v) for flag, v in found)
+
+
+def over_hosts(view: View) -> bool:
+    """Whether the experts of some stage lie on several hosts."""
+    replicas = (r for p in view.plan.pipelines for s in p.stages for r in s.replicas)
+    return any(
+        r.mesh.expert_parallel > 1 and len({d.rpartition("/")[0] for d in r.devices}) > 1
+        for r in replicas
     )
 
 

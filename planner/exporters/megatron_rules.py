@@ -114,6 +114,23 @@ def _recomputed_layers(r: MegatronRead) -> str:
     return wrong or not_equal("fully recomputed", fully, tuple(s.full for s in expected))
 
 
+def _experts(r: MegatronRead) -> str:
+    """Experts over their devices; with tensor parallelism Megatron wants sequence parallelism."""
+    ep, slices = r.number("expert-model-parallel-size"), r.number("expert-tensor-parallel-size")
+    if ep == 1:
+        return not_equal("ep", 1, r.view.even_grid.ep)
+    if r.tp > 1 and "sequence-parallel" not in r.flags:
+        return "experts over devices and tensor parallelism go with sequence-parallel alone"
+    if slices * ep > r.tp * r.cp * r.dp:
+        return f"{slices * ep} devices for experts, a stage has {r.tp * r.cp * r.dp}"
+    return (
+        not_divisible("experts", r.number("num-experts"), "ep", ep)
+        or not_divisible("devices of a stage", r.tp * r.cp * r.dp, "etp · ep", slices * ep)
+        or not_equal("ep", ep, r.view.even_grid.ep)
+        or not_equal("slices of an expert", slices, r.view.even_grid.stages[0].expert_slices)
+    )
+
+
 def _degrees(r: MegatronRead) -> str:
     grid = r.view.even_grid
     pairs = (
@@ -179,6 +196,11 @@ COMMON: tuple[Rule[MegatronRead], ...] = (
     Rule("offload", "the optimizer's state lies where the plan keeps it, all of it", _offload),
     Rule("precision", "one precision, the plan's", _precision),
     Rule("placement", "every rank starts on the device that the plan gives it", _placement),
+)
+
+
+EXPERTS: tuple[Rule[MegatronRead], ...] = (
+    Rule("experts", "experts divide by ep, a stage's devices by etp · ep, as planned", _experts),
 )
 
 

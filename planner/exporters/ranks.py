@@ -115,6 +115,8 @@ def grid_launch(view: View, orders: Sequence[Order]) -> Launch:
 def numberings(view: View, grid: Grid) -> Iterator[Sequence[int]]:
     """Ways to number the replicas: the plan's own, then along the hosts of each stage."""
     yield range(grid.dp)
+    if grid.ep > 1:
+        return  # devices that share experts follow one another
     place = {h.name: i for i, h in enumerate(view.hosts)}
     for stage in (s for s in grid.stages if s.data_parallel == grid.dp):
         hosts = [place[d[0].rpartition("/")[0]] for d in stage.devices]

@@ -194,11 +194,13 @@ def _meshes(capability: Capability, view: View) -> Iterator[Problem]:
         yield Problem("context parallelism", message, "plan with --forbid context_parallel")
     unwritten = "no exporter writes it yet"
     experts = max(mesh.expert_parallel for mesh in meshes)
-    if experts > 1:
+    if experts > 1 and not capability.expert_parallel:
         message = f"the plan has degree {experts}; {unwritten}"
         yield Problem("expert parallelism", message, "plan with --forbid expert_parallel")
     data = max(mesh.data_parallel for mesh in meshes)
-    if data > 1:
+    if any(m.data_parallel > 1 and m.expert_parallel == 1 for m in meshes) or (
+        data > 1 and not capability.expert_parallel
+    ):
         message = f"{data} devices of a stage share the rows of a micro-batch; {unwritten}"
         remedy = "plan with --forbid expert_parallel and --forbid zero3"
         yield Problem("data parallelism inside a stage", message, remedy)

@@ -167,6 +167,7 @@ def _shared_experts(c: hf_keys.SharedExperts, attention: Part) -> Network:
         c.moe_intermediate_size,
         experts=c.n_routed_experts,
         active=c.num_experts_per_tok,
+        groups=(c.n_group or 1, c.topk_group or c.n_group or 1),
     )
     if c.n_shared_experts:
         width = c.n_shared_experts * c.moe_intermediate_size

@@ -151,6 +151,8 @@ class SharedExperts(HfConfig):
     first_k_dense_replace: Index = 0
     moe_layer_freq: Count = 1
     num_nextn_predict_layers: Index = 0
+    n_group: Count | None = None
+    topk_group: Count | None = None
     attention_bias: bool = False
 
 

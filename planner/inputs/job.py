@@ -14,6 +14,7 @@ from costmodels.compression import CompressionName
 from costmodels.memory import StateBytes
 from costmodels.units import bytes_of
 from planner.errors import InputError, Problem
+from planner.graphs.across import numbers_of_islands
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Topology
 from planner.inputs.constraints import Constraints
@@ -44,6 +45,9 @@ LONG_SEQ_LEN = 32_768
 YOUNGER = (
     "context_parallel",
     "expert_parallel",
+    "cross_node_context_parallel",
+    "cross_node_expert_parallel",
+    "cross_node_rows",
     "zero3",
     "optimizer_offload",
     "activation_offload",
@@ -74,8 +78,9 @@ class ResolvedJob:
     """A job with every value concrete; ``notes`` say which of them nobody gave.
 
     ``global_batch`` and ``micro_batch_rows`` are in rows (sequences), ``seq_len`` in tokens.
-    ``plan_class`` is the most general class of plan allowed. ``lora_rank`` 0 trains the weights
-    themselves; ``frozen_layers`` are intervals ``[first, end)``.
+    ``cross_node_rows`` are further sizes of micro-batches, of which stages over several hosts give
+    each device one that is allowed. ``plan_class`` is the most general class of plan allowed.
+    ``lora_rank`` 0 trains the weights themselves; ``frozen_layers`` are intervals ``[first, end)``.
     """
 
     global_batch: int
@@ -100,6 +105,9 @@ class ResolvedJob:
     frozen_layers: tuple[tuple[int, int], ...] = ()
     context_parallel: bool = False
     expert_parallel: bool = False
+    cross_node_context_parallel: bool = False
+    cross_node_expert_parallel: bool = False
+    cross_node_rows: tuple[int, ...] = ()
     zero3: bool = False
     optimizer_offload: bool = False
     activation_offload: bool = False
@@ -129,6 +137,8 @@ class ResolvedJob:
         if self.goal is not None:
             value["goal"] = self.goal.as_json()
         value["micro_batch_rows"] = list(self.micro_batch_rows)
+        if self.cross_node_rows:
+            value["cross_node_rows"] = list(self.cross_node_rows)
         value["frozen_layers"] = [list(interval) for interval in self.frozen_layers]
         return value
 
@@ -145,6 +155,7 @@ class ResolvedJob:
         changed = {
             "state_bytes": StateBytes(**value["state_bytes"]),
             "micro_batch_rows": tuple(int(r) for r in value["micro_batch_rows"]),
+            "cross_node_rows": tuple(int(r) for r in value.get("cross_node_rows", ())),
             "frozen_layers": tuple((int(a), int(b)) for a, b in value.get("frozen_layers", ())),
         }
         if "constraints" in value:
@@ -193,7 +204,10 @@ def resolve_job(job: JobInput, model: ModelGraph, topology: Topology) -> Resolve
     precision = spec.precision or _common_precision(topology, notes)
     seq_len = spec.seq_len or _seq_len(model, notes)
     rows = spec.micro_batch_rows or _rows(spec.global_batch, seq_len, notes)
-    techniques = _techniques(spec.techniques, model, seq_len, notes)
+    techniques = _techniques(spec.techniques, model, topology, seq_len, notes)
+    wide: tuple[int, ...] = ()
+    if techniques["cross_node_expert_parallel"] and spec.micro_batch_rows is None:
+        wide = _cross_node_rows(rows, topology, spec.global_batch, notes)
     plan_class = "asymmetric" if spec.plan_class == "any" else spec.plan_class
     if plan_class != "asymmetric":
         techniques["unequal_pipelines"] = False
@@ -208,6 +222,7 @@ def resolve_job(job: JobInput, model: ModelGraph, topology: Topology) -> Resolve
         plan_class=plan_class,
         global_batch_tolerance=spec.global_batch_tolerance,
         micro_batch_rows=rows,
+        cross_node_rows=wide,
         max_pipeline_stages=spec.max_pipeline_stages,
         max_tensor_parallel=spec.max_tensor_parallel,
         objective=spec.objective,
@@ -222,11 +237,12 @@ def resolve_job(job: JobInput, model: ModelGraph, topology: Topology) -> Resolve
 
 
 def _techniques(
-    spec: Techniques, model: ModelGraph, seq_len: int, notes: list[str]
+    spec: Techniques, model: ModelGraph, topology: Topology, seq_len: int, notes: list[str]
 ) -> dict[str, Any]:
     """Every technique as a yes or no; those that pay at times only are tried where they can."""
     asked = spec.model_dump()
-    experts = any(m.experts > 1 for layer in model.layers for m in layer.shape.matmuls)
+    numbers = {m.experts for layer in model.layers for m in layer.shape.matmuls} - {1}
+    experts = bool(numbers)
     if asked["context_parallel"] is None:
         asked["context_parallel"] = seq_len >= LONG_SEQ_LEN
         if asked["context_parallel"]:
@@ -235,10 +251,39 @@ def _techniques(
         asked["expert_parallel"] = experts
         if experts:
             notes.append("expert parallelism tried: the model has experts (default)")
+    if asked["cross_node_expert_parallel"] is None:
+        # where a host has a chip for every expert, experts over hosts have little to win
+        wide = [c for c in topology.classes if numbers_of_islands(topology, c)]
+        more = [c for c in wide if max(numbers, default=1) > c.size]
+        asked["cross_node_expert_parallel"] = bool(more) and asked["expert_parallel"]
+        if asked["cross_node_expert_parallel"]:
+            notes.append(
+                f"experts over hosts tried: {max(numbers)} experts, hosts of {more[0].size} chips "
+                "(default)"
+            )
+    asked["cross_node_context_parallel"] = bool(asked["cross_node_context_parallel"])
     asked["zero3"] = bool(asked["zero3"])
     asked["optimizer_offload"] = bool(asked["optimizer_offload"])
     asked["activation_offload"] = bool(asked["activation_offload"])
     return asked
+
+
+def _cross_node_rows(
+    rows: tuple[int, ...], topology: Topology, batch: int, notes: list[str]
+) -> tuple[int, ...]:
+    """Rows that stages over hosts divide among their devices, beyond those of one device."""
+    most = max(
+        c.size * n for c in topology.classes for n in numbers_of_islands(topology, c) or (0,)
+    )
+    found = []
+    size = 2 * max(rows)
+    while size <= min(most, batch):
+        found.append(size)
+        size *= 2
+    if found:
+        named = ", ".join(map(str, found))
+        notes.append(f"rows per micro-batch tried over hosts: {named} (default)")
+    return tuple(found)
 
 
 def state_bytes(spec: JobSpec, precision: str) -> StateBytes:

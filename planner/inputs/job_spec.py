@@ -41,7 +41,10 @@ class Techniques(_Strict):
     pipelines may differ in chips, depth, layer split, tensor parallelism or micro-batches.
     Inside a stage: ``context_parallel`` devices share every sequence (null: from 32,768 tokens per
     row on), ``expert_parallel`` ones hold different experts (null: where the model has any),
-    ``zero3`` divides weights and gradients among the copies (null: not). ``optimizer_offload``: a
+    ``zero3`` divides weights and gradients among the copies (null: not).
+    With ``cross_node_expert_parallel`` experts of a stage may lie on up to 8 whole hosts (null:
+    where the model has more experts than a host has chips), with ``cross_node_context_parallel``
+    so may its sequences (null: not). ``optimizer_offload``: a
     stage may keep its optimizer's state in the host's memory and update it there (null: not).
     ``activation_offload``: a stage may leave in the host's memory, between the two passes, what
     recomputation keeps, all of it (with recompute_selective) or checkpoints (with recompute_full;
@@ -58,6 +61,8 @@ class Techniques(_Strict):
     unequal_pipelines: bool = True
     context_parallel: bool | None = None
     expert_parallel: bool | None = None
+    cross_node_context_parallel: bool | None = None
+    cross_node_expert_parallel: bool | None = None
     zero3: bool | None = None
     optimizer_offload: bool | None = None
     activation_offload: bool | None = None

@@ -148,6 +148,7 @@ def routed_experts(
     *,
     experts: int,
     active: int,
+    groups: tuple[int, int] = (1, 1),
     router: str = "mlp.gate",
     gate: str = "mlp.experts.gate_proj",
     up: str = "mlp.experts.up_proj",
@@ -155,14 +156,16 @@ def routed_experts(
 ) -> Part:
     """A router and ``experts`` gated MLPs, ``active`` of which see each token.
 
+    Of all ``groups`` of them a token passes experts of the second number alone.
+
     The correction bias of DeepSeek's router is a buffer that no gradient reaches: not counted.
     """
     return Part(
         (
             Matmul(router, hidden, experts, "replicated"),
-            Matmul(gate, hidden, ffn, "column", experts, active),
-            Matmul(up, hidden, ffn, "column", experts, active),
-            Matmul(down, ffn, hidden, "row", experts, active),
+            Matmul(gate, hidden, ffn, "column", experts, active, groups),
+            Matmul(up, hidden, ffn, "column", experts, active, groups),
+            Matmul(down, ffn, hidden, "row", experts, active, groups),
         ),
         gated=True,
     )

@@ -9,8 +9,9 @@ A layer with P parameters per device moves w = P · (gradient + parameter bytes)
 takes (n − 1)/n · w / bandwidth. The chips of a host share its port evenly; k replicas of one host
 send what they sum only once, over the shares of all k. Copies of a layer inside a stage (context
 and data parallel) count as replicas on its island; experts that lie on devices of their own have
-other copies than the rest, and their sums come on top. Where gradients may be packed between
-hosts, the shorter of the two ways counts.
+other copies than the rest, and their sums come on top. A stage on several islands exchanges its
+dense weights even alone; experts that lie on all its chips meet others of their part alone. Where
+gradients may be packed between hosts, the shorter of the two ways counts.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from costmodels.units import PS_PER_S
 from planner.costing import OptionTable, update_s
+from planner.graphs.across import islands_of
 from planner.graphs.topology import IslandClass, Route, Topology
 from planner.mesh import Part
 from planner.search.problem import Problem, Setting
@@ -82,7 +84,10 @@ def least_finish_s(
     low, high = replicas
     sizes = [t.option.chips for t in problem.tables.tables if t.option.class_index == cls.index]
     widest = max(c.size for c in topology.classes)
-    hosts = np.maximum(spread.islands[first:], max(2, -(-low // widest)))
+    fewest = max(2, -(-low // widest))
+    hosts = np.full(problem.tables.layers - first, fewest)
+    if not _parted(problem):
+        hosts = np.maximum(spread.islands[first:], hosts)
     port = max((r.bandwidth for r in _routes(topology, cls, setting)), default=np.inf)
     rate = cls.fabric.total_bandwidth * cls.fabric.efficiency
     # other replicas on the same island share what leaves it, however wide they are
@@ -92,19 +97,23 @@ def least_finish_s(
     length = problem.tables.layers + 1 - first
     exchange, own = np.zeros(length), np.zeros(length)
     savings = np.zeros(length - 1)  # of layers whose replicas are all in one island
+    islands = islands_of(option.chips, cls)
     gradients = np.zeros(length)  # of one chip of an island that exchanges them
     parts = []
     for layers, part in table.parts:
         parameters = np.concatenate([[0], np.cumsum(layers[first:])])
         parts.append((parameters, part))
         traffic = parameters.astype(np.float64) * sync_bytes_per_parameter(problem)
-        gradients += parameters * part.lanes / chips
+        # islands that a ring passes at least, lanes and copies of the stage on one of them
+        ring = hosts if islands == 1 else least_ring(part, option.chips, islands, low, fewest)
+        lanes, summed = min(part.lanes, cls.size), max(1, part.summed // islands)
+        gradients += parameters * lanes / chips * (1 if islands == 1 else (ring - 1) / ring)
         each = np.diff(traffic)
-        over = (hosts - 1) / hosts * each * part.lanes * cls.size / chips / port
+        over = (ring - 1) / ring * each * lanes * cls.size / chips / port
         exchange += np.concatenate([[0.0], np.cumsum(over)])
         # copies of the stage itself, and all of them side by side
         local = part.summed + max(low, 1) - 1
-        alone = (part.summed - 1) / part.summed
+        alone = (summed - 1) / summed
         own += alone * traffic / part.shards / rate
         savings += over - ((local - 1) / local - alone) * each / part.shards / rate
     packed = problem.tables.packed
@@ -113,7 +122,7 @@ def least_finish_s(
         exchange = np.minimum(exchange, exchange * float(packed.ratio) + packing)
     sync = exchange + own
     if low <= 1:
-        sync = own
+        sync = own if islands == 1 else sync
     elif together:
         # all in one island, or spread over several where the port is faster than the fabric
         sync = np.maximum(sync - spread.saved(cls.index, first, savings, part_of), own)
@@ -129,6 +138,24 @@ def least_finish_s(
     return out
 
 
+def _parted(problem: Problem) -> bool:
+    """Whether islands may hold parts of a layer's experts, and sum them with few other islands."""
+    sizes = [c.size for c in problem.topology.classes]
+    return any(
+        t.option.chips > sizes[t.option.class_index] and len(t.parts) > 1
+        for t in problem.tables.tables
+    )
+
+
+def least_ring(part: Part, chips: int, islands: int, low: int, hosts: int) -> int:
+    """Islands that hold the same part of a stage on several islands, at least.
+
+    The stage has its islands to itself: ``low`` pipelines add at least one, or ``hosts`` in all.
+    """
+    own = islands if part.lanes * islands <= chips else max(1, chips // part.lanes)
+    return max(own, hosts, own + 1) if low > 1 else own
+
+
 def unhidden_s(problem: Problem, table: OptionTable, first: int, end: int, replicas: int) -> float:
     """Seconds of stage ``[first, end)`` after the last backward of all that nothing can hide.
 
@@ -139,6 +166,12 @@ def unhidden_s(problem: Problem, table: OptionTable, first: int, end: int, repli
         return 0.0
     parts = [(int(layers[first:end].sum()), part) for layers, part in table.parts]
     return _update_s(problem, table, parts, replicas)
+
+
+def _ring_share(part: Part, chips: int, islands: int, hosts: int) -> float:
+    """What a ring of fewer islands takes of one over all ``hosts``; 1 where they are the same."""
+    same = hosts * least_ring(part, chips, islands, 1, 1) // islands
+    return (same - 1) / same * hosts / (hosts - 1)
 
 
 def expected_finish_s(
@@ -158,18 +191,27 @@ def expected_finish_s(
     cls = problem.topology.classes[table.option.class_index]
     parts = [(int(layers[first:end].sum()), part) for layers, part in table.parts]
     local = 1 if together else max(1, min(replicas, cls.size // table.option.chips))
-    hosts = -(-replicas // local)
+    islands = islands_of(table.option.chips, cls)
+    hosts = -(-replicas // local) * islands
     sync, exchanged = 0.0, 0.0
     for parameters, part in parts:
         traffic = parameters * sync_bytes_per_parameter(problem)
-        copies = local * part.summed
+        copies = local * max(1, part.summed // islands)
         if copies > 1 and parameters:
             own = traffic / part.shards
             sync += (copies - 1) / copies * own / cls.fabric.group_bandwidth(copies)
-        exchanged += traffic * cls.size / (local * part.copies)
+        if islands > 1:
+            exchanged += (
+                traffic
+                * min(part.lanes, cls.size)
+                * _ring_share(part, table.option.chips, islands, hosts)
+            )
+        else:
+            exchanged += traffic * cls.size / (local * part.copies)
     if hosts > 1:
         # where the way was measured, a ring sends with one chip of each rank: slower than a port
-        senders = max(1, cls.size // (local * table.option.mesh.dense.summed))
+        copies = max(1, table.option.mesh.dense.summed // islands)
+        senders = max(1, cls.size // (local * copies))
         routes = _routes(problem.topology, cls, setting)
 
         def ring_s(bytes_: float) -> float:

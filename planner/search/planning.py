@@ -250,15 +250,17 @@ class Planning:
     def _whole(self, rows: int, low: float, target: float) -> Floats:
         """Takts that whole layers on the largest groups of each class fill exactly.
 
-        A grid misses most of them where stages have few layers, and with them the pipelines that
-        waste nothing. Only where inner layers are alike.
+        Those inside an island and those over several. A grid misses most of them where stages have
+        few layers, and with them the pipelines that waste nothing. Only where inner layers are
+        alike.
         """
         space = self.pricer(rows).space
         if not space.uniform or space.layers <= 2:
             return np.zeros(0)
-        largest: dict[int, int] = {}
+        largest: dict[tuple[int, bool], int] = {}
         for k, table in enumerate(space.options):
-            c = table.option.class_index
+            own = self.problem.topology.classes[table.option.class_index]
+            c = own.index, table.option.chips > own.size
             if c not in largest or table.option.chips > space.options[largest[c]].option.chips:
                 largest[c] = k
         layers = np.arange(1, min(space.layers, WHOLE) + 1)

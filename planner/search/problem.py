@@ -70,7 +70,8 @@ class Problem:
 
         Sizes that divide one another pack into equal islands exactly when, for every size n, the
         chips in groups of size ≥ n do not exceed islands · ⌊g/n⌋ · n. Rows that say nothing
-        beyond a finer one are dropped.
+        beyond a finer one are dropped. Groups larger than an island take whole ones, any of them:
+        there the same holds of all chips of the class together.
         """
         rows = []
         for cls in self.topology.classes:
@@ -79,7 +80,10 @@ class Problem:
                 {t.option.chips for t in self.tables.tables if t.option.class_index == cls.index}
             ):
                 islands = cls.count if self.islands is None else self.islands[cls.index]
-                capacity = islands * (cls.size // group) * group
+                if group > cls.size:
+                    capacity = islands * cls.size // group * group
+                else:
+                    capacity = islands * (cls.size // group) * group
                 if capacity != last:
                     rows.append((cls.index, group, capacity))
                 last = capacity

@@ -121,8 +121,9 @@ class _Audit:
         cls = self.world.topology.classes[island.class_index]
         policies = _policies(stage)
         mesh = replica.mesh
-        kind = (cls.index, mesh, replica.rows, stage.layers, policies)
-        layers = self.prices.layers(cls, mesh, replica.rows)[slice(*stage.layers)]
+        way = self.prices.way(replica.devices)
+        kind = (cls.index, mesh, replica.rows, stage.layers, policies, way)
+        layers = self.prices.layers(cls, mesh, replica.rows, way)[slice(*stage.layers)]
         if kind not in self.times:
             scale = self.prices.scale(cls, replica.rows // mesh.data_parallel)
             times = _stage_times(layers, policies, scale)
@@ -221,16 +222,21 @@ class _Audit:
 
     def _meet(self, a: Replica, b: Replica, c: Replica, d: Replica) -> bool:
         """Whether the ways a -> b and c -> d use a common resource."""
-        places = [self._place(r) for r in (a, b, c, d)]
-        if places[0].name == places[1].name or places[2].name == places[3].name:
-            return False
-        one = self.world.topology.route(places[0], places[1])
-        two = self.world.topology.route(places[2], places[3])
-        return (
-            one is not None
-            and two is not None
-            and bool(set(one.resources).intersection(two.resources))
-        )
+        used = []
+        for sender, receiver in ((a, b), (c, d)):
+            ways = [
+                self.world.topology.route(here, there)
+                for here, there in self._ways(sender, receiver)
+                if here.name != there.name
+            ]
+            used.append({name for way in ways if way is not None for name in way.resources})
+        return bool(used[0] & used[1])
+
+    def _ways(self, sender: Replica, receiver: Replica) -> list[tuple[Island, Island]]:
+        """Which islands send to which: those of both sides in turn."""
+        ends = [self._places(sender), self._places(receiver)]
+        count = max(map(len, ends))
+        return [(ends[0][n % len(ends[0])], ends[1][n % len(ends[1])]) for n in range(count)]
 
     def _way(
         self, sender: Replica, receiver: Replica, size: int, out: int, into: int
@@ -244,14 +250,22 @@ class _Audit:
             fabric = source.fabric
             rate = fabric.pair_bandwidth * fabric.efficiency * min(senders, receivers)
             return _picoseconds(size / rate + fabric.latency_s)
-        route = self.world.topology.route(here, there)
-        if route is None:
-            return None
         share = min(senders / source.size / out, receivers / target.size / into)
-        return _picoseconds(route.seconds(size, share))
+        slowest = 0
+        for a, b in self._ways(sender, receiver):
+            route = self.world.topology.route(a, b)
+            if route is None:
+                return None
+            slowest = max(slowest, _picoseconds(route.seconds(size, share)))
+        return slowest
 
     def _place(self, replica: Replica) -> Island:
         return self.world.island_of[replica.devices[0]]
+
+    def _places(self, replica: Replica) -> list[Island]:
+        """All islands of a replica, in the order of its devices."""
+        islands = {self.world.island_of[d].name: self.world.island_of[d] for d in replica.devices}
+        return list(islands.values())
 
     def _crossing(self, cut: int, rows: int) -> int:
         if cut in (0, len(self.world.model.layers)):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from planner.errors import Problem
+from planner.graphs.across import MAX_HOSTS
+from planner.graphs.topology import Island
 from planner.plan import Replica
 from planner.restore import Restored
-from planner.verify.meshes import chips_of, copies_of
+from planner.verify.meshes import chips_of, copies_of, experts
 
 
 def mesh_problems(replica: Replica, world: Restored, at: str) -> Iterator[Problem]:
@@ -30,6 +32,46 @@ def mesh_problems(replica: Replica, world: Restored, at: str) -> Iterator[Proble
         yield from _zero3(replica, world, where)
     if world.topology.classes[_class_of(replica, world)].profile is not None:
         yield Problem(where, "a measured profile prices tensor parallelism alone")
+
+
+def over_islands(
+    replica: Replica, islands: Sequence[Island], world: Restored, at: str
+) -> Iterator[Problem]:
+    """A stage on several islands takes whole ones of one class, as many as a power of two.
+
+    Only experts, one copy of each in the stage, and sequences may lie over them, as the job allows.
+    """
+    mesh, job = replica.mesh, world.job
+    where, names = f"{at}.devices", ", ".join(island.name for island in islands)
+    if mesh.tensor_parallel == chips_of(mesh):
+        yield Problem(where, f"a tensor-parallel group spans islands {names}")
+        return
+    cls = world.topology.classes[islands[0].class_index]
+    order = [device for island in islands for device in island.devices]
+    if any(i.class_index != cls.index for i in islands) or list(replica.devices) != order:
+        message = f"the mesh of a stage spans islands {names}"
+        yield Problem(where, message, "take whole islands of one kind, one after the other")
+    if len(islands) & (len(islands) - 1) or cls.size & (cls.size - 1):
+        yield Problem(where, f"{len(islands)} islands of {cls.size}: not powers of two")
+    if len(islands) > MAX_HOSTS:
+        yield Problem(where, f"{len(islands)} islands, at most {MAX_HOSTS} are searched")
+    if any(world.topology.host_chips[i.host] != cls.size for i in islands):
+        yield Problem(where, "a stage over hosts shares their ports with other islands")
+    if any(world.topology.route(a, b) is None for a in islands for b in islands if a != b):
+        yield Problem(where, f"no network joins islands {names}")
+    where = f"{at}.mesh"
+    inner = mesh.tensor_parallel * mesh.context_parallel
+    scattered = mesh.expert_parallel > 1 and experts(mesh).copies == 1
+    if mesh.tensor_parallel > cls.size:
+        yield Problem(where, "a tensor-parallel group spans islands")
+    if mesh.zero3:
+        yield Problem(where, "ZeRO-3 over several islands is not priced")
+    if scattered and not job.cross_node_expert_parallel:
+        yield Problem(where, "experts over hosts are not allowed by the job")
+    if (inner > cls.size or not scattered) and not job.cross_node_context_parallel:
+        yield Problem(where, "sequences over hosts are not allowed by the job")
+    if not scattered and (mesh.data_parallel > 1 or mesh.context_parallel == 1):
+        yield Problem(where, "neither experts nor sequences lie on all of its chips")
 
 
 def _class_of(replica: Replica, world: Restored) -> int:

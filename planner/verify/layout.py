@@ -10,7 +10,7 @@ from planner.graphs.topology import IslandClass
 from planner.plan import Pipeline, Plan, Replica, Stage, SyncGroup
 from planner.restore import Restored
 from planner.verify.constraints import constraint_problems
-from planner.verify.degrees import mesh_problems
+from planner.verify.degrees import mesh_problems, over_islands
 from planner.verify.meshes import chips_of, copies_of
 
 
@@ -157,9 +157,7 @@ def _replica(replica: Replica, world: Restored, at: str) -> Iterator[Problem]:
         world.island_of[d].name: world.island_of[d] for d in replica.devices if d in world.island_of
     }
     if len(islands) > 1:
-        whole = mesh.tensor_parallel == chips_of(mesh)
-        group = "a tensor-parallel group" if whole else "the mesh of a stage"
-        yield Problem(f"{at}.devices", f"{group} spans islands {', '.join(islands)}")
+        yield from over_islands(replica, tuple(islands.values()), world, at)
     for island in islands.values():
         cls = world.topology.classes[island.class_index]
         if cls.chip.id != replica.chip:

@@ -29,14 +29,16 @@ def check_sync(plan: Plan, world: Restored, prices: Prices) -> list[Problem]:
 @dataclass(slots=True)
 class _Share:
     """What one island holds of a group: its chips, and by part (everything but experts, experts)
-    copies, bytes of the largest shard and of all shards; how many chips send in its ring (one of
-    each rank); the most that any of its chips exchanges, as if the whole host did; the longest
-    time that any of its stages reduces inside the island."""
+    copies, bytes of the largest shard and of all shards; among how many islands its experts are
+    divided; how many chips send in its ring (one of each rank); the most that any of its chips
+    exchanges, as if the whole host did; the longest time that any of its stages reduces inside the
+    island."""
 
     island: Island
     chips: int = 0
     busiest: int = 0
     longest_s: float = 0.0
+    parts: int = 1
     copies: tuple[int, int] = (0, 0)
     shard: tuple[int, int] = (0, 0)
     whole: tuple[int, int] = (0, 0)
@@ -65,20 +67,23 @@ def _groups(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
             if group.kind == "tied":
                 continue
             if len(held) > 1:
-                whole = -(-sum(share.whole) * on_host[share.island.host] // share.chips)
+                whole = -(-_exchanged(share, held) * on_host[share.island.host] // share.chips)
                 loads[at] += whole
             fabric = world.topology.classes[share.island.class_index].fabric
             inside[at] = inside.get(at, 0.0) + share.inside_s(fabric)
     for group, held in zip(plan.sync_groups, shares):
         for member in group.members:
             at = (member.pipeline, member.stage)
-            share = held[_island(plan, member, world).name]
-            load = loads[at]
-            if group.kind == "tied":  # summed before the replicas reduce: nothing else is sent
-                load = -(-sum(share.whole) * on_host[share.island.host] // share.chips)
-            else:
-                share.longest_s = max(share.longest_s, inside[at])
-            share.busiest = max(share.busiest, load)
+            lying = _homes(plan, [member], world)
+            for name in lying:
+                share = held[name]
+                load = loads[at]
+                if group.kind == "tied":  # summed before the replicas reduce: nothing else is sent
+                    whole = _exchanged(share, held)
+                    load = -(-whole * on_host[share.island.host] // share.chips)
+                else:
+                    share.longest_s = max(share.longest_s, inside[at])
+                share.busiest = max(share.busiest, load)
     for k, (group, held) in enumerate(zip(plan.sync_groups, shares)):
         where = f"sync_groups[{k}].time_s"
         time = _ring_s(list(held.values()), world, group)
@@ -150,7 +155,7 @@ def _packing_s(gradients: int, group: SyncGroup, world: Restored, cls: IslandCla
 def _forms(plan: Plan, world: Restored) -> Iterator[Problem]:
     """Gradients are packed as the job allows, only between islands, and then on all of them."""
     allowed = world.job.gradient_compression
-    homes = [{_island(plan, m, world).name for m in group.members} for group in plan.sync_groups]
+    homes = [_homes(plan, group.members, world) for group in plan.sync_groups]
     crossing = {
         group.compression
         for group, home in zip(plan.sync_groups, homes)
@@ -168,6 +173,13 @@ def _forms(plan: Plan, world: Restored) -> Iterator[Problem]:
             yield Problem(where, "other groups reduce otherwise; a plan packs all or none")
 
 
+def _homes(plan: Plan, members: Sequence[SyncMember], world: Restored) -> set[str]:
+    """Names of all islands on which members of a group lie."""
+    stages = (plan.pipelines[m.pipeline].stages[m.stage] for m in members)
+    devices = (d for stage in stages for replica in stage.replicas for d in replica.devices)
+    return {world.island_of[d].name for d in devices}
+
+
 def _island(plan: Plan, member: SyncMember, world: Restored) -> Island:
     """Where a member lies."""
     replica = plan.pipelines[member.pipeline].stages[member.stage].replicas[0]
@@ -183,19 +195,38 @@ def _shares(plan: Plan, group: SyncGroup, world: Restored, prices: Prices) -> di
     for member in group.members:
         pipeline = plan.pipelines[member.pipeline]
         for replica in pipeline.stages[member.stage].replicas:
-            island = world.island_of[replica.devices[0]]
-            share = held.setdefault(island.name, _Share(island))
+            islands = {world.island_of[d].name: world.island_of[d] for d in replica.devices}
             found = _parameters(replica, group.layers, world, prices)
             sizes = [-(-each * holding.on_a_chip(n) // shards) for n, holding in found]
             holdings = (dense(replica.mesh), experts(replica.mesh))
             lanes = [h.lanes * h.shares for h in holdings]
             sizes += [0] * (2 - len(sizes))
-            share.chips += len(replica.devices)
-            share.copies = _both(int.__add__, share.copies, [h.to_sum for h in holdings])
-            share.shard = _both(max, share.shard, sizes)
-            share.whole = _both(max, share.whole, [n * w for n, w in zip(sizes, lanes)])
-            share.ranks = max(share.ranks, lanes[0])
+            chips = len(replica.devices) // len(islands)
+            local = [max(1, h.to_sum // len(islands)) for h in holdings]
+            for name, island in islands.items():
+                share = held.setdefault(name, _Share(island))
+                share.chips += chips
+                share.copies = _both(int.__add__, share.copies, local)
+                share.shard = _both(max, share.shard, sizes)
+                own = [n * min(w, chips) for n, w in zip(sizes, lanes)]
+                share.whole = _both(max, share.whole, own)
+                share.ranks = max(share.ranks, lanes[0])
+                share.parts = max(share.parts, -(-lanes[1] // chips))
     return {name: held[name] for name in sorted(held)}
+
+
+def _exchanged(share: _Share, held: dict[str, _Share]) -> int:
+    """Distinct bytes that a ring over all islands of the group would carry of this one.
+
+    An island with a part of the experts sums it with the islands of the same part alone: a ring
+    of n instead of N, which takes (n − 1)/n of the bytes and not (N − 1)/N.
+    """
+    dense_bytes, expert_bytes = share.whole
+    count = len(held)
+    if count > 1 and any(other.parts > 1 for other in held.values()):
+        same = round(sum(1 / other.parts for other in held.values()))
+        expert_bytes = -(-expert_bytes * (same - 1) * count // (same * (count - 1)))
+    return dense_bytes + expert_bytes
 
 
 def _both(
@@ -209,7 +240,7 @@ def _parameters(
 ) -> list[tuple[int, Holding]]:
     """Trained parameters of these layers on one device of a replica, by how they are held."""
     cls = world.topology.classes[world.island_of[replica.devices[0]].class_index]
-    priced = prices.layers(cls, replica.mesh, replica.rows)
+    priced = prices.layers(cls, replica.mesh, replica.rows, prices.way(replica.devices))
     return trained(priced[slice(*layers)], replica.mesh)
 
 

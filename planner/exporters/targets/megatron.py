@@ -18,9 +18,9 @@ from planner.exporters.megatron_arguments import (
 )
 from planner.exporters.megatron_layout import layout_text
 from planner.exporters.megatron_model import FAMILIES
-from planner.exporters.megatron_rules import COMMON, LAYOUT, MegatronRead
+from planner.exporters.megatron_rules import COMMON, EXPERTS, LAYOUT, MegatronRead
 from planner.exporters.placement import started
-from planner.exporters.ranks import grid_launch
+from planner.exporters.ranks import Order, grid_launch
 from planner.exporters.rules import broken_rules, rule_texts, unreadable
 from planner.exporters.scripts import (
     Program,
@@ -50,6 +50,7 @@ CAPABILITY = Capability(
     checked_by_target="not run: its rules were taken from its parser, where most were seen to fire",
     placement="any: the order of ranks, or one start per rank",
     context_parallel=True,
+    expert_parallel=True,
     optimizer_offload=True,
     why_no_activations="its cpu_offloading takes one stage alone, and no recomputation",
     why_no_packing="it reduces in one type for all links",
@@ -57,14 +58,16 @@ CAPABILITY = Capability(
 
 ARGUMENTS = "arguments.sh"
 ARRAY = "PLAN_ARGUMENTS"
-RULES = (*COMMON, *LAYOUT)
+RULES = (*COMMON, *LAYOUT, *EXPERTS)
 FUSED = (8, 0)
 """Transformer Engine needs compute capability 8.0."""
 
 
 def write(view: View) -> Written:
     """Arguments in one file that every host's script reads."""
-    launch = grid_launch(view, ("pp slowest", "dp slowest"))
+    # devices that share experts are counted with the replicas: these must follow one another
+    orders: tuple[Order, ...] = ("pp slowest", "dp slowest")
+    launch = grid_launch(view, orders if view.even_grid.ep == 1 else orders[:1])
     layers = (("pipeline-model-parallel-layout", layout_text(view)),)
     sections = list(plan_sections(view, launch, layers if view.even_grid.pp > 1 else ()))
     if not _fused(view):
