@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costmodels.units import PS_PER_S
+from planner.graphs.topology import Island
 from planner.layout import LayoutPipeline, LayoutPricer, LayoutStage
 from planner.search.columns import relaxed_column
 from planner.search.finish import least_finish_s
@@ -22,6 +23,16 @@ from tests.mesh_inputs import small_context
 FLEETS = ("3x4xA100-SXM-80GB @ 25Gb/s", "2x2xA100-SXM-80GB + 2x4xA100-SXM-40GB @ 25Gb/s")
 JOB = "global_batch=12 micro_batch_rows=[1,2] seq_len=2048 max_tensor_parallel=2"
 contexts = st.sampled_from(FLEETS).map(lambda fleet: small_context(fleet, JOB, layers=5, experts=0))
+over_hosts = st.sampled_from(
+    (("cross_node_context_parallel", 0, 65536), ("cross_node_expert_parallel", 8, 2048))
+).map(
+    lambda way: small_context(
+        "4x2xA100-SXM-80GB @ 25Gb/s",
+        f"global_batch=8 micro_batch_rows=[1,2,4] seq_len={way[2]} techniques.{way[0]}=true",
+        layers=4,
+        experts=way[1],
+    )
+)
 
 
 def test_what_an_island_can_do_by_a_time_says_who_shares_a_layer() -> None:
@@ -68,7 +79,7 @@ def test_layers_that_no_island_does_in_time_are_on_none_alone() -> None:
 @st.composite
 def layouts(draw: st.DrawFn) -> tuple[Context, list[LayoutPipeline]]:
     """Pipelines on free chips of random islands; anything that the options allow."""
-    context = draw(contexts)
+    context = draw(contexts | over_hosts)
     layers = len(context.model.graph.layers)
     free = {i: list(i.devices) for c in context.topology.classes for i in c.islands}
     tables = context.problem.tables.tables
@@ -79,22 +90,35 @@ def layouts(draw: st.DrawFn) -> tuple[Context, list[LayoutPipeline]]:
         stages = []
         for first, end in pairwise((0, *cuts, layers)):
             ways = [
-                (island, t.option.mesh)
+                (islands, t.option.mesh)
                 for t in tables
                 if t.option.rows == rows
-                for island in free
-                if island.class_index == t.option.class_index
-                if len(free[island]) >= t.option.chips
+                for islands in _homes(context, t.option.class_index, t.option.chips, free)
             ]
             if not ways:
                 return context, pipelines
-            island, mesh = draw(st.sampled_from(ways))
-            devices = tuple(free[island][: mesh.chips])
-            del free[island][: mesh.chips]
-            stages.append(LayoutStage(island, devices, first, end, mesh, (0,) * (end - first)))
+            islands, mesh = draw(st.sampled_from(ways))
+            each = mesh.chips // len(islands)
+            devices = tuple(d for island in islands for d in free[island][:each])
+            for island in islands:
+                del free[island][:each]
+            policies = (0,) * (end - first)
+            stages.append(
+                LayoutStage(islands[0], devices, first, end, mesh, policies, more=islands[1:])
+            )
         count = draw(st.integers(1, 6))
         pipelines.append(LayoutPipeline(tuple(stages), rows, count, rows))
     return context, pipelines
+
+
+def _homes(
+    context: Context, class_index: int, chips: int, free: dict[Island, list[str]]
+) -> list[tuple[Island, ...]]:
+    """Islands with so many free chips, or as many free islands next to each other."""
+    cls = context.topology.classes[class_index]
+    count = -(-chips // cls.size)
+    runs = (cls.islands[k : k + count] for k in range(cls.count - count + 1))
+    return [r for r in runs if all(len(free[i]) >= min(chips, cls.size) for i in r)]
 
 
 @settings(max_examples=150)
