@@ -279,8 +279,8 @@ class Engine:
             target = planning.generate(None, SCOUT_ROUNDS, self.stop, rough=True, guess_ps=guess)
             self._queries += planning.queries
             equal = planning.equal(SCOUTED)
-            if not self.limits.use_all:
-                self._offer_each(equal)
+            if not self.limits.use_all and self._offer_each(equal):
+                self.report("searching", None, region)
             least = [target] if target is not None else []
             self._scouts[region] = min([*least, *(s.target_ps for s in equal)], default=None)
         return self._scouts[region]
