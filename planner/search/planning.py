@@ -225,7 +225,8 @@ class Planning:
         """Takts that whole layers on the largest groups of each class fill exactly.
 
         Those inside an island and those over several. A grid misses most of them where stages have
-        few layers, and with them the pipelines that waste nothing. Only where inner layers are alike.
+        few layers, and with them the pipelines that waste nothing. Only where inner layers are
+        alike.
         """
         space = self.pricer(rows).space
         if not space.uniform or space.layers <= 2:
