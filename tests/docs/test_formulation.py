@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "concepts" / "formulation.md"
-PACKAGES = ("planner.search", "planner", "costmodels")
+PACKAGES = ("planner.search", "planner", "costmodels", "planner.graphs")
 
 
 def cells() -> Iterator[tuple[list[str], list[str]]]:

@@ -106,6 +106,7 @@ def test_recomputation_that_differs_by_stage_is_refused():
         ("offload", "--optimizer-offload-fraction 1.0", "--optimizer-offload-fraction 0.5"),
         ("precision", "--bf16", "--fp16"),
         ("placement", "--sequence-parallel", "--sequence-parallel --use-tp-pp-dp-mapping"),
+        ("experts", "--swiglu", "--swiglu --expert-model-parallel-size 2"),
         ("layout", "Et*7|t*8", "Et*8|t*7"),
         ("layout", "Et*7|t*8", "Et*7|t*7"),
         ("layout", "t*9L", "t*9"),
