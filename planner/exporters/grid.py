@@ -150,13 +150,15 @@ def uneven_degrees(grid: Grid) -> Iterator[str]:
         "tensor-parallel degree": [s.tensor_parallel for s in grid.stages],
         "context-parallel degree": [s.context_parallel for s in grid.stages],
         "expert-parallel degree": [s.expert_parallel for s in grid.stages],
-        "slices of an expert": [s.expert_slices for s in grid.stages],
         "number of replicas": [s.data_parallel for s in grid.stages],
         "rows per replica": [s.rows for s in grid.stages],
     }
+    if len(set(degrees["tensor-parallel degree"])) == 1:  # else they differ for that reason
+        degrees["slices of an expert"] = [s.expert_slices for s in grid.stages]
     for what, values in degrees.items():
         if len(set(values)) > 1:
-            yield f"the {what} differs by stage: {', '.join(map(str, values))}"
+            verb = "differ" if what.startswith("slices") else "differs"
+            yield f"the {what} {verb} by stage: {', '.join(map(str, values))}"
 
 
 def _unequal_rows(plan: Plan) -> Iterator[str]:

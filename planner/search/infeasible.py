@@ -47,22 +47,26 @@ def nothing_fits(
 
 
 def _refuted(problem: Problem, setting: Setting) -> bool:
-    rows = problem.micro_batch_rows[:1]
-    # fewer rows per micro-batch never need more memory, so the fewest decide
-    space = build_space(problem, setting, rows[0], optimistic=True)
-    pricer = Pricer(space, problem.max_stages)
+    # fewer rows per micro-batch never need more memory, so the fewest decide, unless some meshes
+    # divide rows and are not there for fewer
+    divided = any(t.option.mesh.dp > 1 for t in problem.tables.tables)
+    rows = problem.micro_batch_rows if divided else problem.micro_batch_rows[:1]
+    spaces = [build_space(problem, setting, size, optimistic=True) for size in rows]
+    pricers = [Pricer(space, problem.max_stages) for space in spaces]
+    takts = [points[-1:] for points in (pricer.breakpoints() for pricer in pricers)]
     capacity = np.array([c for _, _, c in problem.packing_rows], dtype=np.float64)
     needed = setting.replicas[0]
     prices: Floats = np.ones(len(capacity)) / capacity.sum()
     met: list[Floats] = []
-    points = pricer.breakpoints()
-    if len(points) == 0:
-        return True
-    takts = points[-1:]
     for _ in range(ROUNDS):
-        answer = pricer.solve(space.option_prices(prices), takts, np.zeros(1), 1)
-        if answer.cost[0] == np.inf:
+        answers = [
+            (pricer.solve(space.option_prices(prices), takt, np.zeros(1), 1), space)
+            for pricer, space, takt in zip(pricers, spaces, takts)
+            if len(takt)
+        ]
+        if all(answer.cost[0] == np.inf for answer, _ in answers):
             return True
+        answer, space = min(answers, key=lambda found: float(found[0].cost[0]))
         if needed * float(answer.cost[0]) > float(prices @ capacity) * (1 + MARGIN):
             return True
         pipeline = answer.pipelines[0]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.mesh import Part, StageMesh
 from planner.search.finish import expected_finish_s, least_finish_s, least_ring
+from planner.search.infeasible import nothing_fits
+from planner.search.regions import roots
+from tests.oracle import brute_force
 from tests.search_checks import (
     assert_bound_is_below,
     assert_compact_agrees,
@@ -20,6 +25,7 @@ from tests.tick_problems import (
     build_problem,
     even_routes,
     island_class,
+    open_setting,
     topology,
 )
 
@@ -103,3 +109,23 @@ def test_experts_over_all_chips_meet_one_island_of_each_pipeline(
     paid = expected_finish_s(problem, table, 0, 1, replicas) - update
     assert paid == pytest.approx(share * 2 * own / TICK_RATE)
     assert least_finish_s(problem, table, (replicas, replicas))[1] <= paid + update
+
+
+def test_nothing_fits_is_not_said_of_rows_that_only_stages_over_hosts_divide() -> None:
+    """Weights of a layer fill more than a chip; two chips hold half each, of two rows or more."""
+    classes = (island_class(0, 1, 2, memory=20),)
+    problem = build_problem(
+        (LayerTicks(1, 2, parameters=0, experts=8),),
+        topology(classes, even_routes(classes)),
+        slowness=(1,),
+        degrees=((1, StageMesh(dp=2, ep=2)),),
+        rows=(1, 2),
+        global_batch=2,
+    )
+    alone, over = (t for t in problem.tables.tables if t.option.rows == 2)
+    assert int(alone.experts[0] + alone.parameters[0]) > int(over.experts[0])
+    best = brute_force(problem, open_setting(problem)).time_ps
+    never = replace(problem, tables=replace(problem.tables, tables=(alone,)))
+    assert best is not None
+    assert not nothing_fits(problem, roots(problem), None, lambda: False)
+    assert nothing_fits(never, roots(never), None, lambda: False)
