@@ -258,6 +258,7 @@ def _pipeline_s(run: Run, stages: Sequence[StageCost], exact: bool) -> tuple[flo
         hops = [0.0] * len(hops)
     slowest = max(f + b for f, b in zip(forward, backward))
     m, v = run.micro_batches, run.virtual
+    busy = m * slowest
     if v > 1 or not exact:
         fill = (sum(forward) + sum(backward)) / v + 2 * sum(hops)
         total = fill + (m - 1 / v) * slowest
@@ -270,7 +271,8 @@ def _pipeline_s(run: Run, stages: Sequence[StageCost], exact: bool) -> tuple[flo
             depths = (m,) * run.pp
         ps = tuple([round(t * PS_PER_S) for t in times] for times in (forward, backward, hops))
         total = exact_time(run.schedule, ps[0], ps[1], ps[2], depths, m).total / PS_PER_S
-    return total, max(0.0, total - m * slowest)
+        busy = m * max(f + b for f, b in zip(ps[0], ps[1])) / PS_PER_S
+    return total, max(0.0, total - busy)
 
 
 def _hops_s(run: Run) -> list[float]:

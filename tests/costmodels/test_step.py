@@ -51,6 +51,13 @@ def test_one_stage_runs_its_micro_batches_one_after_another():
     assert dict(priced.items)["bubble"] == 0
 
 
+def test_one_stage_never_waits_whatever_its_times_round_to():
+    """Whole picoseconds times many micro-batches are not the seconds times as many."""
+    run = replace(RUN, micro_batches=97)
+    for forward in (1.0000000000004, 0.3333333333333333, 0.0123456789012349):
+        assert dict(price_step(run, price=fixed(forward, 2 * forward)).items)["bubble"] == 0
+
+
 def test_a_pipeline_of_equal_stages_has_the_bubble_of_the_textbook():
     cuts = (0, 2, 4, 6, 8)
     run = replace(RUN, layers=LAYERS[1:9], cuts=cuts, micro_batches=6, links=Links(fabric(), 0))
