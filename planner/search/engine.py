@@ -28,6 +28,8 @@ LOOK_ROUNDS = (4, 2)
 """Rounds of a relaxation before a region is judged: at a root, and with inherited columns."""
 LOOK_WIDTH = 0.012
 """How narrow takts are looked at where only the direction matters."""
+LATER_ROUNDS = 6
+"""Rounds more of a first look that met nothing in time, while no plan is known."""
 FULL_ROUNDS = 24
 PLAN_ROUNDS = 10
 SEARCHED = 3
@@ -286,10 +288,16 @@ class Engine:
         return self._scouts[region]
 
     def _walk(self, node: _Node, at: Region, step: Callable[[Region], Region]) -> Region:
-        """Go on step by step while plans improve; the last region that gave a better one."""
+        """Go on step by step while plans improve; the last region that gave a better one.
+
+        While no plan is known at all, any step is one on.
+        """
         for _ in range(FOLLOWED):
             on = step(at)
-            if on == at or self._proven() or not self._try(node, on):
+            if on == at or self._proven():
+                break
+            better = self._try(node, on)
+            if not better and self.limit_ps is not None:
                 break
             at = on
         return at
@@ -381,6 +389,9 @@ class Engine:
         """A rough relaxation: where its optimum lies, and the first bound."""
         limit = self.limit_ps
         self._improve(node, limit, LOOK_ROUNDS[node.parent is not None], LOOK_WIDTH)
+        if limit is None and self._relaxation(node).target_ps is None:
+            # the least time of a wider region may be far too early here: ever later, then
+            self._improve(node, None, LATER_ROUNDS, LOOK_WIDTH)
 
     def _split(self, node: _Node) -> None:
         """Replace a region by its two halves, each with a first look."""

@@ -157,7 +157,7 @@ class Relaxation:
         if nothing and (self.target_ps is None or target < self.target_ps):
             # nothing by then: look later, and ever later
             self._guess_ps = max(self._guess_ps, int(target * self._later))
-            self._later **= 2
+            self._later = min(self._later**2, LATE)
             if goal_ps is None or target < goal_ps:
                 return
         width, met = TOLERANCES[self._level], self.target_ps
