@@ -43,7 +43,7 @@ LIKE = 0.6
 """How alike (0 to 1) a line beside a cut has to be to the one that took its place."""
 
 PROGRESS = re.compile(
-    r"planning .* · [\d.]+ \S*s|\d+ of \d+ scenarios\b.*|[a-z]+(?: · (?:best|bound|gap) [^·]*)+.*"
+    r"planning .* · [\d.,]+ \S*s|\d+ of \d+ scenarios\b.*|[a-z]+(?: · (?:best|bound|gap) [^·]*)+.*"
 )
 """What a terminal shows only while a command works."""
 
