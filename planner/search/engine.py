@@ -290,17 +290,25 @@ class Engine:
     def _walk(self, node: _Node, at: Region, step: Callable[[Region], Region]) -> Region:
         """Go on step by step while plans improve; the last region that gave a better one.
 
-        While no plan is known at all, any step is one on.
+        While no plan found is as good as what is known, any step is one on where pipelines are few.
         """
+        kept = at
         for _ in range(FOLLOWED):
             on = step(at)
             if on == at or self._proven():
                 break
             better = self._try(node, on)
-            if not better and self.limit_ps is not None:
+            on_the_way = on.replicas[0] <= FEW or self.limit_ps is None
+            if not better and not (on_the_way and self._beaten()):
                 break
             at = on
-        return at
+            kept = on if better else kept
+        return kept
+
+    def _beaten(self) -> bool:
+        """Whether what is known from elsewhere is better than any plan found, or there is none."""
+        limit = self.limit_ps
+        return self.best is None or (limit is not None and self.best.real_ps > limit)
 
     def _with(self, region: Region, wanted: float) -> Region:
         """The region with one number of pipelines, near the wanted one."""

@@ -70,7 +70,8 @@ class Items:
             count = left / self._taken[:, :, None]
             beyond = (left + leads.relief[:, None]) / self._steep[:, :, None]
             count = np.floor(np.fmin(count, beyond))
-        out: Ints = np.minimum(np.nan_to_num(count, nan=self.layers), self.layers).astype(np.int64)
+        known = np.nan_to_num(count, nan=self.layers)
+        out: Ints = np.clip(known, 0, self.layers).astype(np.int64)
         return out
 
     def lengths(self, depths: Ints, takts: Floats) -> Ints:
