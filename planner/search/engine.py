@@ -349,7 +349,11 @@ class Engine:
             if expected > least * (1 + WORSE):
                 return False
             # what the whole node has met says which pipelines are worth a column
-            return self._plan(single, self._relaxation(node))
+            improved = self._plan(single, self._relaxation(node))
+            if improved or expected > least:
+                return improved
+            # the most promising number, and nothing found: with a relaxation of its own
+            self._searched.discard(region)
         self._look(single)
         if self.limit_ps is not None and single.outlook_ps >= self.limit_ps:
             return False
