@@ -353,7 +353,6 @@ class Engine:
             if improved or expected > least:
                 return improved
             # the most promising number, and nothing found: with a relaxation of its own
-            self._searched.discard(region)
         self._look(single)
         if self.limit_ps is not None and single.outlook_ps >= self.limit_ps:
             return False
@@ -373,7 +372,7 @@ class Engine:
             setting = node.region.setting(self.problem, self.limits.only_classes)
             guess = self.limit_ps or int(node.bound_ps * 1.25) + 1
             node.relaxation = Relaxation(
-                self.problem, setting, self.problem.micro_batch_rows, guess
+                self.problem, setting, self.problem.micro_batch_rows, guess, self.limit_ps
             )
             if node.parent is not None and node.parent.relaxation is not None:
                 node.relaxation.inherit(node.parent.relaxation)
@@ -435,8 +434,6 @@ class Engine:
         ``guide``: the relaxation that says where to begin, if it is not the setting's own.
         """
         node.searched = True
-        if node.region in self._searched:
-            return False
         self._searched.add(node.region)
         setting = node.region.setting(self.problem, self.limits.only_classes)
         planning = Planning(self.problem, setting, guide or self._relaxation(node))
@@ -541,7 +538,8 @@ class Engine:
             return
         limit = self.limit_ps
         hopeful = target is not None and (limit is None or target < limit)
-        if hopeful and not node.searched and self._plan(node):
+        searched = node.searched or node.region in self._searched
+        if hopeful and not searched and self._plan(node):
             return
         if node.region.splits_on:
             self._split(node)

@@ -49,11 +49,17 @@ class Relaxation:
 
     ``bound_ps``: no plan of the setting is faster (proven). ``target_ps``: the least target that
     the columns met so far admit, None while they admit none. ``prices``: those of the last round.
-    ``done_width``: looking at takts no finer than this brings nothing more.
+    ``done_width``: looking at takts no finer than this brings nothing more. ``horizon_ps``: only
+    plans that end by then are spoken about (None: any).
     """
 
     def __init__(
-        self, problem: Problem, setting: Setting, rows_choices: Sequence[int], guess_ps: int
+        self,
+        problem: Problem,
+        setting: Setting,
+        rows_choices: Sequence[int],
+        guess_ps: int,
+        horizon_ps: int | None = None,
     ) -> None:
         self.problem = problem
         self.setting = setting
@@ -64,7 +70,7 @@ class Relaxation:
         self.target_ps: int | None = None
         self.prices: Prices | None = None
         self.queries = 0
-        self.horizon_ps: int | None = None
+        self.horizon_ps = horizon_ps
         self.done_width = 1.0
         self._guess_ps = guess_ps
         self._master = RelaxedMaster(problem, setting, divisible=True)
