@@ -15,13 +15,8 @@ from planner import assemble, beside
 from planner.layout import LayoutPricer
 from planner.mesh import StageMesh
 from planner.place import Load, Placement, place
-from planner.search.engine import (
-    Engine,
-    Progress,
-    Realised,
-    SearchLimits,
-    assign_micro_batches,
-)
+from planner.search.engine import Engine, Progress, Realised, SearchLimits
+from planner.search.loads import assign_micro_batches
 from planner.search.planning import Solution
 
 if TYPE_CHECKING:

@@ -14,14 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from heapq import heapify, heappop, heappush
 
 from costmodels.units import PS_PER_S
 from planner.search.infeasible import nothing_fits
-from planner.search.master import least_target
+from planner.search.neighbours import FEW, fewer, more, moved, times, with_count
 from planner.search.planning import Planning, Solution
 from planner.search.problem import Problem
-from planner.search.regions import Region, apart, balanced, fluid_bound_s, most_replicas, roots
+from planner.search.regions import Region, apart, balanced, fluid_bound_s, roots
 from planner.search.relaxation import Relaxation
 
 LOOK_ROUNDS = (4, 2)
@@ -36,12 +35,6 @@ SEARCHED = 3
 """Regions searched for plans before the proof begins."""
 FOLLOWED = 5
 """Numbers of pipelines tried on either side of the first, as long as plans improve."""
-STRIDE = 1.6
-"""Ratio of such numbers, where they are many."""
-EVEN_WITHIN = 0.25
-"""How far from the wanted number of pipelines one that divides the batch is preferred."""
-FEW = 8
-"""Below so many pipelines every number is looked at."""
 SCOUT_ROUNDS = 6
 """Rounds of column generation after which numbers of pipelines are compared."""
 WORSE = 0.015
@@ -234,7 +227,7 @@ class Engine:
         node.searched = True
         region = balanced(self.problem, node.region, self.limits.only_classes)
         known = sum(self.best.counts) if self.best is not None else None
-        at = self._with(region, known or self._relaxation(node).pipelines)
+        at = with_count(self.problem, region, known or self._relaxation(node).pipelines)
         if self.limits.follow:
             at = self._scouted(node, at)
         self._try(node, at)
@@ -244,15 +237,15 @@ class Engine:
 
     def _follow(self, node: _Node, at: Region) -> None:
         """Other numbers of pipelines and other cuts, as long as they give better plans."""
-        at = self._walk(node, self._walk(node, at, self._more), self._fewer)
+        at = self._walk(node, self._walk(node, at, more), fewer)
         for factor in (0.5, 2.0):
             # a hill further off: as where few pipelines of whole nodes are best
-            near, at = at, self._walk(node, at, partial(self._times, factor))
+            near, at = at, self._walk(node, at, partial(times, factor))
             if at != near:
-                at = self._walk(node, self._walk(node, at, self._more), self._fewer)
+                at = self._walk(node, self._walk(node, at, more), fewer)
         for cut in range(len(at.cuts)):
-            at = self._walk(node, at, partial(self._moved, cut, 1))
-            at = self._walk(node, at, partial(self._moved, cut, -1))
+            at = self._walk(node, at, partial(moved, cut, 1))
+            at = self._walk(node, at, partial(moved, cut, -1))
 
     def _scouted(self, node: _Node, at: Region) -> Region:
         """Where pipelines are many: half as many, as long as the columns' relaxation improves.
@@ -261,7 +254,7 @@ class Engine:
         """
         best, least = at, self._expected(node, at)
         while best.replicas[0] > FEW and not self.stop():
-            on = self._times(0.5, best)
+            on = times(0.5, self.problem, best)
             found = self._expected(node, on)
             if found is None or (least is not None and found >= least):
                 break
@@ -287,14 +280,14 @@ class Engine:
             self._scouts[region] = min([*least, *(s.target_ps for s in equal)], default=None)
         return self._scouts[region]
 
-    def _walk(self, node: _Node, at: Region, step: Callable[[Region], Region]) -> Region:
+    def _walk(self, node: _Node, at: Region, step: Callable[[Problem, Region], Region]) -> Region:
         """Go on step by step while plans improve; the last region that gave a better one.
 
         While no plan found is as good as what is known, any step is one on where pipelines are few.
         """
         kept = at
         for _ in range(FOLLOWED):
-            on = step(at)
+            on = step(self.problem, at)
             if on == at or self._proven():
                 break
             better = self._try(node, on)
@@ -309,32 +302,6 @@ class Engine:
         """Whether what is known from elsewhere is better than any plan found, or there is none."""
         limit = self.limit_ps
         return self.best is None or (limit is not None and self.best.real_ps > limit)
-
-    def _with(self, region: Region, wanted: float) -> Region:
-        """The region with one number of pipelines, near the wanted one."""
-        low, high = 1, most_replicas(self.problem)
-        count = _even(self.problem.global_batch, min(max(wanted, low), high), (low, high))
-        return replace(region, replicas=(count, count))
-
-    def _more(self, at: Region) -> Region:
-        count = at.replicas[0]
-        return self._with(at, count + 1 if count < FEW else count * STRIDE)
-
-    def _fewer(self, at: Region) -> Region:
-        count = at.replicas[0]
-        return self._with(at, count - 1 if count <= FEW else count / STRIDE)
-
-    def _moved(self, cut: int, by: int, at: Region) -> Region:
-        """One cut between vendors elsewhere, unless another one is there."""
-        cuts = [low for low, _ in at.cuts]
-        cuts[cut] += by
-        edges = [0, *cuts, self.problem.tables.layers]
-        if not edges[cut] < edges[cut + 1] < edges[cut + 2]:
-            return at
-        return replace(at, cuts=tuple((c, c) for c in cuts))
-
-    def _times(self, factor: float, at: Region) -> Region:
-        return self._with(at, at.replicas[0] * factor)
 
     def _try(self, node: _Node, region: Region) -> bool:
         """Look for plans of a single setting inside a node; whether a better one was found."""
@@ -564,52 +531,3 @@ class Engine:
                 detail,
             )
         )
-
-
-def _even(batch: int, wanted: float, within: tuple[int, int]) -> int:
-    """A number of pipelines near the wanted one; where they are many, one that divides the batch.
-
-    With few rows per pipeline, uneven shares leave most pipelines waiting for a row.
-    """
-    near = range(round(wanted * (1 - EVEN_WITHIN)), round(wanted * (1 + EVEN_WITHIN)) + 1)
-    even = [n for n in near if n > 0 and batch % n == 0 and within[0] <= n <= within[1]]
-    if wanted < FEW or not even:
-        return min(max(round(wanted), within[0]), within[1])
-    return min(even, key=lambda n: (abs(n - wanted), n))
-
-
-def assign_micro_batches(solution: Solution, global_batch: int) -> list[tuple[int, int, int]]:
-    """Micro-batches of every pipeline: ``(column index, micro-batches, rows of the last one)``.
-
-    Starts from what finishes by the target and takes the surplus away where it shortens the
-    longest pipelines; pipelines left without work are dropped, unless all are to be kept.
-    """
-    target = least_target(solution.columns, solution.counts, global_batch, solution.target_ps)
-    least = 1 if solution.keep_all else 0
-    loads: list[list[int]] = []
-    for k, (column, count) in enumerate(zip(solution.columns, solution.counts)):
-        loads += [[k, max(least, column.micro_batches(target))] for _ in range(count)]
-    surplus = sum(solution.columns[k].rows * m for k, m in loads) - global_batch
-    longest = [
-        (-solution.columns[k].time_ps(m), at) for at, (k, m) in enumerate(loads) if m > least
-    ]
-    heapify(longest)
-    while longest and surplus > 0:
-        _, at = heappop(longest)
-        column = solution.columns[loads[at][0]]
-        if column.rows > surplus:
-            continue
-        loads[at][1] -= 1
-        surplus -= column.rows
-        if loads[at][1] > least:
-            heappush(longest, (-column.time_ps(loads[at][1]), at))
-    loads = [load for load in loads if load[1] > 0]
-    out = []
-    for k, m in loads:
-        rows = solution.columns[k].rows
-        last = rows
-        if 0 < surplus < rows:
-            last = rows - surplus
-            surplus = 0
-        out.append((k, m, last))
-    return out
