@@ -37,6 +37,8 @@ FOLLOWED = 5
 """Numbers of pipelines tried on either side of the first, as long as plans improve."""
 SCOUT_ROUNDS = 6
 """Rounds of column generation after which numbers of pipelines are compared."""
+BETWEEN = (0.75, 1.5)
+"""Numbers between halves and doubles that are compared with the best, in ratios to it."""
 WORSE = 0.015
 """Numbers of pipelines whose columns admit so much less than the best are not planned."""
 SCOUTED = 2
@@ -250,6 +252,8 @@ class Engine:
     def _scouted(self, node: _Node, at: Region) -> Region:
         """Where pipelines are many: half as many, as long as the columns' relaxation improves.
 
+        Then the best of the last number and of those between it and its neighbours.
+
         Columns expect to synchronise, which takes longer the more pipelines there are.
         """
         best, least = at, self._expected(node, at)
@@ -259,7 +263,12 @@ class Engine:
             if found is None or (least is not None and found >= least):
                 break
             best, least = on, found
-        return best
+        if best.replicas[0] <= FEW:
+            return best
+        between = [times(factor, self.problem, best) for factor in BETWEEN]
+        known = [(self._expected(node, on), on) for on in between]
+        better = [(found, on) for found, on in known if found is not None]
+        return min([*better, *([(least, best)] if least is not None else [])], default=(0, best))[1]
 
     def _expected(self, node: _Node, region: Region) -> int | None:
         """The least target that columns of a single setting admit, roughly; None if none does.
