@@ -17,7 +17,8 @@ from costmodels.price import WAYS, hosted
 from costmodels.units import GIB, MIB, PS_PER_S, S_PER_HOUR
 from planner import assemble
 from planner.economy import Economy, chips_of
-from planner.graphs.across import islands_of
+from planner.graphs.across import islands_of, numbers_of_islands
+from planner.graphs.topology import Topology
 from planner.inputs.goal import UNITS, Goal
 from planner.inputs.job import ResolvedJob
 from planner.inputs.training import notes_on_training
@@ -194,7 +195,7 @@ def declared_space(context: Context) -> SearchSpace:
             f"{dominated} options of (chips, mesh, rows): dominated by another mesh of as many "
             "chips and copies (no slower, no larger, no more to sum on any layer)"
         )
-    dropped += _untried(job)
+    dropped += _untried(job, context.topology)
     dropped += [
         "ZeRO 2, ZeRO 3 and expert parallelism beyond a stage, offload of weights, "
         "interleaved and zero-bubble schedules, unequal rows inside a stage: not in this version's "
@@ -265,7 +266,7 @@ def _limited(context: Context) -> str:
     return f" (its experts lie in {chosen} of {every} groups, as the model's router is limited)"
 
 
-def _untried(job: ResolvedJob) -> list[str]:
+def _untried(job: ResolvedJob, topology: Topology) -> list[str]:
     """Techniques that this search left out, and how to have them tried."""
     tried = {
         "context_parallel": job.context_parallel,
@@ -283,8 +284,9 @@ def _untried(job: ResolvedJob) -> list[str]:
         ("experts", job.expert_parallel, job.cross_node_expert_parallel, "expert_parallel"),
         ("sequences", job.context_parallel, job.cross_node_context_parallel, "context_parallel"),
     )
+    spanned = any(numbers_of_islands(topology, cls) for cls in topology.classes)
     for what, inside, tried_over, name in over:
-        if inside and not tried_over:
+        if spanned and inside and not tried_over:
             field = f"job.techniques.cross_node_{name}"
             said.append(f"{what} over several hosts: not tried ({field}=true tries them)")
     if job.gradient_compression == "none":

@@ -34,7 +34,7 @@ from costmodels.shapes import LayerShape
 from costmodels.sharding import ShardGroup, exposed_gathers_s
 from costmodels.training import FULL, Training
 from costmodels.units import PS_PER_S
-from planner.graphs.across import Port, class_port
+from planner.graphs.across import Port, class_port, legs
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Island, IslandClass, Route, Topology
 from planner.inputs.job import ResolvedJob
@@ -453,12 +453,6 @@ def pipeline_hops_ps(
         each = {(w.bandwidth, w.latency_s, w.points): w for w in ways[s] if w is not None}
         hops.append(max(route_hop_ps(bytes_[s], way, share) for way in each.values()))
     return hops
-
-
-def legs(here: Sequence[Island], there: Sequence[Island]) -> list[tuple[Island, Island]]:
-    """Which island of a stage sends to which of the next one: in turn, all of both sides."""
-    count = max(len(here), len(there))
-    return [(here[n % len(here)], there[n % len(there)]) for n in range(count)]
 
 
 def _ways(

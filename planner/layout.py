@@ -262,7 +262,8 @@ class LayoutPricer:
                 hops = self._hops(pipe)
                 real = tuple(hop or 0 for hop in hops)
                 priced = self._pipeline(pipe, real, zero_level, len(pipelines))
-                flawless = None not in hops and all(map(_fits, priced.alike))
+                joined = all(self.port(s) is not None for s in pipe.stages if s.more)
+                flawless = joined and None not in hops and all(map(_fits, priced.alike))
                 met[pattern] = (priced, hops, flawless)
             priced, hops, flawless = met[pattern]
             named = replace(priced, pipeline=pipe)

@@ -75,7 +75,7 @@ def _over_islands(
         left = chips // tp
         for cp in _context_degrees(job, sizes, left, max(sizes) // tp):
             dp = left // cp
-            if job.cross_node_context_parallel and dp == 1:
+            if _sequences_over(job) and dp == 1:
                 found.append(StageMesh(tp, cp))
             if job.cross_node_expert_parallel and job.expert_parallel:
                 apart = [StageMesh(tp, cp, dp, ep) for ep in expert if 1 < ep <= chips]
@@ -91,22 +91,30 @@ def over_islands_problem(mesh: StageMesh, size: int, job: ResolvedJob) -> str | 
         return "ZeRO-3 over several islands is not priced"
     if mesh.ep > 1 and mesh.expert_copies == 1:
         if not job.cross_node_expert_parallel:
-            return "experts over hosts are not allowed by the job (cross_node_expert_parallel)"
+            return "experts over hosts need --set job.techniques.cross_node_expert_parallel=true"
         if mesh.tp * mesh.cp <= size:
             return None
     elif mesh.dp > 1 or mesh.cp == 1:
         return (
             "no expert and no sequence lies on all of its chips: pipelines of their own do the same"
         )
-    if not job.cross_node_context_parallel:
-        return "sequences over hosts are not allowed by the job (cross_node_context_parallel)"
+    if not _sequences_over(job):
+        return (
+            "sequences over hosts need job.techniques.context_parallel and "
+            "cross_node_context_parallel, both true"
+        )
     return None
+
+
+def _sequences_over(job: ResolvedJob) -> bool:
+    """Whether sequences may be shared by chips of several islands."""
+    return job.context_parallel and job.cross_node_context_parallel
 
 
 def _context_degrees(job: ResolvedJob, sizes: Sequence[int], left: int, inside: int) -> list[int]:
     """Context-parallel degrees of a stage over islands, with ``left`` chips per tensor rank."""
     degrees = [n for n in sizes if n <= inside and (n == 1 or job.context_parallel)]
-    if job.cross_node_context_parallel:
+    if _sequences_over(job):
         n = 2 * max(degrees)
         while n <= left:
             degrees.append(n)

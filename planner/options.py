@@ -135,10 +135,11 @@ def _wide(topology: Topology, cls: IslandClass, job: ResolvedJob) -> tuple[int, 
 
 
 def _rows_wanted(mesh: StageMesh, rows: int, cls: IslandClass, job: ResolvedJob) -> bool:
-    """Whether a device gets a number of rows that the job allows."""
-    if mesh.chips > cls.size:
-        return rows % mesh.dp == 0 and rows // mesh.dp in job.micro_batch_rows
-    return rows in job.micro_batch_rows
+    """Whether the job allows the rows of a micro-batch; over islands, or those of one device."""
+    if rows in job.micro_batch_rows:
+        return True
+    each, rest = divmod(rows, mesh.dp)
+    return mesh.chips > cls.size and not rest and each in job.micro_batch_rows
 
 
 def way_allowed(way: str, job: ResolvedJob) -> bool:

@@ -32,6 +32,7 @@ from costmodels.schedules import Op, stage_order
 from costmodels.units import PS_PER_S
 from planner.callable_module import make_callable
 from planner.errors import InputError, Problem
+from planner.graphs.across import legs
 from planner.graphs.topology import Island
 from planner.plan import Pipeline, Plan, Replica, Stage
 from planner.replay import ROUNDING, Channel, DeadlockError, Lane, replay
@@ -118,7 +119,7 @@ def _hop(
         size = world.model.boundary_bytes(
             source.layers[1], rows, world.job.seq_len, world.job.element_bytes
         )
-        ways = _ways(_islands(sender, world, where), _islands(receiver, world, where))
+        ways = legs(_islands(sender, world, where), _islands(receiver, world, where))
         for here, there in ways:
             if here.name == there.name:
                 continue
@@ -148,12 +149,6 @@ def _legs(source: Stage, target: Stage) -> list[tuple[Replica, Replica, int]]:
             first += receiver.rows
         begin += sender.rows
     return legs
-
-
-def _ways(here: Sequence[Island], there: Sequence[Island]) -> list[tuple[Island, Island]]:
-    """Who sends to whom between two stages: their islands in turn, an equal part each."""
-    count = max(len(here), len(there))
-    return [(here[n % len(here)], there[n % len(there)]) for n in range(count)]
 
 
 def _islands(replica: Replica, world: Restored, where: str) -> tuple[Island, ...]:

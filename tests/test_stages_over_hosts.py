@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from costmodels.units import PS_PER_S
 from planner.errors import ExportError
 from planner.estimate import PlanLayout, estimate_sketch, sketch_of
+from planner.explain.adjacent import against_the_job
 from planner.exporters import export_plan, problems_of
 from planner.exporters.megatron_arguments import expert_arguments
 from planner.exporters.megatron_rules import EXPERTS as EXPERT_RULES
@@ -114,6 +116,45 @@ def test_dense_models_and_few_experts_keep_their_space() -> None:
     context = small_context(HOSTS, "global_batch=8", experts=8)
     assert context.job.cross_node_expert_parallel
     assert max(o.chips for o in context.options.options) == 8
+
+
+def test_sequences_that_the_job_does_not_share_are_not_shared_over_hosts() -> None:
+    """The switch for hosts alone opens nothing that verification would refuse."""
+    sets = "global_batch=8 seq_len=2048 techniques.cross_node_context_parallel=true"
+    for experts in (0, 8):
+        context = small_context(HOSTS, sets, experts=experts)
+        assert not context.job.context_parallel
+        assert {o.mesh.cp for o in context.options.options} == {1}
+    context = small_context(HOSTS, f"{sets} techniques.context_parallel=true", experts=0)
+    assert max(o.mesh.cp for o in context.options.options) == 8
+
+
+def test_rows_that_the_user_names_are_those_of_a_micro_batch() -> None:
+    """Eight rows may be eight devices' one: a plan's own rows leave its stages in the space."""
+    context = small_context(HOSTS, "global_batch=64 micro_batch_rows=[8]", experts=8)
+    wide = [o for o in context.options.options if o.chips > 2]
+    assert {o.rows for o in wide if o.mesh.dp == 8} >= {8}
+
+
+def test_islands_that_nothing_joins_are_said_though_all_else_is_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    context = context_of(experts_plan)
+    layouts = layouts_of(experts_plan(), context.model.graph, context.topology, context.job)
+    assert layouts is not None
+    pricer = LayoutPricer(context.model.graph, context.topology, context.job)
+    assert pricer.price(layouts, 1).fits
+    monkeypatch.setattr(pricer, "port", lambda _: None)
+    assert any("which no network joins" in p for p in pricer.price(layouts, 1).problems)
+
+
+def test_rows_that_only_stages_over_hosts_take_are_not_against_the_job() -> None:
+    context = small_context(HOSTS, "global_batch=64 seq_len=8192", experts=8)
+    sketch = sketch_of(context_of(experts_plan), PlanLayout("its own", "", experts_plan()))
+    for rows, allowed in ((8, True), (16, False)):
+        pipelines = tuple(replace(p, rows=rows) for p in sketch.pipelines)
+        said = against_the_job(context, replace(sketch, pipelines=pipelines))
+        assert ("rows per micro-batch" not in (said or "")) == allowed
 
 
 def test_rows_of_the_user_are_not_added_to() -> None:

@@ -21,6 +21,7 @@ from planner.estimate.spans import Ground
 from planner.graphs.topology import Topology
 from planner.inputs.job import ResolvedJob
 from planner.layout import LayoutPipeline, LayoutPricer, PricedLayout
+from planner.meshes import over_islands_problem
 from planner.plan import Alternative
 
 CLASSES = ("rectangular", "staged", "asymmetric")
@@ -131,16 +132,6 @@ def _forbidden(ground: Ground, zero_level: int, job: ResolvedJob) -> Iterator[Pr
         ("tensor_parallel", any(s.tp > 1 for s in stages), f"uses tensor parallelism{refused}"),
         ("context_parallel", any(s.mesh.cp > 1 for s in stages), f"shares sequences{refused}"),
         ("expert_parallel", any(s.mesh.ep > 1 for s in stages), f"spreads experts{refused}"),
-        (
-            "cross_node_expert_parallel",
-            any(s.more and s.mesh.ep > 1 for s in stages),
-            f"spreads experts over hosts{refused}",
-        ),
-        (
-            "cross_node_context_parallel",
-            any(s.more and s.mesh.tp * s.mesh.cp > s.chips // len(s.islands) for s in stages),
-            f"shares sequences over hosts{refused}",
-        ),
         ("zero3", any(s.mesh.zero3 for s in stages), f"divides weights{refused}"),
         ("optimizer_offload", any(s.mesh.offload for s in stages), f"offloads{refused}"),
         ("recompute_selective", 1 in policies, f"uses selective recomputation{refused}"),
@@ -154,6 +145,10 @@ def _forbidden(ground: Ground, zero_level: int, job: ResolvedJob) -> Iterator[Pr
         if is_used and not getattr(job, technique):
             remedy = f"--set job.techniques.{technique}=true"
             yield Problem("layout", f"against the job, it {text}", remedy)
+    wide = [s for s in stages if s.more]
+    broken = (over_islands_problem(s.mesh, s.chips // len(s.islands), job) for s in wide)
+    for found in dict.fromkeys(text for text in broken if text is not None):
+        yield Problem("layout", f"over several islands: {found}{refused}")
 
 
 def _kind(pipe: LayoutPipeline) -> tuple[object, ...]:

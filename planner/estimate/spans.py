@@ -187,7 +187,8 @@ class _Builder:
             for n, (kind, islands) in enumerate(self.kinds.items())
         ]
         finder = _Ways(self.base, self.spans)
-        return replace(self.base, classes=(*own, *added), route=finder)
+        # ways between spans depend on which islands these are: none is like another
+        return replace(self.base, classes=(*own, *added), route=finder, cells={})
 
 
 @dataclass(frozen=True)

@@ -114,10 +114,11 @@ def against_the_job(context: Context, sketch: Sketch) -> str | None:
     job = context.job
     stages = [s for p in sketch.pipelines for s in p.stages]
     policies = {policy for s in stages for policy in s.policies}
-    rows = sorted({p.rows for p in sketch.pipelines} - set(job.micro_batch_rows))
+    allowed = (*job.micro_batch_rows, *job.cross_node_rows)
+    rows = sorted({p.rows for p in sketch.pipelines} - set(allowed))
     deepest = max(len(p.stages) for p in sketch.pipelines)
     broken = (
-        (bool(rows), f"the job allows {_listed(job.micro_batch_rows)} rows per micro-batch"),
+        (bool(rows), f"the job allows {_listed(allowed)} rows per micro-batch"),
         (not job.recompute_selective and 1 in policies, "the job forbids recompute_selective"),
         (not job.recompute_full and 2 in policies, "the job forbids recompute_full"),
         (

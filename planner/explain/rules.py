@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from costmodels.price import POLICIES, WAYS
 from planner.explain.wish import Degrees
+from planner.graphs.across import numbers_of_islands
 from planner.graphs.topology import IslandClass
+from planner.meshes import expert_numbers
 from planner.options import tensor_parallel_problem, way_allowed
 from planner.scenario.chips import chip_in
 from planner.solve import Context
@@ -82,15 +84,25 @@ def _inside(context: Context, degrees: Degrees) -> Iterator[Broken]:
             rule = f"the job does not try {name.replace('_', ' ')} stages"
             yield Broken(rule, f"{short} 1, or --set job.techniques.{name}=true")
             continue
-        reasons = (r.reason for r in context.options.rejected if r.what == f"{short}={wished}")
-        rule = next(reasons, f"no stage of an island runs {short} {wished}")
         over = {"cp": job.cross_node_context_parallel, "ep": job.cross_node_expert_parallel}[short]
+        where = "" if over else " of an island"
+        reasons = (r.reason for r in context.options.rejected if r.what == f"{short}={wished}")
+        rule = next(reasons, f"no stage{where} runs {short} {wished}")
         valid = f"{short} {', '.join(map(str, sorted(found)))}"
-        if wished <= max(c.size for c in context.topology.classes) or over:
+        if over or not _over_hosts(context, short, wished):
             yield Broken(rule, valid + ("" if over else " inside an island"))
         else:
             more = f"--set job.techniques.cross_node_{name}=true for stages over hosts"
             yield Broken(rule, f"{valid} inside an island, or {more}")
+
+
+def _over_hosts(context: Context, short: str, wished: int) -> bool:
+    """Whether stages over several hosts could have the degree."""
+    classes = context.topology.classes
+    most = max(c.size * n for c in classes for n in (0, *numbers_of_islands(context.topology, c)))
+    numbers = expert_numbers([layer.shape for layer in context.model.graph.layers])
+    divides = short == "cp" or (bool(numbers) and not any(e % wished for e in numbers))
+    return wished <= most and divides
 
 
 def _counts(context: Context, degrees: Degrees) -> Iterator[Broken]:

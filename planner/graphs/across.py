@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from costmodels.catalog import Fabric
-from costmodels.collectives import Links
 from planner.graphs.topology import Island, IslandClass, Topology
 
 MAX_HOSTS = 8
@@ -24,10 +22,6 @@ class Port:
 
     bandwidth: float
     latency_s: float
-
-    def links(self, fabric: Fabric, size: int) -> Links:
-        """What joins the chips of islands of ``size`` chips on this fabric."""
-        return Links(fabric, size, self.bandwidth, self.latency_s)
 
 
 def islands_of(chips: int, cls: IslandClass) -> int:
@@ -71,3 +65,9 @@ def numbers_of_islands(topology: Topology, cls: IslandClass) -> tuple[int, ...]:
         numbers.append(k)
         k *= 2
     return tuple(numbers)
+
+
+def legs(here: Sequence[Island], there: Sequence[Island]) -> list[tuple[Island, Island]]:
+    """Which island of a stage sends to which of the next one: in turn, all of both sides."""
+    count = max(len(here), len(there))
+    return [(here[n % len(here)], there[n % len(there)]) for n in range(count)]

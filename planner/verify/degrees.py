@@ -67,9 +67,11 @@ def over_islands(
     if mesh.zero3:
         yield Problem(where, "ZeRO-3 over several islands is not priced")
     if scattered and not job.cross_node_expert_parallel:
-        yield Problem(where, "experts over hosts are not allowed by the job")
+        remedy = "plan with --set job.techniques.cross_node_expert_parallel=true"
+        yield Problem(where, "experts over hosts are not allowed by the job", remedy)
     if (inner > cls.size or not scattered) and not job.cross_node_context_parallel:
-        yield Problem(where, "sequences over hosts are not allowed by the job")
+        remedy = "plan with --set job.techniques.cross_node_context_parallel=true"
+        yield Problem(where, "sequences over hosts are not allowed by the job", remedy)
     if not scattered and (mesh.data_parallel > 1 or mesh.context_parallel == 1):
         yield Problem(where, "neither experts nor sequences lie on all of its chips")
 
