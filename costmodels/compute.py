@@ -57,7 +57,8 @@ def rates(chip: Chip, precision: str) -> Rates:
     """Sustained rates. LookupError if the chip does not have the precision.
 
     Attention and the head stay in 16 bits when the other products run in fp8 or fp4, and fused
-    attention of 32 bits runs in fp32 outside of the matrix units, whatever their own kernels reach.
+    attention of 32 bits runs in fp32 outside of the matrix units, whatever their own kernels reach
+    (measured on an H100, assumed of all others).
     """
     wide = precision
     if precision in NARROW:
@@ -82,7 +83,7 @@ def rates(chip: Chip, precision: str) -> Rates:
 TF32_WEIGHT_GRADIENT = 1.75
 """How many times as long as a forward product the weight gradient takes on Hopper in TF32, whose
 matrix units load operands of 32 bits untransposed alone: measured on an H100
-(``data/kernels/h100.csv``)."""
+(``data/kernels/h100.csv``), assumed of the other chips of its architecture."""
 
 
 def product_s(

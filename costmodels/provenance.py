@@ -23,7 +23,10 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "flash_query": ("tokens", "of keys that take as long as what a query takes beside its keys"),
     "unfused_forward": ("passes", "reads and writes of the score matrix forward"),
     "unfused_backward": ("passes", "reads and writes of the score matrix backward"),
-    "eager_softmax": ("ratio", "of these passes where scale, mask and softmax are not one kernel"),
+    "eager_softmax": (
+        "ratio",
+        "of forward passes (as many more backward) where softmax is not one kernel",
+    ),
     "misaligned_core": ("ratio", "slow-down of batched products with an odd head size"),
     "stream": ("share", "of the memory bandwidth that elementwise kernels reach"),
     "eager_passes": ("ratio", "of the bytes moved where elementwise kernels are not fused"),

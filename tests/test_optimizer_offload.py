@@ -65,8 +65,8 @@ def test_what_does_not_fit_fits_with_the_state_on_the_host_and_the_refusal_says_
     flag = "--set job.techniques.optimizer_offload=true: checked, a plan exists, "
     (remedy,) = [text for text in refused.value.remedies if text.startswith(flag)]
     first_look = float(remedy.removeprefix(flag).partition(" s per step")[0])
-    # One round of the search, to any gap: a tenth slower than the plan that more rounds find.
-    assert 1.0 <= first_look / hosted_plan().estimate.step_time_s < 1.12
+    # One round of the search, to any gap: 10.0 % slower than the plan that more rounds find.
+    assert 1.0 <= first_look / hosted_plan().estimate.step_time_s < 1.11
     assert any(s.offload == "optimizer" for p in hosted_plan().pipelines for s in p.stages)
 
 

@@ -45,7 +45,7 @@ OTHERS = {
     "GPT-0.8b, heads of 96": Widths("gpt", 24, 1536, 16, 16, 6144, 50257),
     "GPT-13b, 6 blocks": Widths("gpt", 6, 5120, 40, 40, 20480, 50304),
 }
-"""Models that nothing was fitted to or chosen by: measured to be predicted afterwards."""
+"""Models that nothing had been fitted to or chosen by when they were measured."""
 MODELS = LLAMA | GPT | OTHERS
 
 

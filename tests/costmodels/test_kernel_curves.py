@@ -14,7 +14,15 @@ import pytest
 
 from costmodels.catalog import load_catalog
 from costmodels.catalog.efficiencies import Setting
-from costmodels.compute import RAGGED_EVEN, RAGGED_ODD, core_s, gemm_s, optimizer_update_s, rates
+from costmodels.compute import (
+    RAGGED_EVEN,
+    RAGGED_ODD,
+    TF32_WEIGHT_GRADIENT,
+    core_s,
+    gemm_s,
+    optimizer_update_s,
+    rates,
+)
 from costmodels.constants import shipped_constants
 from costmodels.fitted import shipped_calibration
 from costmodels.layers import CoreWork, Gemm
@@ -212,3 +220,13 @@ def test_an_update_on_the_host_moves_about_the_assumed_bytes_per_second():
     assert math.isclose(
         times["whole"], sum(t for k, t in times.items() if k != "whole"), rel_tol=0.05
     )
+
+
+def test_weight_gradients_in_tf32_take_as_much_longer_as_on_the_card():
+    shapes = {}
+    for line in lines("h100", "product"):
+        if line["precision"] == "tf32":
+            shapes.setdefault((line["m"], line["n"], line["k"]), {})[line["what"]] = line["seconds"]
+    ratios = [float(s["weight_gradient"]) / float(s["forward"]) for s in shapes.values()]
+    assert len(ratios) > 20
+    assert statistics.median(ratios) == pytest.approx(TF32_WEIGHT_GRADIENT, rel=0.02)

@@ -25,4 +25,5 @@ def test_a_plan_is_found_where_every_update_on_the_host_outlasts_the_first_guess
     )
     assert plan.certificate is not None
     assert plan.certificate.gap <= 0.05
+    # the only plans are single pipelines of 17.9 s (18.6 s before the constants were last fitted)
     assert plan.estimate.step_time_s < 18.8
