@@ -111,7 +111,7 @@ def stage_memory(
     *,
     state: StateBytes,
     overhead: DeviceOverhead,
-    in_flight: int,
+    in_flight: int | Sequence[int],
     micro_batches: int,
     zero_level: int,
     replicas: int | Sequence[int],
@@ -123,11 +123,11 @@ def stage_memory(
     """Peak memory of one device that runs ``layers``.
 
     ``policy_of[i]`` is what layer i does with what it keeps, as an index into
-    :data:`costmodels.price.WAYS`. ``in_flight`` micro-batches hold their activations at once,
-    never more than there are. ``replicas`` is over how many replicas each layer is sharded (one
-    number, or one per layer): ZeRO level 1 divides the optimizer's state by it, level 2 the
-    gradients too, level 3 (FSDP) the weights as well; the layer at work, and the next one, are
-    then gathered, and a layer's gradient exists whole before it is scattered.
+    :data:`costmodels.price.WAYS`. ``in_flight`` micro-batches hold their activations at once (one
+    number, or one per layer), never more than there are. ``replicas`` is over how many replicas
+    each layer is sharded (one number, or one per layer): ZeRO level 1 divides the optimizer's state
+    by it, level 2 the gradients too, level 3 (FSDP) the weights as well; the layer at work, and the
+    next one, are then gathered, and a layer's gradient exists whole before it is scattered.
     ``expert_replicas`` counts for parameters that lie on ``ep`` devices; by default as the others.
     ``inner`` devices of the stage itself (for experts: the second number) divide weights and
     gradients whatever the level, as level 3 does.
@@ -156,8 +156,11 @@ def stage_memory(
         """Bytes of one kind of state; rounded up per part as every device holds whole elements."""
         return sum(-(-n * bytes_ // (r if zero_level >= level else own)) for n, r, own in parts)
 
-    kept = sum(layer.kept(p) for layer, p in zip(layers, policy_of, strict=True))
-    hosted = sum(layer.on_host(p) for layer, p in zip(layers, policy_of, strict=True))
+    depths = [in_flight] * len(layers) if isinstance(in_flight, int) else list(in_flight)
+    held_at_once = [min(depth, micro_batches) for depth in depths]
+    each = list(zip(layers, policy_of, held_at_once, strict=True))
+    kept = sum(n * layer.kept(p) for layer, p, n in each)
+    hosted = sum(n * layer.on_host(p) for layer, p, n in each)
     working = max((layer.working(p) for layer, p in zip(layers, policy_of, strict=True)), default=0)
     whole = max((layer.parameters for layer in layers), default=0)
     sharded = max(holders, default=1) > 1
@@ -170,12 +173,12 @@ def stage_memory(
         held(parts, state.parameter, 3),
         held(trained, state.gradient, 2),
         held(trained, state.optimizer, 1) if offload_buffer is None else 0,
-        min(in_flight, micro_batches) * kept + working,
+        kept + working,
         sum(layer.logits_bytes for layer in layers),
         overhead.buffer_bytes + boundary_bytes + gathered + scattered + (offload_buffer or 0),
         overhead.context_bytes,
         overhead.fragmentation_bytes,
     )
     host = 0 if offload_buffer is None else held(trained, state.total, 1)
-    host += min(in_flight, micro_batches) * hosted
+    host += hosted
     return MemoryItems(*items, peak=sum(items), host=host)

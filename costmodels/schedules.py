@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 ScheduleName = Literal["1f1b", "gpipe", "interleaved"]
-"""Interleaved plans can be run; no function here prices them: each raises ``ValueError``."""
+"""Interleaved ones have functions of their own (:mod:`costmodels.interleaved`); here they raise
+``ValueError``."""
 Op = tuple[Literal["F", "B"], int]
 
 
@@ -138,7 +139,7 @@ def formula_time(
     """
     _check(forward_ps, backward_ps, hop_ps, depths)
     if schedule == "interleaved":
-        raise ValueError("interleaved schedules are not priced by this version")
+        raise ValueError("costmodels.interleaved prices interleaved schedules")
     if schedule == "gpipe":
         hop = max(hop_ps, default=0)
         tau = max(hop, *forward_ps) + max(hop, *backward_ps)
@@ -280,7 +281,7 @@ def upper_bound_time(
 def _effective(schedule: ScheduleName, in_flight: int, micro_batches: int) -> int:
     """How many micro-batches a stage really holds at once."""
     if schedule == "interleaved":
-        raise ValueError("interleaved schedules are not priced by this version")
+        raise ValueError("costmodels.interleaved prices interleaved schedules")
     return micro_batches if schedule == "gpipe" else min(in_flight, micro_batches)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 
 from costmodels.catalog import Catalog
 from costmodels.confidence import step_range
@@ -101,8 +102,9 @@ def _stage(
     sharded = zero_level >= 1 and replicas * stage.mesh.copies > 1
     return Stage(
         layers=(stage.first, stage.end),
+        chunks=stage.chunks,
         in_flight=priced.in_flight,
-        recompute=_ranges(stage.first, stage.policies),
+        recompute=_ranges(stage.parts, stage.policies),
         zero=Zero(level=zero_level, scope="all-replicas" if sharded else "none"),
         offload="optimizer" if stage.mesh.offload else "none",
         replicas=(
@@ -112,6 +114,7 @@ def _stage(
                 mesh=plan_mesh(stage.mesh),
                 devices=stage.devices,
                 time_s=time,
+                chunk_time_s=tuple((to_seconds(f), to_seconds(b)) for f, b in priced.chunk_ps),
                 memory_bytes=memory,
             ),
         ),
@@ -121,15 +124,18 @@ def _stage(
     )
 
 
-def _ranges(first: int, policies: Sequence[int]) -> tuple[RecomputeRange, ...]:
-    """Runs of equal policy."""
+def _ranges(
+    parts: Sequence[tuple[int, int]], policies: Sequence[int]
+) -> tuple[RecomputeRange, ...]:
+    """Runs of equal policy in intervals of layers; one policy for each of their layers."""
     out: list[RecomputeRange] = []
-    start = 0
-    for k in range(1, len(policies) + 1):
-        if k == len(policies) or policies[k] != policies[start]:
-            name = POLICY_NAMES[policies[start]]
-            out.append(RecomputeRange(layers=(first + start, first + k), policy=name))
-            start = k
+    every = iter(policies)
+    for first, end in parts:
+        run = list(zip(range(first, end), islice(every, end - first)))
+        for policy, same in groupby(run, key=lambda each: each[1]):
+            layers = [layer for layer, _ in same]
+            name = POLICY_NAMES[policy]
+            out.append(RecomputeRange(layers=(layers[0], layers[-1] + 1), policy=name))
     return tuple(out)
 
 
@@ -161,15 +167,15 @@ def classify(priced: PricedLayout) -> PlanClass:
     loads = set()
     for p in priced.pipelines:
         pipe = p.pipeline
-        shapes.add(tuple((s.mesh, s.first, s.end, s.island.class_index) for s in pipe.stages))
+        shapes.add(tuple((s.mesh, s.parts, s.island.class_index) for s in pipe.stages))
         loads.add((pipe.rows, pipe.micro_batches, pipe.last_rows))
-    layouts = {tuple((mesh, a, b) for mesh, a, b, _ in shape) for shape in shapes}
+    layouts = {tuple((mesh, parts) for mesh, parts, _ in shape) for shape in shapes}
     mixed = len(shapes) > len(layouts)
     full = all(p.pipeline.last_rows == p.pipeline.rows for p in priced.pipelines)
     if len(layouts) > 1 or len(loads) > 1 or mixed or not full:
         return "asymmetric"
     (layout,) = layouts
-    return "rectangular" if len({mesh for mesh, _, _ in layout}) == 1 else "staged"
+    return "rectangular" if len({mesh for mesh, _ in layout}) == 1 else "staged"
 
 
 CLASSES: tuple[PlanClass, ...] = ("rectangular", "staged", "asymmetric")
@@ -205,9 +211,10 @@ def broken_constraint(
     for pin in job.constraints.pinned_layers:
         for s in stages:
             chip = topology.classes[s.island.class_index].chip.id
-            if s.first < pin.end and s.end > pin.first and not pin.allows(chip):
+            held = [p for p in s.parts if p[0] < pin.end and p[1] > pin.first]
+            if held and not pin.allows(chip):
                 name = Catalog.alias(chip)
-                span = f"layers {s.first}–{s.end - 1}"
+                span = f"layers {held[0][0]}–{held[0][1] - 1}"
                 return f"{span} on {name}, the job wants {pin.describe()} (pinned_layers)"
     return None
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, islice, product
 
 import numpy as np
 
+from costmodels import interleaved
 from costmodels.compression import compression_of
 from costmodels.memory import MemoryItems, boundary_buffer_bytes, device_overhead, stage_memory
 from costmodels.price import WAYS, hosted
@@ -54,7 +55,9 @@ class LayoutStage:
     A stage of more chips than an island has lies on ``more`` whole ones as well, in that order.
 
     ``policies`` says what each layer does with what it keeps (index in ``WAYS``); ``in_flight`` is
-    None where the depth rule decides within memory.
+    None where the depth rule decides within memory. An interleaved stage holds its ``chunks`` only,
+    the first of which begins at ``first`` and the last ends at ``end``; it has a policy for each of
+    their layers, and counts pairs of a chunk and a micro-batch in flight.
     """
 
     island: Island
@@ -65,6 +68,12 @@ class LayoutStage:
     policies: tuple[int, ...]
     in_flight: int | None = None
     more: tuple[Island, ...] = ()
+    chunks: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def parts(self) -> tuple[tuple[int, int], ...]:
+        """The stage's intervals of layers in order."""
+        return self.chunks or ((self.first, self.end),)
 
     @property
     def islands(self) -> tuple[Island, ...]:
@@ -98,7 +107,9 @@ class PricedStage:
     """A stage with its costs: picoseconds per micro-batch and itemised bytes.
 
     ``forward_ps`` and ``backward_ps`` include ``transfer_ps`` each, where transfers block.
-    ``host_bytes`` of its host's memory are there for what each device offloads.
+    ``host_bytes`` of its host's memory are there for what each device offloads. ``chunk_ps``:
+    forward and backward of each chunk of an interleaved stage. What leaves its last stage goes back
+    to the first one, ``hop_to_next_ps`` as well.
     """
 
     stage: LayoutStage
@@ -111,6 +122,12 @@ class PricedStage:
     hop_to_next_ps: int | None
     transfer_ps: int = 0
     host_bytes: int = 0
+    chunk_ps: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def last_backward_ps(self) -> int:
+        """Backward that the step ends with: of one chunk of several, by their mean."""
+        return self.backward_ps // max(1, len(self.chunk_ps))
 
 
 @dataclass(frozen=True)
@@ -292,8 +309,7 @@ class LayoutPricer:
                 tuple(map(place, s.more)),
                 id(s.mesh),
                 id(s.policies),
-                s.first,
-                s.end,
+                s.parts,
                 s.in_flight,
                 len(s.devices),
             )
@@ -315,8 +331,7 @@ class LayoutPricer:
                 (
                     s.island.class_index,
                     s.mesh,
-                    s.first,
-                    s.end,
+                    s.parts,
                     s.policies,
                     s.in_flight,
                     self.port(s),
@@ -334,7 +349,8 @@ class LayoutPricer:
         pipe = named.pipeline
         for s, hop in enumerate(hops):
             if hop is None:
-                here, there = pipe.stages[s].island.name, pipe.stages[s + 1].island.name
+                following = (s + 1) % len(pipe.stages)
+                here, there = pipe.stages[s].island.name, pipe.stages[following].island.name
                 problems.append(f"pipeline {index}: no network joins {here} and {there}")
         for s, (stage, priced) in enumerate(zip(pipe.stages, named.alike, strict=True)):
             if stage.more and self.port(stage) is None:
@@ -362,10 +378,9 @@ class LayoutPricer:
         self, pipe: LayoutPipeline, hops: tuple[int, ...], zero_level: int, replicas: int
     ) -> PricedPipeline:
         """Times and memory of a pipeline; the same for all whose classes and hops are equal."""
-        costs = [
-            self.costs(s.island.class_index, s.mesh, pipe.rows, self.port(s))[s.first : s.end]
-            for s in pipe.stages
-        ]
+        if pipe.schedule == "interleaved":
+            return self._price_interleaved(pipe, hops, zero_level, replicas)
+        costs = self._stage_costs(pipe)
         forward = [
             sum(c.forward_total_ps(p) for c, p in zip(own, s.policies, strict=True))
             for own, s in zip(costs, pipe.stages, strict=True)
@@ -403,6 +418,70 @@ class LayoutPricer:
         # elsewhere it is raised to what the recurrence gives
         return PricedPipeline(pipe, stages, fill, max(formula, exact.total), exact)
 
+    def _price_interleaved(
+        self, pipe: LayoutPipeline, hops: tuple[int, ...], zero_level: int, replicas: int
+    ) -> PricedPipeline:
+        """As :meth:`_price_alone`, of stages that hold several chunks each."""
+        count, m = len(pipe.stages), pipe.micro_batches
+        (chunks,) = {len(s.parts) for s in pipe.stages}
+        costs = self._stage_costs(pipe)
+        forward, backward = [], []
+        for own, stage in zip(costs, pipe.stages, strict=True):
+            each = iter(list(zip(own, stage.policies, strict=True)))
+            spans = [list(islice(each, end - first)) for first, end in stage.parts]
+            forward.append([sum(c.forward_total_ps(p) for c, p in span) for span in spans])
+            backward.append([sum(c.backward_total_ps(p) for c, p in span) for span in spans])
+        blocked = [0] * count
+        if self.topology.blocking_transfers:
+            for s, c in product(range(count), range(chunks)):
+                waits = hops[s - 1] if s or c else 0  # the first chunk of all has no chunk before
+                forward[s][c] += waits
+                backward[s][c] += waits
+                blocked[s] += waits
+            hops = (0,) * count
+        usual = interleaved.classic_depths(count, chunks, m)
+        depths = tuple(
+            d if s.in_flight is None else s.in_flight
+            for d, s in zip(usual, pipe.stages, strict=True)
+        )
+        exact = interleaved.exact_time(forward, backward, hops, depths, m)
+        whole = [sum(f) for f in forward], [sum(b) for b in backward]
+        formula = interleaved.formula_time(*whole, hops, m, chunks)
+        orders = interleaved.orders(depths, chunks, m)
+        stages = tuple(
+            PricedStage(
+                stage=stage,
+                costs=costs[s],
+                forward_ps=whole[0][s],
+                backward_ps=whole[1][s],
+                in_flight=depths[s],
+                memory=self._memory(
+                    pipe,
+                    s,
+                    costs[s],
+                    _held_by_layer(stage, costs[s], orders[s]),
+                    zero_level,
+                    replicas,
+                ),
+                usable_bytes=self.topology.classes[stage.island.class_index].usable_memory_bytes,
+                hop_to_next_ps=hops[s],
+                transfer_ps=blocked[s],
+                host_bytes=host_limit(self.topology.classes[stage.island.class_index]),
+                chunk_ps=tuple(zip(forward[s], backward[s], strict=True)),
+            )
+            for s, stage in enumerate(pipe.stages)
+        )
+        fill = interleaved.fill_time(*whole, hops, chunks)
+        return PricedPipeline(pipe, stages, fill, max(formula, exact.total), exact)
+
+    def _stage_costs(self, pipe: LayoutPipeline) -> list[tuple[LayerCost, ...]]:
+        """Costs of the layers of every stage, in order."""
+        found = []
+        for stage in pipe.stages:
+            every = self.costs(stage.island.class_index, stage.mesh, pipe.rows, self.port(stage))
+            found.append(tuple(c for first, end in stage.parts for c in every[first:end]))
+        return found
+
     def _boundary(self, rows: int, cut: int) -> int:
         if cut in (0, len(self.model.layers)):
             return 0
@@ -414,6 +493,12 @@ class LayoutPricer:
 
     def _hops(self, pipe: LayoutPipeline) -> list[int | None]:
         places = [(s.islands, s.chips) for s in pipe.stages]
+        if pipe.schedule == "interleaved":
+            # a ring in which every stage has two neighbours; the largest cut counts for all
+            every = [end for s in pipe.stages for _, end in s.parts]
+            largest = max(self._boundary(pipe.rows, cut) for cut in every)
+            ring = [places[-1], *places, places[0], places[1 % len(places)]]
+            return pipeline_hops_ps(self.topology, ring, [largest] * (len(ring) - 1))[1:-1]
         sizes = [self._boundary(pipe.rows, s.first) for s in pipe.stages[1:]]
         return pipeline_hops_ps(self.topology, places, sizes)
 
@@ -422,7 +507,7 @@ class LayoutPricer:
         pipe: LayoutPipeline,
         s: int,
         costs: tuple[LayerCost, ...],
-        depth: int,
+        depth: int | Sequence[int],
         zero_level: int,
         replicas: int,
     ) -> MemoryItems:
@@ -440,8 +525,8 @@ class LayoutPricer:
             expert_replicas=replicas * mesh.expert.copies,
             inner=(mesh.dense.shards, mesh.expert.shards),
             boundary_bytes=boundary_buffer_bytes(
-                self._boundary(pipe.rows, stage.first),
-                self._boundary(pipe.rows, stage.end),
+                max(self._boundary(pipe.rows, first) for first, _ in stage.parts),
+                max(self._boundary(pipe.rows, end) for _, end in stage.parts),
                 tp=stage.tp,
                 sequence_parallel=self.job.sequence_parallel,
                 copies=mesh.copies,
@@ -497,13 +582,14 @@ class LayoutPricer:
         seen = set()
         for pipe in pipelines:
             for stage in pipe.stages:
-                key = (stage.island.class_index, stage.mesh, stage.first, stage.end)
+                key = (stage.island.class_index, stage.mesh, stage.parts)
                 if key in seen:
                     continue
                 seen.add(key)
                 cls = self.topology.classes[stage.island.class_index]
+                held = [self._parts(stage, pipe.rows, *part) for part in stage.parts]
                 update = update_s(
-                    self._parts(stage, pipe.rows, stage.first, stage.end),
+                    [part for own in held for part in own],
                     len(pipelines),
                     zero_level,
                     self.job.state_bytes,
@@ -524,6 +610,16 @@ def _fits(stage: PricedStage) -> bool:
     return stage.memory.peak <= stage.usable_bytes and stage.memory.host <= stage.host_bytes
 
 
+def _held_by_layer(
+    stage: LayoutStage, costs: Sequence[LayerCost], order: interleaved.Order
+) -> list[int]:
+    """Micro-batches that each layer of an interleaved stage holds at the peak of its memory."""
+    lengths = [end - first for first, end in stage.parts]
+    kept = iter([c.price.kept(p) for c, p in zip(costs, stage.policies, strict=True)])
+    held = interleaved.most_held(order, [sum(islice(kept, n)) for n in lengths])
+    return [count for count, n in zip(held, lengths, strict=True) for _ in range(n)]
+
+
 def _first_and_leads(priced: Sequence[PricedPipeline]) -> tuple[Ints, Ints]:
     """Of all stages in one row: where every pipeline begins, and each stage's lead.
 
@@ -534,7 +630,7 @@ def _first_and_leads(priced: Sequence[PricedPipeline]) -> tuple[Ints, Ints]:
     first = [0]
     for pipe in priced:
         if id(pipe.alike) not in known:
-            before = (stage.backward_ps for stage in pipe.alike[:-1])
+            before = (stage.last_backward_ps for stage in pipe.alike[:-1])
             known[id(pipe.alike)] = list(accumulate(before, initial=0))
         leads += known[id(pipe.alike)]
         first.append(len(leads))

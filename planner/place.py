@@ -70,10 +70,7 @@ def assign(
 ) -> tuple[LayoutPipeline, ...]:
     """Fill islands, largest groups first, in the given order within a size."""
     # stages of a column share their mesh and policies, so that pricing sees that they are alike
-    policies = [
-        [(stage.policy,) * (stage.end - stage.first) for stage in column.stages]
-        for column in columns
-    ]
+    policies = [[(stage.policy,) * stage.layers for stage in column.stages] for column in columns]
     used = {c.index: [0] * len(c.islands) for c in topology.classes}
     first_open: dict[tuple[int, int], int] = {}
     taken: list[list[LayoutStage | None]] = [
@@ -107,6 +104,7 @@ def assign(
             mesh=stage.mesh,
             policies=policies[column][s],
             more=held[1:],
+            chunks=stage.chunks,
         )
     return tuple(
         LayoutPipeline(
@@ -114,6 +112,7 @@ def assign(
             rows=columns[load.column].rows,
             micro_batches=load.micro_batches,
             last_rows=load.last_rows,
+            schedule="1f1b" if columns[load.column].chunks == 1 else "interleaved",
         )
         for load, stages in zip(loads, taken, strict=True)
     )

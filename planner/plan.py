@@ -155,14 +155,26 @@ class StageMemory(_Frozen):
 
 
 class Replica(_Frozen):
-    """A group of devices that holds one copy of the stage."""
+    """A group of devices that holds one copy of the stage.
+
+    ``chunk_time_s``: forward and backward seconds of each chunk of an interleaved stage, which
+    ``time_s`` adds up; left out of the file elsewhere.
+    """
 
     rows: int
     chip: str
     mesh: Mesh
     devices: tuple[str, ...]
     time_s: StageTime
+    chunk_time_s: tuple[tuple[float, float], ...] = ()
     memory_bytes: StageMemory
+
+    @model_serializer(mode="wrap")
+    def _without_empty_chunks(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        value: dict[str, Any] = handler(self)
+        if not self.chunk_time_s:
+            del value["chunk_time_s"]
+        return value
 
 
 class Stage(_Frozen):
@@ -182,8 +194,9 @@ class Stage(_Frozen):
     offload: Offload = "none"
     replicas: tuple[Replica, ...]
     hop_to_next_s: float | None
-    """Seconds for one micro-batch of activations to the next stage; null for the last, 0 where
-    the next stage counts it as its own time."""
+    """Seconds for one micro-batch of activations to the next stage (from the last one of an
+    interleaved pipeline back to the first); else null for the last, and 0 where the next stage
+    counts it as its own time."""
 
     @model_serializer(mode="wrap")
     def _without_empty_chunks(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

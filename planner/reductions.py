@@ -98,14 +98,20 @@ class _Stages:
         )
         counts = [len(pipe.stages) for pipe in pipelines]
         self.start: Ints = np.cumsum([0, *counts[:-1]], dtype=np.int64)
-        templates: dict[tuple[int, ...], int] = {}
+        templates: dict[tuple[int, tuple[tuple[tuple[int, int], ...], ...]], int] = {}
         self._of = np.array(
             [
-                templates.setdefault(tuple(s.end for s in pipe.stages), len(templates))
+                templates.setdefault(
+                    (len(pipe.stages), tuple(s.parts for s in pipe.stages)), len(templates)
+                )
                 for pipe in pipelines
             ]
         )
-        self._ends = [np.array(ends) for ends in templates]
+        # chunks are dealt out in turn: the k-th one lies on stage k modulo their number
+        self._ends = [
+            (np.array(sorted(end for parts in every for _, end in parts)), count)
+            for count, every in templates
+        ]
 
     def seats(self, own: Ints) -> tuple[Ints, Ints]:
         """Some stages, each as often as it has islands, and these islands."""
@@ -116,7 +122,7 @@ class _Stages:
 
     def holding(self, layer: int) -> Ints:
         """Position in its pipeline of the stage that holds the layer, by pipeline."""
-        at = [int(np.searchsorted(ends, layer, side="right")) for ends in self._ends]
+        at = [int(np.searchsorted(ends, layer, side="right")) % n for ends, n in self._ends]
         out: Ints = np.array(at, dtype=np.int64)[self._of]
         return out
 
@@ -246,7 +252,7 @@ class Reductions:
         stages = prices.stages
         meshes = [stage.mesh for stage, _ in stages.shapes]
         copied = np.array([m.dense.summed > 1 or m.expert.summed > 1 for m in meshes])
-        firsts = {s.first for p in stages.pipelines for s in p.stages}
+        firsts = {first for p in stages.pipelines for s in p.stages for first, _ in s.parts}
         for first, end in pairwise(sorted(firsts | {len(self.model.layers)})):
             position = stages.holding(first)
             own = stages.start + position

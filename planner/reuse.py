@@ -73,7 +73,7 @@ def _layout(
 ) -> LayoutPipeline | None:
     stages = []
     for stage in pipeline.stages:
-        if len(stage.replicas) != 1 or stage.chunks:
+        if len(stage.replicas) != 1:
             return None
         (replica,) = stage.replicas
         if any(d not in where for d in replica.devices):
@@ -99,6 +99,7 @@ def _layout(
                 policies=tuple(policies),
                 in_flight=stage.in_flight,
                 more=islands[1:],
+                chunks=stage.chunks,
             )
         )
     return LayoutPipeline(

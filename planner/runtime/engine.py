@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from costmodels.interleaved import Order
 from planner.runtime.build import Frame
 from planner.runtime.chunks import Chunk
 from planner.runtime.clock import Clock
 from planner.runtime.comm import Group, all_reduce
 from planner.runtime.data import Data
 from planner.runtime.model import State
-from planner.runtime.orders import Order
 from planner.runtime.rows import global_rows, micro_batch_rows, replica_rows, rows_in
 from planner.runtime.update import Updater
 from planner.runtime.weights import Weights

@@ -8,24 +8,10 @@ its number on the stage.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal
 
+from costmodels.interleaved import Order, alternate, classic_depths, sequences
 from planner.errors import InputError, Problem
 from planner.plan import Interval, Pipeline, Stage
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """Forward or backward of one micro-batch through one chunk of a stage."""
-
-    kind: Literal["F", "B"]
-    chunk: int
-    micro_batch: int
-
-
-Order = tuple[Operation, ...]
 
 
 def stage_chunks(stage: Stage) -> tuple[Interval, ...]:
@@ -49,9 +35,9 @@ def pipeline_orders(pipeline: Pipeline, where: str = "pipeline") -> tuple[Order,
     if problems:
         raise InputError(problems)
     count, per_stage = len(pipeline.stages), len(stage_chunks(pipeline.stages[0]))
-    forwards, backwards = _sequences(pipeline.micro_batches, count, per_stage)
+    forwards, backwards = sequences(pipeline.micro_batches, count, per_stage)
     orders = tuple(
-        _alternate(forwards, backwards, _depth(pipeline, stage)) for stage in pipeline.stages
+        alternate(forwards, backwards, _depth(pipeline, stage)) for stage in pipeline.stages
     )
     stuck = _stuck(orders, per_stage)
     if stuck is not None:
@@ -61,14 +47,6 @@ def pipeline_orders(pipeline: Pipeline, where: str = "pipeline") -> tuple[Order,
         remedy = f"{', '.join(map(str, enough))} are enough"
         raise InputError([Problem(f"{where}.stages[{stuck}].in_flight", message, remedy)])
     return orders
-
-
-def classic_depths(stages: int, chunks: int = 1, micro_batches: int = 1) -> tuple[int, ...]:
-    """The usual depth of every stage: S - s, or that of interleaved 1F1B in pairs."""
-    if chunks == 1:
-        return tuple(stages - s for s in range(stages))
-    group = max(len(members) for members in _groups(micro_batches, stages))
-    return tuple(2 * (stages - s - 1) + (chunks - 1) * group + 1 for s in range(stages))
 
 
 def _problems(pipeline: Pipeline, where: str) -> list[Problem]:
@@ -95,37 +73,9 @@ def _problems(pipeline: Pipeline, where: str) -> list[Problem]:
     return found
 
 
-def _sequences(micro_batches: int, stages: int, chunks: int) -> tuple[Order, Order]:
-    """Forwards and backwards in the order in which a stage runs them."""
-    forwards: list[Operation] = []
-    backwards: list[Operation] = []
-    groups = _groups(micro_batches, stages) if chunks > 1 else [range(micro_batches)]
-    for members in groups:
-        forwards += [Operation("F", c, i) for c in range(chunks) for i in members]
-        backwards += [Operation("B", c, i) for c in reversed(range(chunks)) for i in members]
-    return tuple(forwards), tuple(backwards)
-
-
-def _groups(micro_batches: int, stages: int) -> list[range]:
-    """As many groups as can have a micro-batch per stage; sizes differ by one at most."""
-    count = max(1, micro_batches // stages)
-    ends = [micro_batches * k // count for k in range(count + 1)]
-    return [range(first, end) for first, end in pairwise(ends)]
-
-
 def _depth(pipeline: Pipeline, stage: Stage) -> int:
     total = pipeline.micro_batches * len(stage_chunks(stage))
     return total if pipeline.schedule == "gpipe" else min(stage.in_flight, total)
-
-
-def _alternate(forwards: Order, backwards: Order, depth: int) -> Order:
-    """``depth`` forwards, then one backward and one forward in turn, then the other backwards."""
-    order = list(forwards[:depth])
-    for done, backward in enumerate(backwards):
-        order.append(backward)
-        if done + depth < len(forwards):
-            order.append(forwards[done + depth])
-    return tuple(order)
 
 
 def _stuck(orders: Sequence[Order], chunks: int) -> int | None:

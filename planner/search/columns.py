@@ -24,7 +24,10 @@ PERIOD_TOLERANCE = 1e-5
 
 @dataclass(frozen=True, slots=True, order=True)
 class TemplateStage:
-    """One stage of a template: which chips, which layers, which recomputation, what depth."""
+    """One stage of a template: which chips, which layers, which recomputation, what depth.
+
+    An interleaved one holds its ``chunks`` only, between ``first`` and ``end``.
+    """
 
     class_index: int
     mesh: StageMesh
@@ -32,6 +35,12 @@ class TemplateStage:
     end: int
     policy: int
     in_flight: int
+    chunks: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def layers(self) -> int:
+        """How many layers it holds."""
+        return sum(end - first for first, end in self.chunks or ((self.first, self.end),))
 
     @property
     def tp(self) -> int:
@@ -50,7 +59,7 @@ class Column:
 
     ``usage[k]`` counts chips in packing row k. ``max_micro_batches`` limits how many micro-batches
     the memory check holds for (None: any number). ``finish_ps`` is the expected synchronisation
-    and update time.
+    and update time. ``chunks`` per stage: more than one if its schedule is interleaved.
     """
 
     stages: tuple[TemplateStage, ...]
@@ -63,6 +72,7 @@ class Column:
     finish_ps: int
     usage: tuple[int, ...]
     max_micro_batches: int | None
+    chunks: int = 1
     together: bool = False
     """Whether hops and finish are those of stages side by side (else of replicas)."""
 
