@@ -35,6 +35,7 @@ from planner.search.engine import (
     SearchLimits,
     SearchOutcome,
 )
+from planner.search.folded import chunk_numbers
 from planner.search.planning import Solution
 from planner.search.problem import Problem
 from planner.searches import (
@@ -110,6 +111,7 @@ def prepare(
         policies=options.policies,
         global_batch=resolved.global_batch,
         max_stages=resolved.max_pipeline_stages or DEFAULT_MAX_STAGES,
+        chunks=chunk_numbers(tables.layers) if resolved.interleaved else (),
     )
     return Context(
         model,

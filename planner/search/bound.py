@@ -92,8 +92,9 @@ def refute(
     share = largest_share(problem.global_batch, setting)
     searches = []
     for pricer in pricers:
-        most = -(-problem.global_batch // pricer.space.rows)
-        busiest = -(-share // pricer.space.rows) if prices.busiest < 0 else most + 1
+        space = pricer.space
+        most = -(-problem.global_batch // space.rows) * space.chunks
+        busiest = -(-share // space.rows) * space.chunks if prices.busiest < 0 else most + 1
         each = theta * (prices.most + prices.least) + extra
         for low, high, price in (
             (1, busiest - 1, each),

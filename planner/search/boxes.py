@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from planner.costing import Ints
 from planner.search.pipelines import Answer, Pricer
+from planner.search.problem import Size
 from planner.search.space import Floats, Stage
 
 REACH = 1.25
@@ -42,9 +43,12 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Candidate:
-    """A pipeline that is worth more than its price, with the micro-batches it assumed."""
+    """A pipeline that is worth more than its price, with the micro-batches it assumed.
 
-    rows: int
+    Stages of a size with several chunks are folded ones (:mod:`planner.search.folded`).
+    """
+
+    size: Size
     pipeline: tuple[Stage, ...]
     micro_batches: int
 
@@ -114,7 +118,7 @@ class BoxSearch:
         tolerance: float,
     ) -> None:
         self.pricer = pricer
-        self.rows = pricer.space.rows
+        self.rows = pricer.space.worth
         self.option_prices = option_prices
         self.pipeline_price = pipeline_price
         self.least, self.most = counts
@@ -289,7 +293,7 @@ class BoxSearch:
             natural, cost = cost[: len(boxes)], cost[len(boxes) :]
         kept, raised = self._without(boxes, counted, cost, natural, target)
         # fewer counts mean more in flight: where that can matter the same question is asked again
-        raised &= kept.low <= 2 * self.pricer.max_stages
+        raised &= self.pricer.space.cap(kept.low) <= 2 * self.pricer.max_stages
         left = kept.take(np.flatnonzero(~raised))
         again = self._least_of(kept.take(np.flatnonzero(raised)), target, exact=False)
         left = join(left, again)
@@ -400,7 +404,11 @@ class BoxSearch:
     def _least(self, box: Boxes, cost: Floats, weights: Floats) -> float:
         """Least T over whole counts, each with its best weight."""
         shortest = float(self.points[box.a[0]])
-        counts = np.arange(int(box.low[0]), int(box.high[0]) + 1, dtype=np.float64)
+        chunks = self.pricer.space.chunks
+        low = -(-int(box.low[0]) // chunks) * chunks
+        counts = np.arange(low, int(box.high[0]) + 1, chunks, dtype=np.float64)
+        if len(counts) == 0:
+            return np.inf
         missing = cost[:, None] + self.pipeline_price - self.rows * counts[None, :]
         with np.errstate(divide="ignore", invalid="ignore"):
             at = (counts - 1) * shortest + missing / weights[:, None]
@@ -415,8 +423,9 @@ class BoxSearch:
             return self._met[pipeline]
         size = len(pipeline)
         space = self.pricer.space
+        cap, chunks = int(space.cap(low)), space.chunks
         times = [
-            space.stage_time(st.option, st.first, st.end, min(size - s, low))
+            space.stage_time(st.option, st.first, st.end, min(size - s, cap))
             for s, st in enumerate(pipeline)
         ]
         hops = [float(space.hop[a.option, b.option, b.first]) for a, b in pairwise(pipeline)]
@@ -434,11 +443,11 @@ class BoxSearch:
         count = stands(space.finish_after(pipeline, times, fill))
         met = count > 0
         if met:
-            self.candidates.append(Candidate(self.rows, pipeline, count))
+            self.candidates.append(Candidate(space.size, pipeline, -(-count // chunks)))
         else:
             head = pipeline[0]
             count = stands(float(space.finish[head.option, head.end]))
             if count > 0:
-                self.late.append(Candidate(self.rows, pipeline, count))
+                self.late.append(Candidate(space.size, pipeline, -(-count // chunks)))
         self._met[pipeline] = met
         return met

@@ -14,7 +14,7 @@ from itertools import pairwise
 from costmodels.schedules import depth_rule, period, takt
 from costmodels.units import PS_PER_S
 from planner.mesh import StageMesh
-from planner.search.problem import Problem
+from planner.search.problem import Problem, Size
 from planner.search.space import UNBOUNDED_DEPTH, Stage, StageSpace
 from planner.search.stage_costs import StageCosts, Way
 
@@ -38,9 +38,14 @@ class TemplateStage:
     chunks: tuple[tuple[int, int], ...] = ()
 
     @property
+    def parts(self) -> tuple[tuple[int, int], ...]:
+        """Its intervals of layers in order."""
+        return self.chunks or ((self.first, self.end),)
+
+    @property
     def layers(self) -> int:
         """How many layers it holds."""
-        return sum(end - first for first, end in self.chunks or ((self.first, self.end),))
+        return sum(end - first for first, end in self.parts)
 
     @property
     def tp(self) -> int:
@@ -97,9 +102,14 @@ class Column:
         return self.fill_ps + (micro_batches - 1) * self.period_ps + self.finish_ps
 
     @property
+    def size(self) -> Size:
+        """The size of the pipeline."""
+        return Size(self.rows, self.chunks)
+
+    @property
     def key(self) -> tuple[object, ...]:
         """Identity of the template: what it is made of, whatever it costs."""
-        return (self.rows, self.stages, self.max_micro_batches, self.together)
+        return (self.size, self.stages, self.max_micro_batches, self.together)
 
 
 def make_columns(
@@ -294,11 +304,14 @@ def relaxed_column(
 ) -> Column:
     """The pipeline as the bound sees it: least times, hops and finish, the takt as its period.
 
+    ``stage_times`` of a folded space are those of pairs; the column's are of micro-batches.
     Only used to steer the prices of a proof, never in a plan; times are rounded down.
     """
     hops = [int(space.hop[a.option, b.option, b.first] * PS_PER_S) for a, b in pairwise(pipeline)]
     times = [int(t * PS_PER_S) for t in stage_times]
-    fill = sum(times) + 2 * sum(hops)
+    shortest = max(1, *times, *hops)
+    fill = sum(times) + 2 * sum(hops) + (space.chunks - 1) * shortest
+    after = space.finish_after(pipeline, stage_times, (sum(times) + 2 * sum(hops)) / PS_PER_S)
     usage = [0] * len(problem.packing_rows)
     for stage in pipeline:
         option = space.options[stage.option].option
@@ -321,8 +334,9 @@ def relaxed_column(
         backward_ps=(0,) * len(times),
         hop_ps=tuple(hops),
         fill_ps=fill,
-        period_ps=max(1, *times, *hops),
-        finish_ps=int(space.finish_after(pipeline, stage_times, fill / PS_PER_S) * PS_PER_S),
+        period_ps=space.chunks * shortest,
+        finish_ps=int(after * PS_PER_S),
         usage=tuple(usage),
         max_micro_batches=max_micro_batches,
+        chunks=space.chunks,
     )

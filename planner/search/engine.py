@@ -348,7 +348,7 @@ class Engine:
             setting = node.region.setting(self.problem, self.limits.only_classes)
             guess = self.limit_ps or int(node.bound_ps * 1.25) + 1
             node.relaxation = Relaxation(
-                self.problem, setting, self.problem.micro_batch_rows, guess, self.limit_ps
+                self.problem, setting, self.problem.sizes, guess, self.limit_ps
             )
             if node.parent is not None and node.parent.relaxation is not None:
                 node.relaxation.inherit(node.parent.relaxation)

@@ -15,6 +15,7 @@ from costmodels.units import PS_PER_S
 from planner.mesh import StageMesh
 from planner.search.bound import reduced_value
 from planner.search.columns import Column, finish_ps, make_columns
+from planner.search.folded import beside_one_another, folded, interleaved_columns
 from planner.search.master import (
     Prices,
     RelaxedMaster,
@@ -22,7 +23,7 @@ from planner.search.master import (
     solve_integer,
 )
 from planner.search.pipelines import Pricer
-from planner.search.problem import Problem, Setting
+from planner.search.problem import Problem, Setting, Size
 from planner.search.relaxation import Relaxation
 from planner.search.space import Floats, Stage, build_space
 from planner.search.stage_costs import StageCosts
@@ -93,32 +94,40 @@ class Planning:
         self.queries = 0
         self._relaxation = relaxation
         self._master = RelaxedMaster(problem, setting)
-        self._pricers: dict[int, Pricer] = {}
+        self._pricers: dict[Size, Pricer] = {}
         self._costs: dict[int, StageCosts] = {}
         self._options: dict[int, dict[tuple[int, StageMesh], int]] = {}
-        self._seen: set[tuple[int, tuple[Stage, ...], int]] = set()
+        self._seen: set[tuple[Size, tuple[Stage, ...], int]] = set()
 
-    def pricer(self, rows: int) -> Pricer:
-        """Pricer over what a plan may really use."""
-        if rows not in self._pricers:
-            space = build_space(self.problem, self.setting, rows, optimistic=False)
-            self._pricers[rows] = Pricer(space, self.problem.max_stages)
-            self._costs[rows] = StageCosts(self.problem, space)
-            self._options[rows] = {
-                (t.option.class_index, t.option.mesh): k for k, t in enumerate(space.options)
-            }
-        return self._pricers[rows]
+    def pricer(self, size: Size) -> Pricer:
+        """Pricer over what a plan may really use; LookupError where there is no such pipeline."""
+        if size not in self._pricers:
+            if size.chunks == 1:
+                space = build_space(self.problem, self.setting, size.rows, optimistic=False)
+                self._costs[size.rows] = StageCosts(self.problem, space)
+                self._options[size.rows] = {
+                    (t.option.class_index, t.option.mesh): k for k, t in enumerate(space.options)
+                }
+            else:
+                own = self.pricer(Size(size.rows)).space
+                found = folded(self.problem, own, size.chunks, optimistic=False)
+                if found is None:
+                    raise LookupError(f"no pipelines with {size.chunks} chunks per stage")
+                space = found
+            self._pricers[size] = Pricer(space, self.problem.max_stages)
+        return self._pricers[size]
 
     def add(self, pricer: Pricer, pipeline: Sequence[Stage], count: int) -> int:
         """Columns of a pipeline that the fleet could hold at all; how many are new."""
         new = 0
-        rows = pricer.space.rows
-        asked = (rows, tuple(pipeline), count)
+        space = pricer.space
+        asked = (space.size, tuple(pipeline), count)
         if asked in self._seen:
             return 0
         self._seen.add(asked)
-        costs = self._costs[rows]
-        for column in make_columns(self.problem, pricer.space, pipeline, count, costs):
+        costs = self._costs[space.rows]
+        make = make_columns if space.chunks == 1 else interleaved_columns
+        for column in make(self.problem, space, pipeline, count, costs):
             fits = all(
                 used <= capacity
                 for used, (_, _, capacity) in zip(
@@ -191,53 +200,53 @@ class Planning:
         ]
         used = [m for _, m in relaxation.used()]
         for met in [*used, *(m for _, _, m in sorted(scored)[:SEEDS])]:
-            self.add(self.pricer(met.column.rows), met.pipeline, met.micro_batches)
+            self.add(self.pricer(met.column.size), met.pipeline, met.micro_batches)
 
-    def _worthwhile(self, prices: Prices, target_ps: int) -> list[int]:
-        """Micro-batch sizes with a column within a few per cent of its price."""
+    def _worthwhile(self, prices: Prices, target_ps: int) -> list[Size]:
+        """Sizes with a column within a few per cent of its price."""
         met = [m.column for m in self._relaxation.met.values()]
         target = self._relaxation.target_ps or target_ps
         known = self._relaxation.prices or prices
         good = {
-            c.rows
+            c.size
             for c in met
             if (n := c.micro_batches(target))
             and reduced_value(c, known, 1.0, target) > -ROWS_SLACK * c.rows * n
         }
-        return sorted(good or set(self.problem.micro_batch_rows))
+        return sorted(good or {Size(rows) for rows in self.problem.micro_batch_rows})
 
     def _ask(self, prices: Prices, target_ps: int, slope: int) -> int:
         """One round of column generation; how many columns are new."""
         return sum(
             self._query(
-                self.pricer(rows),
-                self.pricer(rows).space.option_prices(prices.packing),
+                self.pricer(size),
+                self.pricer(size).space.option_prices(prices.packing),
                 target_ps,
                 prices.most + prices.least,
-                self._takts(rows, prices, target_ps),
+                self._takts(size, prices, target_ps),
                 slope,
             )
-            for rows in self._worthwhile(prices, target_ps)
+            for size in self._worthwhile(prices, target_ps)
         )
 
     def _takts(
-        self, rows: int, prices: Prices, target_ps: int, *, everywhere: bool = True
+        self, size: Size, prices: Prices, target_ps: int, *, everywhere: bool = True
     ) -> Floats:
         """Takts over the useful range, and more of them near those of the best columns."""
         target = target_ps / PS_PER_S
-        most = -(-self.problem.global_batch // rows)
-        points = self.pricer(rows).breakpoints()
+        most = -(-self.problem.global_batch // size.rows) * size.chunks
+        points = self.pricer(size).breakpoints()
         points = points[(points > 0) & (points <= target)]
         if len(points) == 0:
             return np.zeros(0)
         low = max(float(points[0]), target / (most + self.problem.max_stages))
         takts = np.geomspace(low, float(points[-1]), GRID)
-        takts = np.unique(np.concatenate([takts, self._whole(rows, low, target)]))
+        takts = np.unique(np.concatenate([takts, self._whole(size, low, target)]))
         scored = sorted(
             (
-                (reduced_value(c, prices, 1.0, target_ps) / (c.rows * n), c.period_ps)
+                (reduced_value(c, prices, 1.0, target_ps) / (c.rows * n), c.period_ps / c.chunks)
                 for c in self.columns.values()
-                if c.rows == rows and (n := c.micro_batches(target_ps))
+                if c.size == size and (n := c.micro_batches(target_ps))
             ),
             reverse=True,
         )
@@ -247,14 +256,14 @@ class Planning:
             takts = np.unique(np.concatenate([*([takts] if everywhere else []), near, focus]))
         return takts
 
-    def _whole(self, rows: int, low: float, target: float) -> Floats:
+    def _whole(self, size: Size, low: float, target: float) -> Floats:
         """Takts that whole layers on the largest groups of each class fill exactly.
 
         Those inside an island and those over several. A grid misses most of them where stages have
         few layers, and with them the pipelines that waste nothing. Only where inner layers are
         alike.
         """
-        space = self.pricer(rows).space
+        space = self.pricer(size).space
         if not space.uniform or space.layers <= 2:
             return np.zeros(0)
         largest: dict[tuple[int, bool], int] = {}
@@ -278,8 +287,9 @@ class Planning:
         slope: int,
     ) -> int:
         """The best pipeline of every takt that is worth its price becomes a column."""
-        target, rows = target_ps / PS_PER_S, pricer.space.rows
-        most = -(-self.problem.global_batch // rows)
+        target, space = target_ps / PS_PER_S, pricer.space
+        rows, chunks = space.worth, space.chunks
+        most = -(-self.problem.global_batch // space.rows) * chunks
         counts = np.clip(np.floor(0.7 * target / np.maximum(takts, 1e-12)), 1, most)
         worth = rows * np.minimum(target / takts + 1, most) - pipeline_price
         answer = pricer.solve(
@@ -295,7 +305,7 @@ class Planning:
         for takt, pipeline in zip(takts, answer.pipelines, strict=True):
             if pipeline is not None:
                 count = min(most, max(1, int(target / takt) - len(pipeline) + 1))
-                new += self.add(pricer, pipeline, count)
+                new += self.add(pricer, pipeline, -(-count // chunks))
         return new
 
     def dive(self, interrupted: Callable[[], bool]) -> None:
@@ -364,10 +374,11 @@ class Planning:
         part = np.array([f / count for f in free])
         packing = np.where(prices.packing > 0, prices.packing, 1e-9)
         target = target_ps / PS_PER_S
-        for rows in self._worthwhile(prices, target_ps):
-            pricer = self.pricer(rows)
+        for size in self._worthwhile(prices, target_ps):
+            pricer = self.pricer(size)
+            rows, chunks = pricer.space.worth, size.chunks
             own = packing.copy()
-            takts = self._takts(rows, prices, target_ps, everywhere=False)
+            takts = self._takts(size, prices, target_ps, everywhere=False)
             counts = np.clip(np.floor(0.7 * target / np.maximum(takts, 1e-12)), 1, None)
             for _ in range(SQUEEZES):
                 answer = pricer.solve(
@@ -379,7 +390,8 @@ class Planning:
                     if pipeline is None:
                         continue
                     used = np.sum([pricer.space.packing[s.option] for s in pipeline], axis=0)
-                    self.add(pricer, pipeline, max(1, int(target / takts[k]) - len(pipeline) + 1))
+                    pairs = max(1, int(target / takts[k]) - len(pipeline) + 1)
+                    self.add(pricer, pipeline, -(-pairs // chunks))
                     if used.sum() <= part.sum() and (best is None or used.sum() > best[0]):
                         best = (float(used.sum()), k, used)
                 if best is None:
@@ -394,12 +406,13 @@ class Planning:
         pipeline with little behind which to hide it waits for the load of another.
         """
         latest, lead = 0, 0
-        self.pricer(column.rows)
-        costs, options = self._costs[column.rows], self._options[column.rows]
-        for stage, backward in zip(column.stages, column.backward_ps, strict=True):
-            option = options[stage.class_index, stage.mesh]
-            own, rest = costs.finish_ps(Stage(option, stage.first, stage.end), column.together)
-            wanted = max(demand_ps[stage.first : stage.end])
+        self.pricer(Size(column.rows))
+        costs = self._costs[column.rows]
+        beside = beside_one_another(column, self._options[column.rows])
+        for stage, same, total in zip(column.stages, beside, column.backward_ps, strict=True):
+            backward = total // column.chunks
+            own, rest = costs.finish_ps(same, column.together)
+            wanted = max(max(demand_ps[first:end]) for first, end in stage.parts)
             if own > wanted * TRUST:
                 return None
             latest = max(latest, wanted - lead, rest)
@@ -488,9 +501,11 @@ class Planning:
             return
         target = self.target_ps / PS_PER_S
         classes = [c for c, _, _ in self.problem.packing_rows]
-        for rows in self._worthwhile(prices, self.target_ps):
-            pricer = self.pricer(rows)
-            count = -(-self.problem.global_batch // (copies * rows))
+        for size in self._worthwhile(prices, self.target_ps):
+            pricer = self.pricer(size)
+            rows = pricer.space.worth
+            m = -(-self.problem.global_batch // (copies * size.rows))
+            count = m * size.chunks
             takts = np.geomspace(target / (count + DEEPEST), target / count, TAKTS)
             for tilted in sorted(set(classes)):
                 for factor in TILTS:
@@ -500,16 +515,15 @@ class Planning:
                     self.queries += len(takts)
                     for pipeline in answer.pipelines:
                         if pipeline is not None:
-                            self.add(pricer, pipeline, count)
+                            self.add(pricer, pipeline, m)
 
     def _alone(self, column: Column) -> Column:
         """The column among equal ones: replicas of a layer lie on chips of one class."""
-        options = self._options[column.rows]
-        pipeline = [Stage(options[s.class_index, s.mesh], s.first, s.end) for s in column.stages]
+        self.pricer(Size(column.rows))
         finish = finish_ps(
             self._costs[column.rows],
-            pipeline,
-            column.backward_ps,
+            beside_one_another(column, self._options[column.rows]),
+            [b // column.chunks for b in column.backward_ps],
             column.together,
             alone=True,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,13 @@ from numpy.typing import NDArray
 from costmodels.units import PS_PER_S
 from planner.costing import CostTables
 from planner.graphs.topology import Topology
+
+
+class Size(NamedTuple):
+    """Rows per micro-batch of a pipeline, and chunks per stage (more than one: interleaved)."""
+
+    rows: int
+    chunks: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,8 @@ class Problem:
     max_stages: int
     islands: tuple[int, ...] | None = None
     """Islands of each class that may be used; None: all."""
+    chunks: tuple[int, ...] = ()
+    """Numbers of chunks per stage that interleaved pipelines may have."""
 
     @cached_property
     def known(self) -> dict[object, Any]:
@@ -110,3 +119,8 @@ class Problem:
     def micro_batch_rows(self) -> tuple[int, ...]:
         """Micro-batch sizes that some option has."""
         return tuple(sorted({t.option.rows for t in self.tables.tables}))
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """Sizes that pipelines may have."""
+        return tuple(Size(r, v) for r in self.micro_batch_rows for v in (1, *self.chunks))

@@ -25,7 +25,7 @@ from planner.search.boxes import Candidate
 from planner.search.columns import relaxed_column
 from planner.search.master import Prices
 from planner.search.pipelines import Pricer
-from planner.search.problem import Problem, Setting
+from planner.search.problem import Problem, Setting, Size
 from planner.search.rate_master import Duals, RateMaster, row_rates
 from planner.search.regions import Region, fluid_bound_s, roots
 from planner.search.relaxation import Relaxation
@@ -104,7 +104,7 @@ class RateSweep:
 
     def _begin(self, fluid_ps: int) -> None:
         """The least step time, and the pipelines that bounding it has met."""
-        rows = self.problem.micro_batch_rows
+        rows = [Size(r) for r in self.problem.micro_batch_rows]
         fastest = Relaxation(self.problem, self.setting, rows, min(fluid_ps * 2, self.latest_ps))
         fastest.bound_ps = fluid_ps
         fastest.improve(
@@ -118,7 +118,7 @@ class RateSweep:
         self.start_ps = max(fluid_ps, fastest.bound_ps)
         self._pricers = {p.space.rows: p for p in fastest.pricers}
         for met in fastest.met.values():
-            self._learn(Candidate(met.column.rows, met.pipeline, met.micro_batches))
+            self._learn(Candidate(met.column.size, met.pipeline, met.micro_batches))
         self._seed()
 
     def _work(self, rates: Sequence[float]) -> float:
@@ -163,9 +163,9 @@ class RateSweep:
         """The pipelines met so far."""
         return [Candidate(*self._counts_of(key)) for key in self._met]
 
-    def _counts_of(self, key: object) -> tuple[int, tuple[Stage, ...], int]:
+    def _counts_of(self, key: object) -> tuple[Size, tuple[Stage, ...], int]:
         rows, count = self._counts[key]
-        return rows, self._met[key], count
+        return Size(rows), self._met[key], count
 
     def cheapest_mix(self, target_ps: int) -> Mix | None:
         """The mix at a target after asking for the pipelines that its prices undervalue."""
@@ -307,7 +307,7 @@ class RateSweep:
 
     def _learn(self, candidate: Candidate) -> int:
         """The relaxed column of a pipeline; 1 if it is new and legal here."""
-        space, pipeline = self._pricers[candidate.rows].space, candidate.pipeline
+        space, pipeline = self._pricers[candidate.size.rows].space, candidate.pipeline
         most = -(-self.problem.global_batch // space.rows)
         count = min(max(1, candidate.micro_batches), most)
         groups = depth_groups(most, self.problem.max_stages)
@@ -324,7 +324,7 @@ class RateSweep:
         if column.key in self._met:
             return 0
         self._met[column.key] = pipeline
-        self._counts[column.key] = (candidate.rows, count)
+        self._counts[column.key] = (candidate.size.rows, count)
         self._master.add(column)
         return 1
 

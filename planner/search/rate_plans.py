@@ -43,7 +43,7 @@ class RatePlans:
     def seed(self, pipelines: Iterable[Candidate]) -> None:
         """Columns of pipelines that the bound has met."""
         for candidate in pipelines:
-            self._add(candidate.rows, candidate.pipeline, candidate.micro_batches)
+            self._add(candidate.size.rows, candidate.pipeline, candidate.micro_batches)
 
     def solve(
         self, target_ps: int, seed: int, interrupted: Callable[[], bool] = lambda: False

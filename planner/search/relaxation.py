@@ -16,10 +16,11 @@ from costmodels.units import PS_PER_S
 from planner.search.bound import depth_groups, refute
 from planner.search.boxes import Candidate
 from planner.search.columns import Column, relaxed_column
+from planner.search.folded import size_space
 from planner.search.master import Prices, RelaxedMaster
 from planner.search.pipelines import Pricer
-from planner.search.problem import Problem, Setting
-from planner.search.space import Stage, StageSpace, build_space
+from planner.search.problem import Problem, Setting, Size
+from planner.search.space import Stage, StageSpace
 
 TOLERANCES = (0.03, 0.01, 0.004, 0.0015, 0.0005, 0.0001)
 """Widths of takt intervals at which a round stops looking, in turn."""
@@ -57,13 +58,13 @@ class Relaxation:
         self,
         problem: Problem,
         setting: Setting,
-        rows_choices: Sequence[int],
+        sizes: Sequence[Size],
         guess_ps: int,
         horizon_ps: int | None = None,
     ) -> None:
         self.problem = problem
         self.setting = setting
-        self._rows_choices = tuple(rows_choices)
+        self._sizes = tuple(sizes)
         self._pricers: list[Pricer] | None = None
         self.met: dict[object, Met] = {}
         self.bound_ps = 0
@@ -80,15 +81,16 @@ class Relaxation:
 
     @property
     def pricers(self) -> list[Pricer]:
-        """One per micro-batch size; made when they are first needed."""
+        """One per size of pipelines; made when they are first needed."""
         if self._pricers is None:
             most = self.problem.max_stages
-            self._pricers = [Pricer(self._space(rows), most) for rows in self._rows_choices]
+            spaces = [self._space(size) for size in self._sizes]
+            self._pricers = [Pricer(space, most) for space in spaces if space is not None]
         return self._pricers
 
-    def _space(self, rows: int) -> StageSpace:
+    def _space(self, size: Size) -> StageSpace | None:
         horizon = None if self.horizon_ps is None else self.horizon_ps / PS_PER_S
-        return build_space(self.problem, self.setting, rows, optimistic=True, horizon_s=horizon)
+        return size_space(self.problem, self.setting, size, optimistic=True, horizon_s=horizon)
 
     def within(self, horizon_ps: int) -> None:
         """Speak only about plans that end by this time: what was met is priced anew."""
@@ -98,7 +100,7 @@ class Relaxation:
         known, self.met = self.met, {}
         self._master = RelaxedMaster(self.problem, self.setting, divisible=True)
         for met in known.values():
-            self._learn(Candidate(met.column.rows, met.pipeline, met.micro_batches))
+            self._learn(Candidate(met.column.size, met.pipeline, met.micro_batches))
 
     def rest(self) -> None:
         """Let go of the tables, which are large, until they are needed again."""
@@ -107,7 +109,7 @@ class Relaxation:
     def inherit(self, parent: Relaxation) -> None:
         """Start from what a wider setting has met, as far as it is legal here."""
         for met in parent.met.values():
-            self._learn(Candidate(met.column.rows, met.pipeline, met.micro_batches))
+            self._learn(Candidate(met.column.size, met.pipeline, met.micro_batches))
         self.bound_ps = parent.bound_ps
         self.prices = parent.prices
         self._guess_ps = parent.target_ps or parent._guess_ps
@@ -202,16 +204,18 @@ class Relaxation:
 
     def _learn(self, candidate: Candidate) -> int:
         """The relaxed column of a pipeline; 1 if it is new and legal here."""
-        pricer = next(p for p in self.pricers if p.space.rows == candidate.rows)
+        pricer = next((p for p in self.pricers if p.space.size == candidate.size), None)
+        if pricer is None:
+            return 0
         space, pipeline = pricer.space, candidate.pipeline
         most = -(-self.problem.global_batch // space.rows)
         count = min(max(1, candidate.micro_batches), most)
         group = next(
             g for g in depth_groups(most, self.problem.max_stages) if g[0] <= count <= g[1]
         )
-        size = len(pipeline)
+        size, least = len(pipeline), int(space.cap(group[0] * space.chunks))
         times = [
-            space.stage_time(st.option, st.first, st.end, min(size - s, group[0]))
+            space.stage_time(st.option, st.first, st.end, min(size - s, least))
             for s, st in enumerate(pipeline)
         ]
         if not np.all(np.isfinite(times)):

@@ -35,7 +35,7 @@ from planner.costing import (
 )
 from planner.graphs.topology import Topology
 from planner.search.finish import least_finish_s
-from planner.search.problem import Problem, Setting
+from planner.search.problem import Problem, Setting, Size
 from planner.search.spread import Spread, spread_by
 
 Floats = NDArray[np.float64]
@@ -115,6 +115,10 @@ class StageSpace:
     starts: NDArray[np.bool_]
     ends: NDArray[np.bool_]
     leads: Leads
+    chunks: int = 1
+    """Chunks per stage: with several, layers are folded and micro-batches counted in pairs
+    (:mod:`planner.search.folded`)."""
+    pairs: tuple[Ints, Ints, Ints] | None = None
     _times: dict[int, Times] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -135,6 +139,27 @@ class StageSpace:
     def layers(self) -> int:
         """Number of layers."""
         return int(self.layer_time.shape[1])
+
+    @property
+    def size(self) -> Size:
+        """The size of its pipelines."""
+        return Size(self.rows, self.chunks)
+
+    @property
+    def worth(self) -> float:
+        """Rows per micro-batch, or per pair of a chunk and a micro-batch."""
+        return self.rows if self.chunks == 1 else self.rows / self.chunks
+
+    def cap(self, counts: Ints | int) -> Ints:
+        """From so many stages on the number of micro-batches (or pairs) limits those in flight.
+
+        The r-th stage from the end of a folded pipeline holds (v + 1)·r - 1 pairs at least.
+        """
+        given = np.asarray(counts, dtype=np.int64)
+        if self.chunks == 1:
+            return given
+        out: Ints = np.maximum((given + 1) // (self.chunks + 1), 1)
+        return out
 
     def times(self, depth: int) -> Times:
         """Stage times with ``depth`` micro-batches in flight."""
@@ -168,6 +193,13 @@ class StageSpace:
             return 0
         part, at = self._at(option, first, end)
         return int(self.depth[part][(policy, *at)])
+
+    def stage_pairs(self, option: int, first: int, end: int, policy: int) -> int:
+        """Most pairs in flight of a folded stage under the policy at this index."""
+        if self.pairs is None or not (self.starts[option, first] and self.ends[option, end]):
+            return 0
+        part, at = self._at(option, first, end)
+        return int(self.pairs[part][(policy, *at)])
 
     @cached_property
     def late(self) -> tuple[Floats, Floats]:

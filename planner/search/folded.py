@@ -1,0 +1,299 @@
+"""Interleaved pipelines in the search: one round of chunks looks like a pipeline of its own.
+
+A stage of v chunks holds as many layers in each of them, and the first and the last layer of the
+model lie beside the first and the last chunk. So the inner layers fold into a v-th of them, a chain
+through which every micro-batch goes v times. What the search counts there are pairs of a chunk and
+a micro-batch: v·m of them, each worth a v-th of the micro-batch's rows and taking a v-th of the
+stage's time. In these units the formula of :mod:`costmodels.interleaved` is that of 1F1B,
+
+    sum of g / v + 2·hops + (v·m - 1)·takt / v,
+
+so that pricing, bound and column generation are the same program on folded tables. Plans pay their
+hops v times in the fill, the bound only once.
+
+Only where inner layers are alike, and v divides their number; stages of an interleaved pipeline
+hold at least one inner layer per chunk. Activations are kept on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from costmodels import interleaved
+from costmodels.price import hosted
+from planner.costing import Ints, OptionTable
+from planner.mesh import StageMesh
+from planner.search.columns import Column, TemplateStage, finish_ps
+from planner.search.problem import Problem, Setting, Size
+from planner.search.space import (
+    UNBOUNDED_DEPTH,
+    Leads,
+    Stage,
+    StageSpace,
+    build_space,
+    stage_limits,
+)
+from planner.search.stage_costs import StageCosts
+
+FEWEST_STAGES = 2
+CHUNKS = (2, 4)
+"""Chunks per stage that are tried."""
+
+
+def size_space(
+    problem: Problem,
+    setting: Setting,
+    size: Size,
+    *,
+    optimistic: bool,
+    horizon_s: float | None = None,
+) -> StageSpace | None:
+    """The space of pipelines of one size; None where it has no interleaved ones."""
+    space = build_space(problem, setting, size.rows, optimistic=optimistic, horizon_s=horizon_s)
+    if size.chunks == 1:
+        return space
+    return folded(problem, space, size.chunks, optimistic=optimistic)
+
+
+def chunk_numbers(layers: int) -> tuple[int, ...]:
+    """Numbers of chunks per stage that a model of so many layers can have, of those tried."""
+    return tuple(v for v in CHUNKS if folds(layers, v))
+
+
+def folds(layers: int, chunks: int) -> bool:
+    """Whether the inner layers make so many equal runs, each long enough for two stages."""
+    inner = layers - 2
+    return inner % chunks == 0 and inner // chunks >= FEWEST_STAGES
+
+
+def unfold(cut: int, folded_layers: int, chunks: int) -> int:
+    """The layer at a folded cut, as if the chunks of a stage lay side by side."""
+    if cut == 0:
+        return 0
+    inner = 1 + chunks * (min(cut, folded_layers - 1) - 1)
+    return inner if cut < folded_layers else inner + 1
+
+
+def folded(
+    problem: Problem, space: StageSpace, chunks: int, *, optimistic: bool
+) -> StageSpace | None:
+    """The space of pipelines with so many chunks per stage, in pairs; None where there is none.
+
+    ``optimistic``: what depends on the pipeline is relaxed (for bounds).
+    """
+    if not space.uniform or not folds(space.layers, chunks):
+        return None
+    length = (space.layers - 2) // chunks + 2
+    at = np.array([unfold(cut, length, chunks) for cut in range(length + 1)])
+    # chunks lie all over the model: a class may hold any layer or none
+    anywhere = np.array(
+        [space.setting.windows[t.option.class_index] == (0, space.layers) for t in space.options]
+    )
+    if not anywhere.any():
+        return None
+    middle, tail, head = (part / chunks for part in space.time)
+    time = (middle[:, chunks - 1 :: chunks], tail[..., at[:-1]], head[..., at])
+    time[1][..., [0, -1]] = np.inf  # all layers, and the last one alone
+    time[2][..., [0, 1, -1]] = np.inf
+    for part, axis in zip(time, (2, 1, 1), strict=True):
+        np.moveaxis(part, axis, 0)[~anywhere] = np.inf
+    pairs = _pairs(problem, space, chunks, optimistic=optimistic)
+    depth = tuple(
+        np.where(np.isfinite(t), (count + 1) // (chunks + 1), 0)
+        for t, count in zip(time, pairs, strict=True)
+    )
+    layer_time = space.layer_time[:, at[:-1]].copy()
+    layer_time[:, [0, -1]] /= chunks
+    layer_time[~anywhere] = np.inf
+    leads = space.leads
+    every = np.broadcast_to(anywhere[:, None], (len(anywhere), length))
+    return StageSpace(
+        rows=space.rows,
+        setting=space.setting,
+        options=space.options,
+        policies=space.policies,
+        uniform=True,
+        time=time,
+        depth=(depth[0], depth[1], depth[2]),
+        layer_time=layer_time,
+        hop=space.hop[:, :, at] * (1 if optimistic else chunks),
+        finish=space.finish[:, at],
+        packing=space.packing,
+        starts=every,
+        ends=np.concatenate([np.zeros_like(every[:, :1]), every], axis=1),
+        leads=Leads(
+            before=leads.before[at] / chunks,
+            after=leads.after[at] / chunks,
+            finish=leads.finish * chunks,
+            steep=leads.steep * chunks,
+            relief=leads.relief,
+        ),
+        chunks=chunks,
+        pairs=pairs,
+    )
+
+
+def _pairs(
+    problem: Problem, space: StageSpace, chunks: int, *, optimistic: bool
+) -> tuple[Ints, Ints, Ints]:
+    """Most pairs in flight that memory allows, cut as the times are.
+
+    A pair holds the inner layers of a chunk at least, and its first or last layer too at most.
+    """
+    replicas = space.setting.replicas[1 if optimistic else 0]
+    rows = [
+        [_known(problem, table, policy, replicas, chunks, optimistic) for table in space.options]
+        for policy in space.policies
+    ]
+    middle, tail, head = (np.stack([[own[k] for own in row] for row in rows]) for k in range(3))
+    return np.moveaxis(middle, 1, 2)[..., None], tail, head
+
+
+def _known(
+    problem: Problem,
+    table: OptionTable,
+    policy: int,
+    replicas: int,
+    chunks: int,
+    optimistic: bool,
+) -> tuple[Ints, Ints, Ints]:
+    """Pairs of one option under one policy; found once for all settings with as many replicas."""
+    key = ("pairs", id(table), policy, replicas, chunks, optimistic)
+    if key not in problem.known:
+        problem.known[key] = _pairs_of(problem, table, policy, replicas, chunks, optimistic)
+    out: tuple[Ints, Ints, Ints] = problem.known[key]
+    return out
+
+
+def _pairs_of(
+    problem: Problem,
+    table: OptionTable,
+    policy: int,
+    replicas: int,
+    chunks: int,
+    optimistic: bool,
+) -> tuple[Ints, Ints, Ints]:
+    layers = problem.tables.layers
+    length = (layers - 2) // chunks + 2
+    _, _, room = stage_limits(problem, table, policy, replicas)
+    each = table.activation_bytes[policy]
+    first, last = (0, 0) if optimistic else (int(each[0]), int(each[-1]))
+    at = np.array([unfold(cut, length, chunks) for cut in range(length + 1)])
+
+    def fit(left: Ints, inner: Ints, edge: int) -> Ints:
+        held = inner * int(each[1]) + edge
+        most = np.where(held > 0, left // np.maximum(held, 1), UNBOUNDED_DEPTH)
+        return np.where((left >= 0) & (not hosted(policy)), most, 0)
+
+    inner = np.arange(1, length - 1)
+    ends, begins = np.arange(length + 1), np.arange(length)
+    middle = fit(room[1, chunks * inner], inner, 0)
+    head = fit(room[0, at], np.clip(ends - 1, 0, length - 2), first)
+    tail = fit(room[at[:-1], layers - at[:-1]], np.clip(length - 1 - begins, 0, length - 2), last)
+    return middle, tail, head
+
+
+def interleaved_columns(
+    problem: Problem,
+    space: StageSpace,
+    pipeline: Sequence[Stage],
+    micro_batches: int,
+    costs: StageCosts,
+) -> list[Column]:
+    """Columns of a folded sequence of stages, with either placement; empty where nothing fits.
+
+    ``costs`` are those of the space that was folded. Depths are the usual ones of interleaved 1F1B.
+    """
+    count, chunks, cap = len(pipeline), space.chunks, max(1, micro_batches)
+    if count < FEWEST_STAGES:
+        return []
+    depths = interleaved.classic_depths(count, chunks, cap)
+    beside = [
+        Stage(
+            s.option,
+            unfold(s.first, space.layers, chunks),
+            unfold(s.end, space.layers, chunks),
+        )
+        for s in pipeline
+    ]
+    chosen = []
+    for stage, own, depth in zip(pipeline, beside, depths, strict=True):
+        ways = [
+            (f + b, p, f, b)
+            for p, (_, f, b) in enumerate(costs.ways(own))
+            if space.stage_pairs(stage.option, stage.first, stage.end, p)
+            >= min(depth, cap * chunks)
+        ]
+        if not ways:
+            return []
+        chosen.append(min(ways)[1:])
+    forward = tuple(f for _, f, _ in chosen)
+    backward = tuple(b for _, _, b in chosen)
+    usage = [0] * len(problem.packing_rows)
+    stages = []
+    for number, (stage, (policy, _, _), depth) in enumerate(
+        zip(pipeline, chosen, depths, strict=True)
+    ):
+        own_chips = costs.chips[stage.option]
+        for row in own_chips.rows:
+            usage[row] += own_chips.chips
+        dealt = _dealt(stage, number, count, space)
+        stages.append(
+            TemplateStage(
+                own_chips.class_index,
+                space.options[stage.option].option.mesh,
+                dealt[0][0],
+                dealt[-1][1],
+                space.policies[policy],
+                depth,
+                dealt,
+            )
+        )
+    found: list[Column] = []
+    for together in (False, True):
+        hops = costs.hops_ps(beside, together)
+        if hops is None or (together and found and found[0].hop_ps == hops):
+            continue
+        ring = (*hops, max(hops))
+        found.append(
+            Column(
+                stages=tuple(stages),
+                rows=space.rows,
+                forward_ps=forward,
+                backward_ps=backward,
+                hop_ps=hops,
+                fill_ps=interleaved.fill_time(forward, backward, ring, chunks),
+                period_ps=interleaved.takt(forward, backward, ring, chunks),
+                finish_ps=finish_ps(costs, beside, [b // chunks for b in backward], together),
+                usage=tuple(usage),
+                max_micro_batches=None,
+                chunks=chunks,
+                together=together,
+            )
+        )
+    return found
+
+
+def _dealt(stage: Stage, number: int, count: int, space: StageSpace) -> tuple[tuple[int, int], ...]:
+    """The chunks of a folded stage: as many inner layers of every run."""
+    run, chunks = space.layers - 2, space.chunks
+    first, end = max(stage.first - 1, 0), min(stage.end - 1, run)
+    out = [[1 + c * run + first, 1 + c * run + end] for c in range(chunks)]
+    if number == 0:
+        out[0][0] = 0
+    if number == count - 1:
+        out[-1][1] += 1
+    return tuple((a, b) for a, b in out)
+
+
+def beside_one_another(column: Column, options: dict[tuple[int, StageMesh], int]) -> list[Stage]:
+    """The stages of a column with as many layers each, as if their chunks lay side by side."""
+    out: list[Stage] = []
+    done = 0
+    for stage in column.stages:
+        option = options[stage.class_index, stage.mesh]
+        out.append(Stage(option, done, done + stage.layers))
+        done += stage.layers
+    return out
