@@ -35,7 +35,7 @@ def assert_bound_is_below(case: Case, *, goal: bool = False, rounds: int = 6) ->
     """A relaxation's bound, with the optimum as its ``goal`` or without, is never above it."""
     best = brute_force(case.problem, case.setting).time_ps
     if best is not None:
-        relaxation = Relaxation(case.problem, case.setting, case.problem.micro_batch_rows, best)
+        relaxation = Relaxation(case.problem, case.setting, case.problem.sizes, best)
         relaxation.improve(best if goal else None, rounds=rounds, max_queries=50_000)
         assert relaxation.bound_ps <= best
 

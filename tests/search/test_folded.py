@@ -1,0 +1,404 @@
+"""Interleaved pipelines as the search sees them: folded layers, pairs in flight, the same price."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations, pairwise, product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from costmodels import interleaved
+from costmodels.units import PS_PER_S
+from planner.costing import build_tables
+from planner.graphs.topology import Island
+from planner.layout import LayoutPipeline, LayoutPricer, LayoutStage
+from planner.mesh import StageMesh
+from planner.search.columns import relaxed_column
+from planner.search.engine import Engine, SearchLimits
+from planner.search.folded import (
+    chunk_numbers,
+    folded,
+    folds,
+    interleaved_columns,
+    size_space,
+    unfold,
+)
+from planner.search.problem import Problem, Setting, Size
+from planner.search.space import Stage, StageSpace, build_space
+from planner.search.stage_costs import StageCosts
+from planner.searches import engine_for
+from planner.solve import Context
+from tests.mesh_inputs import small_context
+
+BLOCKS = 8
+FLEETS = ("3x4xA100-SXM-80GB @ 25Gb/s", "2x2xA100-SXM-80GB + 2x4xA100-SXM-40GB @ 25Gb/s")
+JOB = (
+    "global_batch=12 micro_batch_rows=[1,2] seq_len=2048 max_tensor_parallel=2 "
+    "techniques.interleaved=true"
+)
+
+
+def context_of(fleet: str, job: str = JOB, blocks: int = BLOCKS) -> Context:
+    return small_context(fleet, job, layers=blocks, experts=0)
+
+
+def test_inner_layers_fold_into_runs_of_equal_length() -> None:
+    """Eight blocks between embedding and head: two runs of four, four runs of two."""
+    assert [unfold(cut, 6, 2) for cut in range(7)] == [0, 1, 3, 5, 7, 9, 10]
+    assert [unfold(cut, 4, 4) for cut in range(5)] == [0, 1, 5, 9, 10]
+    assert chunk_numbers(BLOCKS + 2) == (2, 4)
+    assert not folds(BLOCKS + 2, 3)  # does not divide
+    assert not folds(BLOCKS + 2, 8)  # a run of one block is too short for two stages
+    assert chunk_numbers(2) == chunk_numbers(3) == ()
+
+
+def test_a_folded_stage_takes_its_part_of_the_time_of_all_its_layers() -> None:
+    context = context_of(FLEETS[0])
+    problem = context.problem
+    setting = Setting((1, 1), ((0, BLOCKS + 2),))
+    plain = build_space(problem, setting, 1, optimistic=True)
+    space = folded(problem, plain, 2, optimistic=True)
+    assert space is not None
+    assert space.layers == 6
+    for k in range(len(space.options)):
+        assert space.stage_time(k, 0, 3, 1) == pytest.approx(plain.stage_time(k, 0, 5, 1) / 2)
+        assert space.stage_time(k, 1, 3, 1) == pytest.approx(plain.stage_time(k, 1, 5, 1) / 2)
+        assert space.stage_time(k, 3, 6, 1) == pytest.approx(plain.stage_time(k, 5, 10, 1) / 2)
+        # no chunk without an inner layer, and no pipeline of a single stage
+        assert space.stage_time(k, 0, 1, 1) == np.inf
+        assert space.stage_time(k, 5, 6, 1) == np.inf
+        assert space.stage_time(k, 0, 6, 1) == np.inf
+    assert space.layer_time[:, 1:-1] == pytest.approx(plain.layer_time[:, 1:5])
+    assert space.layer_time[:, 0] == pytest.approx(plain.layer_time[:, 0] / 2)
+
+
+def test_vendors_that_share_no_layer_have_no_interleaved_pipelines() -> None:
+    problem = context_of(FLEETS[1]).problem
+    apart = Setting((1, 2), ((0, 4), (4, BLOCKS + 2)), (0, 1))
+    assert size_space(problem, apart, Size(1, 2), optimistic=True) is None
+    alone = size_space(
+        problem, Setting((1, 2), ((0, BLOCKS + 2), (0, 0))), Size(1, 2), optimistic=True
+    )
+    assert alone is not None
+    for k, table in enumerate(alone.options):
+        legal = table.option.class_index == 0
+        assert np.isfinite(alone.stage_time(k, 0, 3, 1)) == legal
+        assert np.isfinite(alone.layer_time[k]).all() == legal
+
+
+def dealt(cuts: Sequence[int], chunks: int, run: int) -> list[tuple[tuple[int, int], ...]]:
+    """Chunks of every stage when each run of inner layers is cut there."""
+    edges = (0, *cuts, run)
+    out = []
+    for s, (a, b) in enumerate(pairwise(edges)):
+        own = [[1 + c * run + a, 1 + c * run + b] for c in range(chunks)]
+        own[0][0] -= s == 0
+        own[-1][1] += s == len(edges) - 2
+        out.append(tuple((i, j) for i, j in own))
+    return out
+
+
+contexts = st.sampled_from(
+    [
+        *((fleet, JOB) for fleet in FLEETS),
+        # little memory: about half of all stages do not fit
+        (
+            "2x4xV100-SXM2-16GB @ 25Gb/s",
+            "global_batch=60 micro_batch_rows=[1,5] seq_len=4096 max_tensor_parallel=2 "
+            "techniques.interleaved=true",
+        ),
+    ]
+).map(lambda inputs: context_of(*inputs))
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> tuple[Context, list[LayoutPipeline]]:
+    """Plain and interleaved pipelines on free chips of random islands."""
+    context = draw(contexts)
+    free = {i: list(i.devices) for c in context.topology.classes for i in c.islands}
+    policies = context.options.policies
+    pipelines: list[LayoutPipeline] = []
+    for _ in range(draw(st.integers(1, 4))):
+        rows = draw(st.sampled_from(context.problem.micro_batch_rows))
+        chunks = draw(st.sampled_from((1, 2, 4)))
+        run = BLOCKS // chunks
+        cuts = sorted(draw(st.sets(st.integers(1, run - 1), min_size=1, max_size=3)))
+        stages = []
+        for parts in dealt(cuts, chunks, run):
+            ways = [
+                (island, t.option.mesh)
+                for t in context.problem.tables.tables
+                if t.option.rows == rows
+                for island in context.topology.classes[t.option.class_index].islands
+                if len(free[island]) >= t.option.chips
+            ]
+            if not ways:
+                return context, pipelines
+            island, mesh = draw(st.sampled_from(ways))
+            devices = tuple(free[island][: mesh.chips])
+            del free[island][: mesh.chips]
+            policy = draw(st.sampled_from(policies))
+            layers = sum(end - first for first, end in parts)
+            stages.append(
+                LayoutStage(
+                    island,
+                    devices,
+                    parts[0][0],
+                    parts[-1][1],
+                    mesh,
+                    (policy,) * layers,
+                    chunks=parts if chunks > 1 else (),
+                )
+            )
+        count = draw(st.integers(1, 9))
+        schedule = "interleaved" if chunks > 1 else "1f1b"
+        pipelines.append(
+            LayoutPipeline(tuple(stages), rows, count, rows, schedule)  # type: ignore[arg-type]
+        )
+    return context, pipelines
+
+
+def as_searched(
+    problem: Problem, setting: Setting, pipe: LayoutPipeline, horizon_ps: int
+) -> tuple[StageSpace, tuple[Stage, ...]]:
+    """The space and the stages in which the bound sees a pipeline."""
+    chunks = len(pipe.stages[0].parts)
+    space = size_space(
+        problem,
+        setting,
+        Size(pipe.rows, chunks),
+        optimistic=True,
+        horizon_s=horizon_ps / PS_PER_S,
+    )
+    assert space is not None
+    at = {(t.option.class_index, t.option.mesh): k for k, t in enumerate(space.options)}
+    cut = {unfold(c, space.layers, chunks): c for c in range(space.layers + 1)}
+    stages = []
+    for s, stage in enumerate(pipe.stages):
+        first, end = stage.parts[0]
+        stages.append(
+            Stage(
+                at[stage.island.class_index, stage.mesh],
+                # what the first chunk holds, in folded layers
+                cut[first] if chunks == 1 or s == 0 else first,
+                space.layers if s == len(pipe.stages) - 1 else end,
+            )
+        )
+    return space, tuple(stages)
+
+
+@settings(max_examples=250)
+@given(layouts())
+def test_no_pipeline_is_later_by_the_bound_than_its_layout_and_what_fits_is_legal_there(
+    given_: tuple[Context, list[LayoutPipeline]],
+) -> None:
+    context, pipelines = given_
+    if not pipelines:
+        return
+    problem = context.problem
+    done = sum(p.rows * p.micro_batches for p in pipelines)
+    problem = Problem(
+        problem.tables,
+        problem.topology,
+        problem.policies,
+        done,
+        problem.max_stages,
+        chunks=problem.chunks,
+    )
+    priced = LayoutPricer(context.model.graph, context.topology, context.job).price(pipelines, 1)
+    count = len(pipelines)
+    setting = Setting((count, count), ((0, problem.tables.layers),) * len(context.topology.classes))
+    for pipe, own in zip(pipelines, priced.pipelines, strict=True):
+        space, stages = as_searched(problem, setting, pipe, priced.formula_ps)
+        size = len(stages)
+        cap = int(space.cap(pipe.micro_batches * space.chunks))
+        fits = all(s.memory.peak <= s.usable_bytes for s in own.stages)
+        times = [space.stage_time(s.option, s.first, s.end, 1) for s in stages]
+        if not np.isfinite(times).all():
+            assert not fits
+            continue
+        column = relaxed_column(problem, space, times, stages, None)
+        assert column.chunks == space.chunks
+        assert column.time_ps(pipe.micro_batches) <= priced.formula_ps
+        if fits:
+            held = [
+                space.stage_time(s.option, s.first, s.end, min(size - k, cap))
+                for k, s in enumerate(stages)
+            ]
+            slowest = max((s.forward_ps + s.backward_ps) / PS_PER_S for s in own.stages)
+            assert max(held) * space.chunks <= slowest * (1 + 1e-9)
+
+
+@st.composite
+def ragged(draw: st.DrawFn) -> LayoutPipeline:
+    """One interleaved pipeline on a host, its stages of one or two chips."""
+    context = context_of(FLEETS[0])
+    island = context.topology.classes[0].islands[0]
+    chunks = draw(st.sampled_from((2, 4)))
+    run = BLOCKS // chunks
+    cuts = sorted(draw(st.sets(st.integers(1, run - 1), min_size=1, max_size=3)))
+    stages, begin = [], 0
+    for parts in dealt(cuts, chunks, run):
+        chips = draw(st.integers(1, 2)) if len(cuts) == 1 else 1
+        devices = island.devices[begin : begin + chips]
+        begin += chips
+        policies = (draw(st.sampled_from(context.options.policies)),) * sum(b - a for a, b in parts)
+        stages.append(
+            LayoutStage(
+                island, devices, parts[0][0], parts[-1][1], StageMesh(chips), policies, chunks=parts
+            )
+        )
+    rows = draw(st.sampled_from((1, 2)))
+    return LayoutPipeline(tuple(stages), rows, draw(st.integers(1, 9)), rows, "interleaved")
+
+
+@settings(max_examples=40)
+@given(ragged())
+def test_as_much_memory_as_a_layout_needs_is_enough_for_the_bound(pipe: LayoutPipeline) -> None:
+    """Devices with exactly the memory of the neediest stage: every stage is legal at its place."""
+    context = context_of(FLEETS[0])
+    (priced,) = context.pricer.price([pipe], 1).pipelines
+    needed = max(s.memory.peak - s.memory.fragmentation for s in priced.stages)
+    (cls,) = context.topology.classes
+    tight = replace(cls, usable_memory_bytes=needed * 100 // 95 + 2)  # 5 % are lost
+    topology = replace(context.topology, classes=(tight,))
+    again = LayoutPricer(context.model.graph, topology, context.job).price([pipe], 1)
+    assert again.fits
+    tables = build_tables(context.model.graph, topology, context.job, context.options)
+    problem = replace(context.problem, tables=tables, topology=topology)
+    setting = Setting((1, 1), ((0, BLOCKS + 2),))
+    space, stages = as_searched(problem, setting, pipe, again.formula_ps)
+    cap = int(space.cap(pipe.micro_batches * space.chunks))
+    for k, (stage, own) in enumerate(zip(stages, again.pipelines[0].stages, strict=True)):
+        policy = space.policies.index(own.stage.policies[0])
+        depth = space.stage_depth(stage.option, stage.first, stage.end, policy)
+        assert depth >= min(len(stages) - k, cap)
+
+
+def test_a_column_is_priced_as_its_placement_where_nothing_is_shared() -> None:
+    """Two stages on the two halves of one host: known hops, one replica."""
+    context = context_of("1x4xA100-SXM-80GB")
+    problem = context.problem
+    setting = Setting((1, 1), ((0, BLOCKS + 2),))
+    plain = build_space(problem, setting, 1, optimistic=False)
+    space = folded(problem, plain, 2, optimistic=False)
+    assert space is not None
+    option = next(k for k, t in enumerate(space.options) if t.option.chips == 2)
+    pipeline = (Stage(option, 0, 3), Stage(option, 3, 6))
+    columns = interleaved_columns(problem, space, pipeline, 12, StageCosts(problem, plain))
+    assert columns
+    column = columns[0]
+    assert [s.parts for s in column.stages] == [((0, 3), (5, 7)), ((3, 5), (7, 10))]
+    assert [s.in_flight for s in column.stages] == [5, 3]
+    island = context.topology.classes[0].islands[0]
+    stages = tuple(
+        LayoutStage(
+            island,
+            island.devices[2 * k : 2 * k + 2],
+            s.first,
+            s.end,
+            s.mesh,
+            (s.policy,) * s.layers,
+            chunks=s.chunks,
+        )
+        for k, s in enumerate(column.stages)
+    )
+    (priced,) = context.pricer.price([LayoutPipeline(stages, 1, 12, 1, "interleaved")], 1).pipelines
+    plain_time = column.time_ps(12) - column.finish_ps
+    assert plain_time == interleaved.formula_time(
+        column.forward_ps, column.backward_ps, (*column.hop_ps, max(column.hop_ps)), 12, 2
+    )
+    assert priced.formula_ps == max(plain_time, priced.exact.total)
+
+
+def brute_force_ps(context: Context) -> int:
+    """The best formula time of equal interleaved pipelines of one kind of stage on whole islands.
+
+    Every number of pipelines, rows, chunks, cuts and mesh that the options allow.
+    """
+    problem = context.problem
+    islands = [i for c in context.topology.classes for i in c.islands]
+    best = None
+    for rows, chunks in product(problem.micro_batch_rows, problem.chunks):
+        run = BLOCKS // chunks
+        meshes = {t.option.mesh for t in problem.tables.tables if t.option.rows == rows}
+        for mesh, stages in product(sorted(meshes), (2, 3)):
+            if stages > run:
+                continue
+            for cuts in combinations(range(1, run), stages - 1):
+                each = dealt(cuts, chunks, run)
+                for policy, copies in product(context.options.policies, (1, 2, 3)):
+                    if problem.global_batch % (rows * copies):
+                        continue
+                    pipes = _placed(each, islands, mesh, policy, copies, rows, problem.global_batch)
+                    if pipes is None:
+                        continue
+                    priced = context.pricer.price(pipes, context.options.zero_level)
+                    if priced.fits and (best is None or priced.formula_ps < best):
+                        best = priced.formula_ps
+    assert best is not None
+    return best
+
+
+def _placed(
+    each: list[tuple[tuple[int, int], ...]],
+    islands: list[Island],
+    mesh: object,
+    policy: int,
+    copies: int,
+    rows: int,
+    batch: int,
+) -> list[LayoutPipeline] | None:
+    chips = mesh.chips  # type: ignore[attr-defined]
+    free = {island: list(island.devices) for island in islands}
+    pipes = []
+    for _ in range(copies):
+        stages = []
+        for parts in each:
+            island = next((i for i in islands if len(free[i]) >= chips), None)
+            if island is None:
+                return None
+            devices = tuple(free[island][:chips])
+            del free[island][:chips]
+            layers = sum(end - first for first, end in parts)
+            stages.append(
+                LayoutStage(
+                    island,
+                    devices,
+                    parts[0][0],
+                    parts[-1][1],
+                    mesh,  # type: ignore[arg-type]
+                    (policy,) * layers,
+                    chunks=parts,
+                )
+            )
+        pipes.append(
+            LayoutPipeline(tuple(stages), rows, batch // rows // copies, rows, "interleaved")
+        )
+    return pipes
+
+
+@pytest.mark.parametrize(
+    ("fleet", "batch"), [("1x4xA100-SXM-80GB", 4), ("3x2xA100-SXM-80GB @ 100Gb/s", 12)]
+)
+def test_the_bound_is_below_the_best_of_all_small_interleaved_layouts_and_plans_are_as_good(
+    fleet: str, batch: int
+) -> None:
+    job = (
+        f"global_batch={batch} micro_batch_rows=[1] seq_len=2048 max_tensor_parallel=2 "
+        "techniques.interleaved=true"
+    )
+    context = context_of(fleet, job)
+    engine: Engine = engine_for(
+        context, SearchLimits(gap=0.01, seed=0), lambda _: None, lambda: False
+    )
+    engine.find()
+    outcome = engine.prove()
+    best = brute_force_ps(context)
+    assert outcome.solution is not None
+    assert outcome.lower_bound_ps <= best
+    assert outcome.lower_bound_ps <= outcome.solution.real_ps <= best * 1.01
