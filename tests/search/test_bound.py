@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from planner.search.bound import depth_groups, refute
 from planner.search.master import Prices
 from planner.search.pipelines import Pricer
-from planner.search.problem import Problem, Setting
+from planner.search.problem import Problem, Setting, Size
 from planner.search.relaxation import Relaxation
 from planner.search.space import build_space
 from tests.oracle import bound_hops, brute_force
@@ -171,7 +171,7 @@ def test_candidates_of_a_failed_proof_are_worth_more_than_they_cost() -> None:
         4 * 6 * TICK_PS + UPDATE_PS + TICK_PS,
         max_queries=PLENTY,
     )
-    assert [(c.rows, c.micro_batches, len(c.pipeline)) for c in outcome.candidates] == [(1, 4, 1)]
+    assert [(c.size.rows, c.micro_batches, len(c.pipeline)) for c in outcome.candidates] == [(1, 4, 1)]
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 7, 64])
@@ -203,8 +203,8 @@ def _pricers(problem: Problem, setting: Setting) -> list[Pricer]:
 
 def _bound(case: Case, ceiling_ps: int) -> int:
     """What a setting's relaxation proves, at most the ceiling."""
-    rows = sorted(case.problem.tables.boundary_bytes)
-    relaxation = Relaxation(case.problem, case.setting, rows, ceiling_ps)
+    sizes = [Size(rows) for rows in sorted(case.problem.tables.boundary_bytes)]
+    relaxation = Relaxation(case.problem, case.setting, sizes, ceiling_ps)
     relaxation.improve(ceiling_ps, rounds=20, max_queries=PLENTY)
     return min(relaxation.bound_ps, ceiling_ps)
 
