@@ -293,7 +293,7 @@ class BoxSearch:
             natural, cost = cost[: len(boxes)], cost[len(boxes) :]
         kept, raised = self._without(boxes, counted, cost, natural, target)
         # fewer counts mean more in flight: where that can matter the same question is asked again
-        raised &= self.pricer.space.cap(kept.low) <= 2 * self.pricer.max_stages
+        raised &= kept.low <= 2 * self.pricer.max_stages * self.pricer.space.chunks
         left = kept.take(np.flatnonzero(~raised))
         again = self._least_of(kept.take(np.flatnonzero(raised)), target, exact=False)
         left = join(left, again)
@@ -423,9 +423,11 @@ class BoxSearch:
             return self._met[pipeline]
         size = len(pipeline)
         space = self.pricer.space
-        cap, chunks = int(space.cap(low)), space.chunks
+        chunks = space.chunks
         times = [
-            space.stage_time(st.option, st.first, st.end, min(size - s, cap))
+            space.stage_time(
+                st.option, st.first, st.end, min(int(space.needed(size - s, size)), low)
+            )
             for s, st in enumerate(pipeline)
         ]
         hops = [float(space.hop[a.option, b.option, b.first]) for a, b in pairwise(pipeline)]

@@ -100,10 +100,7 @@ def folded(
     for part, axis in zip(time, (2, 1, 1), strict=True):
         np.moveaxis(part, axis, 0)[~anywhere] = np.inf
     pairs = _pairs(problem, space, chunks, optimistic=optimistic)
-    depth = tuple(
-        np.where(np.isfinite(t), (count + 1) // (chunks + 1), 0)
-        for t, count in zip(time, pairs, strict=True)
-    )
+    depth = tuple(np.where(np.isfinite(t), count, 0) for t, count in zip(time, pairs, strict=True))
     layer_time = space.layer_time[:, at[:-1]].copy()
     layer_time[:, [0, -1]] /= chunks
     layer_time[~anywhere] = np.inf
@@ -131,7 +128,6 @@ def folded(
             relief=leads.relief,
         ),
         chunks=chunks,
-        pairs=pairs,
     )
 
 
@@ -223,7 +219,7 @@ def interleaved_columns(
         ways = [
             (f + b, p, f, b)
             for p, (_, f, b) in enumerate(costs.ways(own))
-            if space.stage_pairs(stage.option, stage.first, stage.end, p)
+            if space.stage_depth(stage.option, stage.first, stage.end, p)
             >= min(depth, cap * chunks)
         ]
         if not ways:

@@ -134,10 +134,9 @@ class Pricer:
         if len(takts) == 0 or not self.space.options:
             return np.full(len(takts), np.inf)
         out = self.fluid(prices, takts, weights)[:, -1]
-        caps = self.space.cap(depth_caps)
         for part in self._parts(takts, out < limits):
             room = None if rooms is None else rooms[part]
-            come = self._before(prices, takts[part], weights[part], caps[part], room)
+            come = self._before(prices, takts[part], weights[part], depth_caps[part], room)
             out[part] = np.maximum(out[part], come.run(keep=False))
         return out
 
@@ -165,7 +164,7 @@ class Pricer:
         if queries == 0 or not self.space.options:
             return Answer(cost, tuple(pipelines))
         limits = np.full(queries, np.inf) if cutoffs is None else cutoffs
-        caps = np.broadcast_to(self.space.cap(depth_caps), (queries,))
+        caps = np.broadcast_to(np.asarray(depth_caps, dtype=np.int64), (queries,))
         alive = self.fluid(prices, takts, weights)[:, -1] < limits
         for part in self._parts(takts, alive):
             room = None if rooms is None else rooms[part]

@@ -213,9 +213,11 @@ class Relaxation:
         group = next(
             g for g in depth_groups(most, self.problem.max_stages) if g[0] <= count <= g[1]
         )
-        size, least = len(pipeline), int(space.cap(group[0] * space.chunks))
+        size, least = len(pipeline), group[0] * space.chunks
         times = [
-            space.stage_time(st.option, st.first, st.end, min(size - s, least))
+            space.stage_time(
+                st.option, st.first, st.end, min(int(space.needed(size - s, size)), least)
+            )
             for s, st in enumerate(pipeline)
         ]
         if not np.all(np.isfinite(times)):

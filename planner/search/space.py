@@ -118,7 +118,6 @@ class StageSpace:
     chunks: int = 1
     """Chunks per stage: with several, layers are folded and micro-batches counted in pairs
     (:mod:`planner.search.folded`)."""
-    pairs: tuple[Ints, Ints, Ints] | None = None
     _times: dict[int, Times] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -150,15 +149,15 @@ class StageSpace:
         """Rows per micro-batch, or per pair of a chunk and a micro-batch."""
         return self.rows if self.chunks == 1 else self.rows / self.chunks
 
-    def cap(self, counts: Ints | int) -> Ints:
-        """From so many stages on the number of micro-batches (or pairs) limits those in flight.
+    def needed(self, position: Ints | int, stages: Ints | int) -> Ints:
+        """Least number in flight of the stage so far from the end, of at least so many stages.
 
-        The r-th stage from the end of a folded pipeline holds (v + 1)·r - 1 pairs at least.
+        Classic 1F1B holds r of them. Folded pipelines hold 2·(r - 1) + (v - 1)·S + 1 pairs.
         """
-        given = np.asarray(counts, dtype=np.int64)
+        r = np.asarray(position, dtype=np.int64)
         if self.chunks == 1:
-            return given
-        out: Ints = np.maximum((given + 1) // (self.chunks + 1), 1)
+            return r
+        out: Ints = 2 * r - 1 + (self.chunks - 1) * np.maximum(stages, r)
         return out
 
     def times(self, depth: int) -> Times:
@@ -193,13 +192,6 @@ class StageSpace:
             return 0
         part, at = self._at(option, first, end)
         return int(self.depth[part][(policy, *at)])
-
-    def stage_pairs(self, option: int, first: int, end: int, policy: int) -> int:
-        """Most pairs in flight of a folded stage under the policy at this index."""
-        if self.pairs is None or not (self.starts[option, first] and self.ends[option, end]):
-            return 0
-        part, at = self._at(option, first, end)
-        return int(self.pairs[part][(policy, *at)])
 
     @cached_property
     def late(self) -> tuple[Floats, Floats]:

@@ -172,6 +172,8 @@ class Before:
         self.items, self.space = items, items.space
         self.prices, self.takts, self.weights, self.caps = prices, takts, weights, caps
         self.rooms = rooms
+        self.fewest: Ints = np.ones(len(takts), dtype=np.int64)
+        """Stages that a pipeline of each query has at least."""
         self.come: Floats = np.empty(0)
         """``[layer, option, query]``: what the layers before a stage cost, its hop included."""
 
@@ -182,7 +184,14 @@ class Before:
         if keep:
             self.come = np.empty((length, options, queries))
         by_takt = self.items.within(self.takts)
-        depth = np.minimum(1 + self._behind(by_takt), self.caps[:, None])
+        behind = self._behind(by_takt)
+        if space.chunks > 1:
+            # with that many stages more is in flight, so that shorter and more stages are needed
+            self.fewest = behind[:, 0]
+            behind = self._behind(by_takt)
+            self.fewest = behind[:, 0]
+        depth = space.needed(1 + behind, self.fewest[:, None])
+        depth = np.minimum(depth, self.caps[:, None])
         kinds, of = np.unique(depth, return_inverse=True)
         of = of.reshape(depth.shape)
         by_memory = np.stack([self.items.most(int(d)) for d in kinds])
@@ -202,7 +211,7 @@ class Before:
         heads = heads[of, :, np.arange(length + 1)[None, :]].transpose(1, 2, 0)  # [end, option, q]
         first = self._toll(heads) + price + self.weights * space.finish.T[:, :, None]
         first[~space.ends.T] = np.inf
-        last = self._toll(space.times(1).tail.T[:, :, None]) + price
+        last = self._toll(self.tails(np.arange(queries))) + price
         closed = not space.starts.all()
         every = np.arange(queries)
         changes = np.flatnonzero((of[:, 1:] != of[:, :-1]).any(axis=0)) + 1
@@ -245,6 +254,13 @@ class Before:
             minima.push((cost[option] - per_layer * i).reshape(-1))
         return least
 
+    def tails(self, chosen: Ints) -> Floats:
+        """``[first, option, query]``: seconds of last stages, with what these hold in flight."""
+        depth = self.space.needed(1, self.fewest[chosen])
+        kinds, of = np.unique(np.minimum(depth, self.caps[chosen]), return_inverse=True)
+        each = np.stack([self.space.times(int(d)).tail.T for d in kinds], axis=2)
+        return each if len(kinds) == 1 else each[:, :, of]
+
     def _toll(self, seconds: Floats) -> Floats:
         """λ·time ``[..., query]``, infinite beyond the takt."""
         legal = seconds <= self.takts * SLACK
@@ -256,17 +272,18 @@ class Before:
         left = length - np.arange(length + 1)
         covered = np.zeros(len(self.takts), dtype=np.int64)
         out = np.zeros((len(self.takts), length + 1), dtype=np.int64)
-        tail = self.space.times(1).tail
-        kinds, of = np.unique(self.caps, return_inverse=True)
+        tails = self.tails(np.arange(len(self.takts)))
         for stages in range(1, length + 1):
             out += left[None, :] > covered[:, None]
             if (covered >= length).all():
                 break
             if stages == 1:
-                fits = (tail[:, :, None] <= self.takts * SLACK).any(axis=0)
+                fits = (tails <= self.takts * SLACK).any(axis=1)
                 most = np.where(fits, left[:length, None], 0).max(axis=0)
             else:
-                fitting = [self.items.most(min(stages, int(cap))) for cap in kinds]
+                depth = np.minimum(self.space.needed(stages, self.fewest), self.caps)
+                kinds, of = np.unique(depth, return_inverse=True)
+                fitting = [self.items.most(int(d)) for d in kinds]
                 most = np.minimum(np.stack(fitting, axis=-1)[:, :, of], by_takt).max(axis=(0, 1))
             covered = covered + np.maximum(most, 1)
         return out

@@ -45,6 +45,8 @@ class Windows:
         self.items, self.space = before.items, before.space
         self.prices, self.takts = before.prices, before.takts[chosen]
         self.weights, self.caps = before.weights[chosen], before.caps[chosen]
+        self.fewest = before.fewest[chosen]
+        self._last = before.tails(chosen)
         self.come = before.come[:, :, chosen]
         self.rooms = None if before.rooms is None else before.rooms[chosen]
         self._head, self._tail = self.space.late
@@ -55,7 +57,10 @@ class Windows:
 
     def depths(self, position: int, open_: Ints) -> Ints:
         """Micro-batches that a stage this far from the end must have room for."""
-        out: Ints = np.minimum(self.slope * (position - 1) + 1, self.caps[open_])
+        if self.space.chunks == 1:
+            return np.minimum(self.slope * (position - 1) + 1, self.caps[open_])
+        needed = self.space.needed(position, self.fewest[open_])
+        out: Ints = np.minimum(needed, self.caps[open_])
         return out
 
     def run(self, limits: Floats) -> Floats:
@@ -67,7 +72,7 @@ class Windows:
         tolls = Tolls(space, self.takts, self.weights)
         self._complete(1, open_, self._first(open_, 1, length, length + 1), best)
         low = 1
-        value = self._toll(space.times(1).tail.T[1:, :, None], open_) + self.prices[None, :, None]
+        value = self._toll(self._last[1:], open_) + self.prices[None, :, None]
         if self.rooms is not None:
             value[self._tail[1:, :, None] > self.rooms * SLACK] = np.inf
         for position in range(2, self.most + 1):

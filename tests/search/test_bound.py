@@ -171,7 +171,9 @@ def test_candidates_of_a_failed_proof_are_worth_more_than_they_cost() -> None:
         4 * 6 * TICK_PS + UPDATE_PS + TICK_PS,
         max_queries=PLENTY,
     )
-    assert [(c.size.rows, c.micro_batches, len(c.pipeline)) for c in outcome.candidates] == [(1, 4, 1)]
+    assert [(c.size.rows, c.micro_batches, len(c.pipeline)) for c in outcome.candidates] == [
+        (1, 4, 1)
+    ]
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 7, 64])
