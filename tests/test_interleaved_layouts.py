@@ -82,8 +82,13 @@ def dealt(cuts: list[int], stages: int) -> list[tuple[tuple[int, int], ...]]:
 
 
 @st.composite
-def pipelines(draw: st.DrawFn, *, job: str = "plain", apart: bool = False) -> list[LayoutPipeline]:
-    """A few interleaved pipelines over the fleet; with ``apart`` on devices of their own."""
+def pipelines(
+    draw: st.DrawFn, *, job: str = "plain", apart: bool = False, mixed: bool = False
+) -> list[LayoutPipeline]:
+    """A few interleaved pipelines over the fleet; with ``apart`` on devices of their own.
+
+    With ``mixed`` some of them are plain 1F1B.
+    """
     islands = [i for c in context(job).topology.classes for i in c.islands]
     free = {i.name: list(i.devices) for i in islands}
     stages, chunks = draw(st.integers(2, 3)), draw(st.integers(2, 3))
@@ -95,9 +100,11 @@ def pipelines(draw: st.DrawFn, *, job: str = "plain", apart: bool = False) -> li
         own = common if draw(st.booleans()) else sorted(draw(cuts))
         m = draw(st.sampled_from((1, 4, 6, 7)))
         deeper = draw(st.sampled_from((None, 0, 2)))
-        depths = classic_depths(stages, chunks, m)
+        whole = mixed and draw(st.booleans())
+        depths = classic_depths(stages, 1 if whole else chunks, m)
         layout = []
-        for s, parts in enumerate(dealt(own, stages)):
+        held = dealt(own[chunks - 1 :: chunks] if whole else own, stages)
+        for s, parts in enumerate(held):
             mesh = draw(st.sampled_from(meshes(job)))
             open_ = [i for i in islands if len(free[i.name]) >= mesh.chips]
             if not open_:
@@ -116,10 +123,11 @@ def pipelines(draw: st.DrawFn, *, job: str = "plain", apart: bool = False) -> li
                     mesh,
                     (policy,) * sum(end - first for first, end in parts),
                     None if deeper is None else depths[s] + deeper,
-                    chunks=parts,
+                    chunks=() if whole else parts,
                 )
             )
-        out.append(LayoutPipeline(tuple(layout), ROWS, m, ROWS, "interleaved"))
+        schedule = "1f1b" if whole else "interleaved"
+        out.append(LayoutPipeline(tuple(layout), ROWS, m, ROWS, schedule))
     return out
 
 
@@ -159,7 +167,9 @@ def test_verification_accepts_what_was_priced_and_the_replay_takes_as_long(
     job: str, data: st.DataObject
 ) -> None:
     known = context(job)
-    priced = known.pricer.price(data.draw(pipelines(job=job, apart=True)), known.options.zero_level)
+    priced = known.pricer.price(
+        data.draw(pipelines(job=job, apart=True, mixed=True)), known.options.zero_level
+    )
     assume(not priced.problems)
     plan = plan_of(priced, known)
     assert verify(plan) == []
@@ -177,7 +187,7 @@ def test_a_pipeline_alone_is_replayed_in_its_exact_time(layout: list[LayoutPipel
 
 
 @settings(max_examples=40, deadline=None)
-@given(pipelines())
+@given(pipelines(mixed=True))
 def test_pipelines_that_are_alike_cost_the_same_priced_once_or_one_by_one(
     layout: list[LayoutPipeline],
 ) -> None:
@@ -317,7 +327,7 @@ def test_a_fill_that_the_formula_sees_longer_than_the_step_leaves_the_update_its
 
 
 @settings(max_examples=40, deadline=None)
-@given(pipelines())
+@given(pipelines(mixed=True))
 def test_every_layer_is_reduced_once_by_the_stages_that_hold_it(
     layout: list[LayoutPipeline],
 ) -> None:
