@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -15,10 +16,12 @@ from costmodels.interleaved import classic_depths
 from planner import assemble, certify
 from planner.inputs.cluster import cluster_from_document
 from planner.inputs.document import Document
+from planner.inputs.job import ResolvedJob
 from planner.layout import LayoutPipeline, LayoutPricer, LayoutStage, PricedLayout, PricedStage
 from planner.mesh import StageMesh
 from planner.plan import Plan, seal
 from planner.restore import restore
+from planner.reuse import layouts_of
 from planner.simulate import simulate
 from planner.solve import Context, input_records
 from planner.verify import verify
@@ -131,11 +134,15 @@ def pipelines(
     return out
 
 
+def job_of(layout: Sequence[LayoutPipeline], known: Context) -> ResolvedJob:
+    """The job with as large a batch as the layout runs."""
+    batch = sum((p.micro_batches - 1) * p.rows + p.last_rows for p in layout)
+    return replace(known.job, global_batch=batch)
+
+
 def plan_of(priced: PricedLayout, known: Context) -> Plan:
     """The plan of a layout that was priced and not searched; its batch is what it runs."""
-    pipes = [p.pipeline for p in priced.pipelines]
-    batch = sum((p.micro_batches - 1) * p.rows + p.last_rows for p in pipes)
-    job = replace(known.job, global_batch=batch)
+    job = job_of([p.pipeline for p in priced.pipelines], known)
     level = known.options.zero_level
     return seal(
         Plan(
@@ -174,6 +181,21 @@ def test_verification_accepts_what_was_priced_and_the_replay_takes_as_long(
     plan = plan_of(priced, known)
     assert verify(plan) == []
     assert simulate(plan).step_time_ps >= round(plan.estimate.step_time_s * 1e12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(pipelines(apart=True, mixed=True))
+def test_a_plan_read_again_is_the_layout_that_was_priced(layout: list[LayoutPipeline]) -> None:
+    known = context()
+    level = known.options.zero_level
+    plan = plan_of(known.pricer.price(layout, level), known)
+    job = job_of(layout, known)
+    read = Plan.model_validate_json(plan.to_json())
+    again = layouts_of(read, known.model.graph, known.topology, job)
+    assert again is not None
+    for one, other in zip(again, layout, strict=True):
+        assert [s.parts for s in one.stages] == [s.parts for s in other.stages]
+    assert plan_of(known.pricer.price(again, level), known) == plan
 
 
 @settings(max_examples=25, deadline=None)
