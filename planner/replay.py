@@ -80,12 +80,13 @@ _Work = tuple[str, int, int]
 class _Stage:
     """A stage while it runs. ``arrived`` holds the operations whose inputs are at hand.
 
-    ``ends``: which chunk of it takes its forwards from outside, and which its backwards.
+    ``first`` and ``last``: its chunk that is the first of the pipeline, and the last one, if any.
     """
 
     order: tuple[_Work, ...]
     duration: dict[str, tuple[int, ...]]
-    ends: dict[str, int | None]
+    first: int | None = None
+    last: int | None = None
     arrived: set[_Work] = field(default_factory=set)
     sends: dict[str, _Transfer] = field(default_factory=dict)
     spans: list[Span] = field(default_factory=list)
@@ -131,14 +132,12 @@ class _Engine:
             _Stage(
                 tuple((kind, c, i) for (kind, i), c in zip(order, own, strict=True)),
                 {"F": forward, "B": backward},
-                {"F": None, "B": None},
             )
             for order, own, forward, backward in zip(
                 lane.orders, chunks, lane.forward_ps, lane.backward_ps, strict=True
             )
         ]
-        nodes[0].ends["F"] = 0
-        nodes[-1].ends["B"] = len(lane.backward_ps[-1]) - 1
+        nodes[0].first, nodes[-1].last = 0, len(lane.forward_ps[-1]) - 1
         for s, (down, up) in enumerate(zip(lane.down, lane.up, strict=True)):
             sender, receiver = nodes[s], nodes[(s + 1) % count]
             sender.sends["F"] = _Transfer(down, receiver, (s + 1) // count)
@@ -187,8 +186,7 @@ class _Engine:
         kind, chunk, _ = work
         # the first chunk of all has its inputs from the start, the last one as soon as its own
         # forward has ended
-        if work in stage.arrived or (kind == "F" and stage.ends["F"] == chunk):
-            stage.arrived.discard(work)
+        if work in stage.arrived or (chunk == stage.first and kind == "F"):
             stage.busy = True
             self._push(now + stage.duration[kind][chunk], stage)
 
@@ -197,9 +195,9 @@ class _Engine:
         kind, chunk, micro_batch = work
         stage.spans.append((now - stage.duration[kind][chunk], now))
         stage.busy = False
-        if kind == "F" and stage.ends["B"] == chunk:
+        if kind == "F" and chunk == stage.last:
             stage.arrived.add(("B", chunk, micro_batch))
-        elif kind == "F" or stage.ends["F"] != chunk:
+        elif kind == "F" or chunk != stage.first:
             transfer = stage.sends[kind]
             transfer.waiting.append(work)
             self._start_transfer(transfer, now)
