@@ -105,7 +105,7 @@ def takt(
 def fill_time(
     forward_ps: Sequence[int], backward_ps: Sequence[int], hop_ps: Sequence[int], chunks: int
 ) -> int:
-    """A step of one micro-batch by the formula: the takt, and a v-th of the other stages."""
+    """Formula time of a single micro-batch: the takt, and a v-th of the other stages."""
     tau = takt(forward_ps, backward_ps, hop_ps, chunks)
     others = sum(forward_ps) + sum(backward_ps) - tau
     return tau + -(-others // chunks) + 2 * chunks * sum(hop_ps[:-1])

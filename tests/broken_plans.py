@@ -469,6 +469,13 @@ def interleaved_without_chunks(body: Body) -> None:
     body["pipelines"][0]["schedule"] = "interleaved"
 
 
+@breaks("stages of several chunks are not allowed by the job", good=two_interleaved)
+def chunks_that_the_job_does_not_allow(body: Body) -> None:
+    record = body["inputs"]["job"]
+    del record["resolved"]["interleaved"]
+    record["digest"] = digest(record["resolved"])
+
+
 @breaks("one stage alone has nothing to interleave with", good=two_interleaved)
 def chunks_of_one_stage_alone(body: Body) -> None:
     pipeline = body["pipelines"][0]

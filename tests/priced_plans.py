@@ -79,12 +79,16 @@ def priced_plan(
     """A sealed plan with a certificate whose bound is ``bound`` times the objective."""
     batch = sum((p.micro_batches - 1) * p.rows + p.last_rows for p in sketches)
     rows = sorted({p.rows for p in sketches})
+    interleaved = []
+    if any(p.schedule == "interleaved" for p in sketches):
+        interleaved.append("job.techniques.interleaved=true")
     changes = parse_overrides(
         [
             *SMALL.get(model, ()),
             "job.seq_len=512",
             f"job.global_batch={batch}",
             f"job.micro_batch_rows={rows}",
+            *interleaved,
         ]
     )
     catalog = load_catalog()

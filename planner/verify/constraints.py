@@ -8,7 +8,7 @@ from itertools import product
 from planner.errors import Problem
 from planner.plan import Plan, Replica, Stage
 from planner.restore import Restored
-from planner.verify.parts import parts
+from planner.verify.parts import is_interleaved, parts
 
 CLASSES = ("rectangular", "staged", "asymmetric")
 """Plan classes, each with those before it."""
@@ -40,6 +40,10 @@ def _claims(plan: Plan, world: Restored) -> Iterator[Problem]:
         if limit is not None and count > limit:
             message = f"has {count} stages, but the job allows {limit}"
             yield Problem(f"pipelines[{p}].stages", message)
+        if is_interleaved(pipeline) and not world.job.interleaved:
+            remedy = "plan with --set job.techniques.interleaved=true"
+            message = "stages of several chunks are not allowed by the job"
+            yield Problem(f"pipelines[{p}].schedule", message, remedy)
     wanted = world.job.plan_class
     if wanted == "asymmetric" and not world.job.unequal_pipelines:
         wanted = "staged"
