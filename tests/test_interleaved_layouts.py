@@ -66,7 +66,7 @@ HOSTS = {
 def context(name: str = "plain") -> Context:
     fleet, techniques, experts = JOBS[name]
     cluster = cluster_from_document(Document(fleet, HOSTS)) if fleet == "hosts" else fleet
-    sets = f"global_batch=64 seq_len=1024 {techniques}"
+    sets = f"global_batch=64 seq_len=1024 techniques.interleaved=true {techniques}"
     return small_context(cluster, sets, layers=LAYERS - 2, experts=experts)
 
 
