@@ -23,7 +23,7 @@ from planner.plan import Plan, seal
 from planner.restore import restore
 from planner.reuse import layouts_of
 from planner.simulate import simulate
-from planner.solve import Context, input_records
+from planner.solve import Context, input_records, with_simulation
 from planner.verify import verify
 from planner.verify.costs import check_costs
 from planner.verify.prices import Prices
@@ -181,6 +181,7 @@ def test_verification_accepts_what_was_priced_and_the_replay_takes_as_long(
     plan = plan_of(priced, known)
     assert verify(plan) == []
     assert simulate(plan).step_time_ps >= round(plan.estimate.step_time_s * 1e12)
+    assert verify(seal(with_simulation(plan))) == []
 
 
 @settings(max_examples=25, deadline=None)

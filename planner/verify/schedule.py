@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 from costmodels import interleaved, schedules
@@ -47,11 +48,15 @@ def scheduled(
 
 def stuck_stage(pipeline: Pipeline) -> int | None:
     """The first stage of an interleaved pipeline that waits forever at these depths, if any."""
-    depths = [stage.in_flight for stage in pipeline.stages]
-    count, chunks = len(depths), len(parts(pipeline.stages[0]))
-    times = [[1] * chunks] * count
+    depths = tuple(stage.in_flight for stage in pipeline.stages)
+    return _stuck(depths, len(parts(pipeline.stages[0])), pipeline.micro_batches)
+
+
+@lru_cache(maxsize=1024)
+def _stuck(depths: tuple[int, ...], chunks: int, micro_batches: int) -> int | None:
+    times = [[1] * chunks] * len(depths)
     try:
-        interleaved.exact_time(times, times, [0] * count, depths, pipeline.micro_batches)
+        interleaved.exact_time(times, times, [0] * len(depths), depths, micro_batches)
     except interleaved.Deadlock as exc:
         return exc.stage
     return None
