@@ -252,16 +252,32 @@ def activations(stage: PricedStage) -> tuple[list[int], int]:
 
 def test_all_layers_count_as_often_as_their_chunk_is_held_at_the_peak() -> None:
     """Stage 1 of 2 with depth 3 holds chunk 0 twice and chunk 1 once: F00 F01 F10 B10 ..."""
-    (pipe,) = context().pricer.price([by_hand((None, None))], 1).pipelines
+    (pipe,) = context().pricer.price([by_hand()], 1).pipelines
     kept, working = activations(pipe.stages[1])
     assert pipe.stages[1].in_flight == 3
     held = 2 * sum(kept[:3]) + sum(kept[3:])
     assert pipe.stages[1].memory.activations == held + working
 
 
-def by_hand(depths: tuple[int | None, int | None], m: int = 2) -> LayoutPipeline:
+def test_the_host_holds_the_most_at_a_time_of_its_own() -> None:
+    """F00 F01 F10 B10 F11 B11 F02 B00 ...: what chunk 0 leaves on the host is there three times
+    after F02, when nothing of chunk 1 is kept; the device is fullest at the first F10."""
+    known = context("hosts")
+    layout = by_hand(m=4, job="hosts")
+    second = replace(layout.stages[1], policies=(3, 3, 3, 0, 0, 0))
+    layout = replace(layout, stages=(layout.stages[0], second))
+    priced = known.pricer.price([layout], known.options.zero_level)
+    stage = priced.pipelines[0].stages[1]
+    kept, working = activations(stage)
+    left = [c.price.on_host(p) for c, p in zip(stage.costs, second.policies, strict=True)]
+    assert stage.memory.activations == 2 * sum(kept[:3]) + sum(kept[3:]) + working
+    assert stage.memory.host == 3 * sum(left) > 0
+    assert verify(plan_of(priced, known)) == []
+
+
+def by_hand(m: int = 2, job: str = "plain") -> LayoutPipeline:
     """Two stages of [0, 3) and [6, 9), [3, 6) and [9, 12) on two hosts of A100."""
-    (first, second, *_) = context().topology.classes[0].islands
+    (first, second, *_) = context(job).topology.classes[0].islands
     parts = (((0, 3), (6, 9)), ((3, 6), (9, 12)))
     return LayoutPipeline(
         tuple(
@@ -272,10 +288,9 @@ def by_hand(depths: tuple[int | None, int | None], m: int = 2) -> LayoutPipeline
                 own[-1][1],
                 StageMesh(1),
                 (0,) * 6,
-                depth,
                 chunks=own,
             )
-            for island, own, depth in zip((first, second), parts, depths)
+            for island, own in zip((first, second), parts)
         ),
         1,
         m,
@@ -290,7 +305,7 @@ def by_hand(depths: tuple[int | None, int | None], m: int = 2) -> LayoutPipeline
 def test_the_last_of_two_stages_sends_to_the_first_as_fast_as_it_receives() -> None:
     """A way of 12.5 GB/s; a chip of four has a quarter, and sends both activations and gradients
     over it at once, so that either has an eighth."""
-    (pipe,) = context().pricer.price([by_hand((None, None))], 1).pipelines
+    (pipe,) = context().pricer.price([by_hand()], 1).pipelines
     here, there = (stage.stage.island for stage in pipe.stages)
     route = context().topology.route(here, there)
     seconds = route.seconds(1024 * 2048 * 2, 1 / 8)
@@ -300,8 +315,8 @@ def test_the_last_of_two_stages_sends_to_the_first_as_fast_as_it_receives() -> N
 def test_transfers_that_block_keep_every_chunk_but_the_first_of_all_waiting() -> None:
     known = context()
     topology = replace(known.topology, blocking_transfers=True)
-    priced = LayoutPricer(known.model.graph, topology, known.job).price([by_hand((None, None))], 1)
-    (quick,) = known.pricer.price([by_hand((None, None))], 1).pipelines
+    priced = LayoutPricer(known.model.graph, topology, known.job).price([by_hand()], 1)
+    (quick,) = known.pricer.price([by_hand()], 1).pipelines
     (own,) = priced.pipelines
     waits = [
         tuple(f - g for (f, _), (g, _) in zip(stage.chunk_ps, other.chunk_ps, strict=True))
