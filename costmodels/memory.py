@@ -112,6 +112,7 @@ def stage_memory(
     state: StateBytes,
     overhead: DeviceOverhead,
     in_flight: int | Sequence[int],
+    hosted_in_flight: Sequence[int] | None = None,
     micro_batches: int,
     zero_level: int,
     replicas: int | Sequence[int],
@@ -124,10 +125,12 @@ def stage_memory(
 
     ``policy_of[i]`` is what layer i does with what it keeps, as an index into
     :data:`costmodels.price.WAYS`. ``in_flight`` micro-batches hold their activations at once (one
-    number, or one per layer), never more than there are. ``replicas`` is over how many replicas
-    each layer is sharded (one number, or one per layer): ZeRO level 1 divides the optimizer's state
-    by it, level 2 the gradients too, level 3 (FSDP) the weights as well; the layer at work, and the
-    next one, are then gathered, and a layer's gradient exists whole before it is scattered.
+    number, or one per layer), never more than there are; ``hosted_in_flight`` per layer when the
+    host holds the most, which by default is at the same time. ``replicas`` is over how many
+    replicas each layer is sharded (one number, or one per layer): ZeRO level 1 divides the
+    optimizer's state by it, level 2 the gradients too, level 3 (FSDP) the weights as well; the
+    layer at work, and the next one, are then gathered, and a layer's gradient exists whole before
+    it is scattered.
     ``expert_replicas`` counts for parameters that lie on ``ep`` devices; by default as the others.
     ``inner`` devices of the stage itself (for experts: the second number) divide weights and
     gradients whatever the level, as level 3 does.
@@ -158,9 +161,10 @@ def stage_memory(
 
     depths = [in_flight] * len(layers) if isinstance(in_flight, int) else list(in_flight)
     held_at_once = [min(depth, micro_batches) for depth in depths]
-    each = list(zip(layers, policy_of, held_at_once, strict=True))
-    kept = sum(n * layer.kept(p) for layer, p, n in each)
-    hosted = sum(n * layer.on_host(p) for layer, p, n in each)
+    hosted_at_once = [min(n, micro_batches) for n in hosted_in_flight or depths]
+    each = list(zip(layers, policy_of, held_at_once, hosted_at_once, strict=True))
+    kept = sum(n * layer.kept(p) for layer, p, n, _ in each)
+    hosted = sum(n * layer.on_host(p) for layer, p, _, n in each)
     working = max((layer.working(p) for layer, p in zip(layers, policy_of, strict=True)), default=0)
     whole = max((layer.parameters for layer in layers), default=0)
     sharded = max(holders, default=1) > 1

@@ -278,9 +278,10 @@ def estimate(
     )
     flops = model_flops(model, job.seq_len)
     critical = priced.pipelines[priced.critical]
-    fill = min(critical.fill_ps, priced.exact_ps)
-    update = min(priced.update_ps, priced.exact_ps - fill)
     pipeline_end = critical.exact.total
+    # by the formula interleaved stages may take longer to fill than they really run
+    fill = min(critical.fill_ps, pipeline_end)
+    update = priced.update_ps
     steady = max(0, min(pipeline_end, priced.exact_ps - update) - fill)
     sync = priced.exact_ps - fill - steady - update
     return Estimate(

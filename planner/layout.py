@@ -6,7 +6,7 @@ get the same integers from the same per-layer function (``costing.layer_cost``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, islice, product
@@ -16,7 +16,7 @@ import numpy as np
 from costmodels import interleaved
 from costmodels.compression import compression_of
 from costmodels.memory import MemoryItems, boundary_buffer_bytes, device_overhead, stage_memory
-from costmodels.price import WAYS, hosted
+from costmodels.price import WAYS, LayerPrice, hosted
 from costmodels.schedules import (
     ExactTimes,
     ScheduleName,
@@ -459,9 +459,10 @@ class LayoutPricer:
                     pipe,
                     s,
                     costs[s],
-                    _held_by_layer(stage, costs[s], orders[s]),
+                    _held_by_layer(stage, costs[s], orders[s], LayerPrice.kept),
                     zero_level,
                     replicas,
+                    _held_by_layer(stage, costs[s], orders[s], LayerPrice.on_host),
                 ),
                 usable_bytes=self.topology.classes[stage.island.class_index].usable_memory_bytes,
                 hop_to_next_ps=hops[s],
@@ -510,6 +511,7 @@ class LayoutPricer:
         depth: int | Sequence[int],
         zero_level: int,
         replicas: int,
+        hosted_depth: Sequence[int] | None = None,
     ) -> MemoryItems:
         stage, mesh = pipe.stages[s], pipe.stages[s].mesh
         cls = self.topology.classes[stage.island.class_index]
@@ -519,6 +521,7 @@ class LayoutPricer:
             state=self.job.state_bytes,
             overhead=device_overhead(cls.chip, cls.usable_memory_bytes),
             in_flight=depth,
+            hosted_in_flight=hosted_depth,
             micro_batches=pipe.micro_batches,
             zero_level=zero_level,
             replicas=replicas * mesh.dense.copies,
@@ -611,12 +614,15 @@ def _fits(stage: PricedStage) -> bool:
 
 
 def _held_by_layer(
-    stage: LayoutStage, costs: Sequence[LayerCost], order: interleaved.Order
+    stage: LayoutStage,
+    costs: Sequence[LayerCost],
+    order: interleaved.Order,
+    bytes_: Callable[[LayerPrice, int], int],
 ) -> list[int]:
-    """Micro-batches that each layer of an interleaved stage holds at the peak of its memory."""
+    """Micro-batches that each layer of an interleaved stage holds when they take most bytes."""
     lengths = [end - first for first, end in stage.parts]
-    kept = iter([c.price.kept(p) for c, p in zip(costs, stage.policies, strict=True)])
-    held = interleaved.most_held(order, [sum(islice(kept, n)) for n in lengths])
+    each = iter([bytes_(c.price, p) for c, p in zip(costs, stage.policies, strict=True)])
+    held = interleaved.most_held(order, [sum(islice(each, n)) for n in lengths])
     return [count for count, n in zip(held, lengths, strict=True) for _ in range(n)]
 
 

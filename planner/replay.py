@@ -1,12 +1,12 @@
 """Event-driven replay of pipelines whose transfers share network resources.
 
 A stage runs its operations in their given order, each as soon as its input has arrived. A channel
-carries one transfer at a time, first in first out. A transfer first waits for its latency, then
-flows. Each flow asks for a rate on every resource on its way (its planned share, which carries it
-in its planned time). While the flows on a resource ask for no more than its capacity, they
-get what they ask for; otherwise all of them slow down in the ratio of capacity to demand, and a
-flow goes at the worst ratio on its way. What a flow that is held up elsewhere leaves unused is not
-given to others, so contention is never understated.
+carries one transfer at a time, first in first out; the chunks of an interleaved stage share it. A
+transfer first waits for its latency, then flows. Each flow asks for a rate on every resource on its
+way (its planned share, which carries it in its planned time). While the flows on a resource ask for
+no more than its capacity, they get what they ask for; otherwise all of them slow down in the ratio
+of capacity to demand, and a flow goes at the worst ratio on its way. What a flow that is held up
+elsewhere leaves unused is not given to others, so contention is never understated.
 
 Times are integers, and a flow that was never slowed takes its planned time to the picosecond.
 This module knows nothing of plans, and shares no timing code with the recurrence of
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -41,13 +42,19 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One pipeline to replay. ``down[s]`` leads from stage s to s + 1, ``up[s]`` back."""
+    """One pipeline to replay. ``down[s]`` leads from stage s to s + 1, ``up[s]`` back.
+
+    ``forward_ps[s][c]`` and ``backward_ps[s][c]`` are those of chunk c of stage s, and
+    ``chunks[s][k]`` is the chunk of ``orders[s][k]``. Where stages have several, one more channel
+    leads from the last stage to the first, and one back. Without ``chunks`` all of them have one.
+    """
 
     orders: tuple[tuple[Op, ...], ...]
-    forward_ps: tuple[int, ...]
-    backward_ps: tuple[int, ...]
+    forward_ps: tuple[tuple[int, ...], ...]
+    backward_ps: tuple[tuple[int, ...], ...]
     down: tuple[Channel, ...]
     up: tuple[Channel, ...]
+    chunks: tuple[tuple[int, ...], ...] = ()
 
 
 class DeadlockError(ValueError):
@@ -65,28 +72,40 @@ def replay(lanes: Sequence[Lane], capacity: Sequence[float]) -> tuple[PipelineRu
     return tuple(engine.result(lane, nodes) for lane, nodes in zip(lanes, stages))
 
 
+_Work = tuple[str, int, int]
+"""Kind, chunk and micro-batch of an operation."""
+
+
 @dataclass(slots=True)
 class _Stage:
-    """A stage while it runs. ``arrived`` counts the inputs at hand, by kind of operation."""
+    """A stage while it runs. ``arrived`` holds the operations whose inputs are at hand.
 
-    order: tuple[Op, ...]
-    duration: dict[str, int]
-    arrived: dict[str, int]
-    sends: dict[str, _Transfer | None]
+    ``first`` and ``last``: its chunk that is the first of the pipeline, and the last one, if any.
+    """
+
+    order: tuple[_Work, ...]
+    duration: dict[str, tuple[int, ...]]
+    first: int | None = None
+    last: int | None = None
+    arrived: set[_Work] = field(default_factory=set)
+    sends: dict[str, _Transfer] = field(default_factory=dict)
     spans: list[Span] = field(default_factory=list)
     busy: bool = False
 
 
 @dataclass(slots=True)
 class _Transfer:
-    """A channel while it runs: how many transfers wait, and the state of the flowing one."""
+    """A channel while it runs: what waits to be sent, and the state of the flowing transfer.
+
+    What it brings belongs to the chunk ``step`` further on the target.
+    """
 
     channel: Channel
-    kind: str
     target: _Stage
+    step: int
     spans: list[Span] = field(default_factory=list)
-    waiting: int = 0
-    active: bool = False
+    waiting: deque[_Work] = field(default_factory=deque)
+    flowing: _Work | None = None
     started: int = 0
     remaining: float = 0.0
     since: int = 0
@@ -106,16 +125,23 @@ class _Engine:
         self.stages: list[_Stage] = []
 
     def add(self, lane: Lane) -> list[_Stage]:
-        """Register a pipeline; its first and last stages have their inputs from the start."""
+        """Register a pipeline."""
         count = len(lane.orders)
+        chunks = lane.chunks or tuple((0,) * len(order) for order in lane.orders)
         nodes = [
-            _Stage(order, {"F": f, "B": b}, {"F": 0, "B": 0}, {"F": None, "B": None})
-            for order, f, b in zip(lane.orders, lane.forward_ps, lane.backward_ps, strict=True)
+            _Stage(
+                tuple((kind, c, i) for (kind, i), c in zip(order, own, strict=True)),
+                {"F": forward, "B": backward},
+            )
+            for order, own, forward, backward in zip(
+                lane.orders, chunks, lane.forward_ps, lane.backward_ps, strict=True
+            )
         ]
-        nodes[0].arrived["F"] = nodes[-1].arrived["B"] = len(lane.orders[0])
-        for s in range(count - 1):
-            nodes[s].sends["F"] = _Transfer(lane.down[s], "F", nodes[s + 1])
-            nodes[s + 1].sends["B"] = _Transfer(lane.up[s], "B", nodes[s])
+        nodes[0].first, nodes[-1].last = 0, len(lane.forward_ps[-1]) - 1
+        for s, (down, up) in enumerate(zip(lane.down, lane.up, strict=True)):
+            sender, receiver = nodes[s], nodes[(s + 1) % count]
+            sender.sends["F"] = _Transfer(down, receiver, (s + 1) // count)
+            receiver.sends["B"] = _Transfer(up, sender, -((s + 1) // count))
         self.stages += nodes
         return nodes
 
@@ -139,13 +165,13 @@ class _Engine:
 
     def result(self, lane: Lane, nodes: Sequence[_Stage]) -> PipelineRun:
         """What was recorded for one lane."""
-        down = [n.sends["F"] for n in nodes[:-1]]
-        up = [n.sends["B"] for n in nodes[1:]]
+        hops = [(nodes[s], nodes[(s + 1) % len(nodes)]) for s in range(len(lane.down))]
         return PipelineRun(
             orders=lane.orders,
             operations=tuple(tuple(n.spans) for n in nodes),
-            activations=tuple(tuple(t.spans) for t in down if t is not None),
-            gradients=tuple(tuple(t.spans) for t in up if t is not None),
+            activations=tuple(tuple(sender.sends["F"].spans) for sender, _ in hops),
+            gradients=tuple(tuple(receiver.sends["B"].spans) for _, receiver in hops),
+            chunks=lane.chunks,
         )
 
     def _push(self, at: int, what: _Stage | _Transfer, version: int = 0) -> None:
@@ -156,27 +182,32 @@ class _Engine:
         done = len(stage.spans)
         if stage.busy or done == len(stage.order):
             return
-        kind, micro_batch = stage.order[done]
-        if micro_batch < stage.arrived[kind]:
+        work = stage.order[done]
+        kind, chunk, _ = work
+        # the first chunk of all has its inputs from the start, the last one as soon as its own
+        # forward has ended
+        if work in stage.arrived or (chunk == stage.first and kind == "F"):
             stage.busy = True
-            self._push(now + stage.duration[kind], stage)
+            self._push(now + stage.duration[kind][chunk], stage)
 
     def _end_operation(self, stage: _Stage, now: int) -> None:
-        kind, _ = stage.order[len(stage.spans)]
-        stage.spans.append((now - stage.duration[kind], now))
+        work = stage.order[len(stage.spans)]
+        kind, chunk, micro_batch = work
+        stage.spans.append((now - stage.duration[kind][chunk], now))
         stage.busy = False
-        transfer = stage.sends[kind]
-        if transfer is not None:
-            transfer.waiting += 1
+        if kind == "F" and chunk == stage.last:
+            stage.arrived.add(("B", chunk, micro_batch))
+        elif kind == "F" or chunk != stage.first:
+            transfer = stage.sends[kind]
+            transfer.waiting.append(work)
             self._start_transfer(transfer, now)
         self._start_operation(stage, now)
 
     def _start_transfer(self, transfer: _Transfer, now: int) -> None:
-        if transfer.active or not transfer.waiting:
+        if transfer.flowing is not None or not transfer.waiting:
             return
         channel = transfer.channel
-        transfer.active = True
-        transfer.waiting -= 1
+        transfer.flowing = transfer.waiting.popleft()
         transfer.started = now
         transfer.version += 1
         transfer.ratio = 0.0
@@ -196,8 +227,10 @@ class _Engine:
         if transfer.ratio:
             self._mark(transfer, flowing=False)
         transfer.spans.append((transfer.started, now))
-        transfer.active = False
-        transfer.target.arrived[transfer.kind] += 1
+        if transfer.flowing is not None:
+            kind, chunk, micro_batch = transfer.flowing
+            transfer.target.arrived.add((kind, chunk + transfer.step, micro_batch))
+        transfer.flowing = None
         self._start_operation(transfer.target, now)
         self._start_transfer(transfer, now)
 

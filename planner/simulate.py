@@ -3,7 +3,8 @@
 What is replayed: forward and backward of every micro-batch on every stage, in the order that the
 schedule prescribes; every transfer between stages over the real routes of the cluster; gradient
 synchronisation and the optimizer update. Which operation a stage runs next is data
-(:func:`costmodels.schedules.stage_order`); the timing is :mod:`planner.replay`'s own.
+(:func:`costmodels.schedules.stage_order`, :func:`costmodels.interleaved.orders`); the timing is
+:mod:`planner.replay`'s own.
 
 How the network is shared: the plan gives every transfer a static share of the way, enough to
 carry it in ``hop_to_next_s``; that share is reserved for it and it goes no faster even where
@@ -28,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from costmodels.interleaved import orders as interleaved_orders
 from costmodels.schedules import Op, stage_order
 from costmodels.units import PS_PER_S
 from planner.callable_module import make_callable
@@ -61,10 +63,11 @@ class _Draft:
     """A pipeline before resources are numbered: its lane's data and demands by name."""
 
     orders: tuple[tuple[Op, ...], ...]
-    forward_ps: tuple[int, ...]
-    backward_ps: tuple[int, ...]
+    chunks: tuple[tuple[int, ...], ...]
+    forward_ps: tuple[tuple[int, ...], ...]
+    backward_ps: tuple[tuple[int, ...], ...]
     hops: tuple[tuple[int, int, Demands], ...]
-    """Down s -> s + 1 for every s, then up: time, latency, demands."""
+    """Down s -> s + 1 for every s, then up: time, latency, demands. See :class:`Lane`."""
 
     def lane(self, numbers: Mapping[str, int]) -> Lane:
         """The pipeline with the resources in ``numbers``; the others are never contended."""
@@ -74,7 +77,12 @@ class _Draft:
         )
         half = len(channels) // 2
         return Lane(
-            self.orders, self.forward_ps, self.backward_ps, channels[:half], channels[half:]
+            self.orders,
+            self.forward_ps,
+            self.backward_ps,
+            channels[:half],
+            channels[half:],
+            self.chunks,
         )
 
 
@@ -82,42 +90,83 @@ def _draft(plan: Plan, index: int, world: Restored) -> _Draft:
     pipeline = plan.pipelines[index]
     stages = pipeline.stages
     where = f"pipelines[{index}]"
-    if pipeline.schedule == "interleaved":
-        message = "interleaved pipelines are not replayed by this version"
-        raise InputError([Problem(f"{where}.schedule", message, "use 1f1b or gpipe")])
-    down, up = [], []
-    for s in range(len(stages) - 1):
-        down.append(_hop(pipeline, s, world, where, reverse=False))
-        up.append(_hop(pipeline, s, world, where, reverse=True))
+    interleaved = pipeline.schedule == "interleaved"
+    if interleaved:
+        _check_chunks(pipeline, where)
+    hops = range(len(stages) if interleaved else len(stages) - 1)
+    orders, chunks = _orders(pipeline)
     return _Draft(
-        orders=tuple(
-            _order(pipeline.schedule, stage.in_flight, pipeline.micro_batches) for stage in stages
+        orders=orders,
+        chunks=chunks,
+        forward_ps=tuple(_slowest(stage, 0) for stage in stages),
+        backward_ps=tuple(_slowest(stage, 1) for stage in stages),
+        hops=(
+            *(_hop(pipeline, s, world, where, reverse=False) for s in hops),
+            *(_hop(pipeline, s, world, where, reverse=True) for s in hops),
         ),
-        forward_ps=tuple(
-            max(_picoseconds(r.time_s.forward_total) for r in stage.replicas) for stage in stages
-        ),
-        backward_ps=tuple(
-            max(_picoseconds(r.time_s.backward_total) for r in stage.replicas) for stage in stages
-        ),
-        hops=(*down, *up),
+    )
+
+
+def _check_chunks(pipeline: Pipeline, where: str) -> None:
+    counts = {len(r.chunk_time_s) for stage in pipeline.stages for r in stage.replicas}
+    counts |= {len(stage.chunks) for stage in pipeline.stages}
+    if len(counts) != 1 or min(counts) < 1:
+        message = f"{' or '.join(map(str, sorted(counts)))} chunks and times per stage"
+        raise InputError(message, where=f"{where}.stages")
+
+
+def _orders(
+    pipeline: Pipeline,
+) -> tuple[tuple[tuple[Op, ...], ...], tuple[tuple[int, ...], ...]]:
+    """Operations of every stage, and their chunks where it has several."""
+    stages, m = pipeline.stages, pipeline.micro_batches
+    if pipeline.schedule != "interleaved":
+        return tuple(_order(pipeline.schedule, stage.in_flight, m) for stage in stages), ()
+    depths = tuple(stage.in_flight for stage in stages)
+    return _interleaved(depths, len(stages[0].chunks), m)
+
+
+@lru_cache(maxsize=1024)
+def _interleaved(
+    depths: tuple[int, ...], chunks: int, micro_batches: int
+) -> tuple[tuple[tuple[Op, ...], ...], tuple[tuple[int, ...], ...]]:
+    every = interleaved_orders(depths, chunks, micro_batches)
+    return (
+        tuple(tuple((op.kind, op.micro_batch) for op in own) for own in every),
+        tuple(tuple(op.chunk for op in own) for own in every),
     )
 
 
 _order = lru_cache(maxsize=4096)(stage_order)
 
 
+def _slowest(stage: Stage, way: int) -> tuple[int, ...]:
+    """Picoseconds of every chunk of a stage, of its slowest replica, forward (0) or backward."""
+    each = [
+        replica.chunk_time_s or ((replica.time_s.forward_total, replica.time_s.backward_total),)
+        for replica in stage.replicas
+    ]
+    return tuple(max(_picoseconds(time[way]) for time in own) for own in zip(*each, strict=True))
+
+
 def _hop(
     pipeline: Pipeline, s: int, world: Restored, where: str, *, reverse: bool
 ) -> tuple[int, int, Demands]:
     """Time and latency in picoseconds and demands of the transfers s -> s + 1, or back."""
-    source, target = pipeline.stages[s], pipeline.stages[s + 1]
+    source, target = pipeline.stages[s], pipeline.stages[(s + 1) % len(pipeline.stages)]
+    # hops of a ring are planned for the largest of its cuts
+    cuts = [source.layers[1]]
+    if pipeline.schedule == "interleaved":
+        ends = {end for stage in pipeline.stages for _, end in stage.chunks}
+        cuts = sorted(ends - {len(world.model.layers)})
     planned = source.hop_to_next_s
     if planned is None:
-        raise InputError("a stage that is not the last has no hop", where=f"{where}.stages[{s}]")
+        raise InputError("a stage that sends to another has no hop", where=f"{where}.stages[{s}]")
     latency, loads = 0.0, dict[str, int]()
     for sender, receiver, rows in _legs(source, target):
-        size = world.model.boundary_bytes(
-            source.layers[1], rows, world.job.seq_len, world.job.element_bytes
+        size = max(
+            world.model.boundary_bytes(cut, rows, world.job.seq_len, world.job.element_bytes)
+            for cut in cuts
         )
         ways = legs(_islands(sender, world, where), _islands(receiver, world, where))
         for here, there in ways:
@@ -183,9 +232,10 @@ def _replay_all(drafts: Sequence[_Draft], capacity: Mapping[str, float]) -> tupl
                 seen[key] = replay(*key)
             except DeadlockError as exc:
                 names = ", ".join(f"pipelines[{index}]" for index in group)
-                raise InputError(
-                    [Problem(names, str(exc), "in_flight must not increase along a pipeline")]
-                ) from exc
+                remedy = "in_flight must not increase along a pipeline"
+                if any(drafts[index].chunks for index in group):
+                    remedy = "raise in_flight: stages of several chunks need it higher"
+                raise InputError([Problem(names, str(exc), remedy)]) from exc
         runs.update(zip(group, seen[key]))
     return tuple(runs[index] for index in range(len(drafts)))
 
@@ -268,8 +318,8 @@ def _tracks(pipeline: Pipeline) -> tuple[StageTrack, ...]:
     for s, stage in enumerate(pipeline.stages):
         chips = "+".join(dict.fromkeys(replica.chip for replica in stage.replicas))
         devices = tuple(device for replica in stage.replicas for device in replica.devices)
-        first, end = stage.layers
-        tracks.append(StageTrack(f"stage {s} layers {first}-{end - 1} {chips}", devices))
+        held = ", ".join(f"{a}-{b - 1}" for a, b in stage.chunks or (stage.layers,))
+        tracks.append(StageTrack(f"stage {s} layers {held} {chips}", devices))
     return tuple(tracks)
 
 

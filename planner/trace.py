@@ -19,12 +19,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-from costmodels.schedules import Op
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from planner.timeline import FinishSlice, PipelineRun, Span, StageTrack, Timeline
+    from planner.timeline import FinishSlice, PipelineRun, Span, StageTrack, Timeline, Transfer
 
 PS_PER_NS = 1000
 
@@ -108,12 +106,13 @@ def _events(process: _Process, end_ps: int, first_arrow: int) -> Iterator[str]:
             thread += 1
         yield from _held(run, s, pid)
     arrow = first_arrow
-    for s in range(len(process.tracks) - 1):
+    for s in range(len(run.activations)):
         for down in (True, False):
-            yield from _channel(run, s, pid, thread, down=down)
-            pair = (heads[s], heads[s + 1]) if down else (heads[s + 1], heads[s])
-            for stops in _ways(run, s, down=down):
-                yield from _arrow(stops, (pair[0], thread, pair[1]), pid, arrow)
+            sent = run.transfers(s, down=down)
+            yield from _channel(run, sent, pid, thread, down=down)
+            for transfer in sent:
+                begin, end = (heads[stage] for stage in transfer.stages)
+                yield from _arrow(_stops(run, transfer), (begin, thread, end), pid, arrow)
                 arrow += 1
             thread += 1
 
@@ -132,11 +131,13 @@ def _stage(process: _Process, s: int, end_ps: int) -> Iterator[_Piece]:
     """All slices of a stage from the start of the step to its end, without gaps."""
     reached = 0
     run = process.run
-    for (kind, i), span in zip(run.orders[s], run.operations[s]):
+    for k, ((kind, i), span) in enumerate(zip(run.orders[s], run.operations[s])):
         what = "activations" if kind == "F" else "gradients"
-        yield from _wait(reached, span[0], f"{what} of micro-batch {i}")
+        chunk = run.chunk_of(s, k)
+        of = "" if chunk is None else f", chunk {chunk}"
+        yield from _wait(reached, span[0], f"{what} of micro-batch {i}{of}")
         category = "forward" if kind == "F" else "backward"
-        yield f"{kind}{i}", category, span, {"micro_batch": i}
+        yield f"{kind}{i}{of}", category, span, _arguments(i, chunk)
         reached = span[1]
     for start, stop, names, category in _joined(process.finish[s]):
         yield from _wait(reached, start, "the other replicas of these layers")
@@ -174,25 +175,34 @@ def _held(run: PipelineRun, s: int, pid: int) -> Iterator[str]:
         )
 
 
-def _channel(run: PipelineRun, s: int, pid: int, tid: int, *, down: bool) -> Iterator[str]:
-    what, way = ("activations", f"{s} to {s + 1}") if down else ("gradients", f"{s + 1} to {s}")
-    yield _named("thread_name", pid, tid, f"{what} {way}")
+def _channel(
+    run: PipelineRun, sent: Sequence[Transfer], pid: int, tid: int, *, down: bool
+) -> Iterator[str]:
+    """Transfers between two stages one way."""
+    what = "activations" if down else "gradients"
+    here, there = sent[0].stages
+    yield _named("thread_name", pid, tid, f"{what} {here} to {there}")
     yield _sorted("thread_sort_index", pid, tid, tid)
-    spans = run.activations[s] if down else run.gradients[s]
-    for i, span in enumerate(spans):
-        yield _slice(f"{what} {i}", "transfer", span, {"micro_batch": i}, pid=pid, tid=tid)
+    for transfer in sent:
+        chunk = run.chunk_of(there, transfer.operations[1])
+        of = "" if chunk is None else f" to chunk {chunk}"
+        name = f"{what} {transfer.micro_batch}{of}"
+        arguments = _arguments(transfer.micro_batch, chunk)
+        yield _slice(name, "transfer", transfer.span, arguments, pid=pid, tid=tid)
 
 
-def _ways(run: PipelineRun, s: int, *, down: bool) -> Iterator[tuple[Span, Span, Span]]:
-    """The sending operation, the transfer, the receiving operation of every micro-batch."""
-    sender, receiver = (s, s + 1) if down else (s + 1, s)
-    kind: Literal["F", "B"] = "F" if down else "B"
-    spans = run.activations[s] if down else run.gradients[s]
-    ends: list[dict[Op, Span]] = [
-        dict(zip(run.orders[k], run.operations[k])) for k in (sender, receiver)
+def _arguments(micro_batch: int, chunk: int | None) -> dict[str, object]:
+    named: dict[str, object] = {"micro_batch": micro_batch}
+    return named if chunk is None else named | {"chunk": chunk}
+
+
+def _stops(run: PipelineRun, transfer: Transfer) -> tuple[Span, Span, Span]:
+    """The sending operation, the transfer, the receiving operation."""
+    ends = [
+        run.operations[stage][k]
+        for stage, k in zip(transfer.stages, transfer.operations, strict=True)
     ]
-    for i, span in enumerate(spans):
-        yield ends[0][kind, i], span, ends[1][kind, i]
+    return ends[0], transfer.span, ends[1]
 
 
 def _arrow(

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from planner.inputs.constraints import Constraints, Pin
 from planner.plan import Plan, digest, seal
 from planner.verify import verify
-from tests.priced_plans import two_generations, two_vendors
+from tests.priced_plans import two_generations, two_interleaved, two_vendors
 
 Body = dict[str, Any]
 
@@ -416,3 +417,134 @@ def tolerance_exceeded(body: Body) -> None:
 @breaks("is true although a wall-clock limit was set")
 def reproducible_by_the_clock(body: Body) -> None:
     body["certificate"]["solver"]["limits"]["time_limit_s"] = 60.0
+
+
+# -- stages of several chunks --------------------------------------------------------------------
+# two_interleaved: stage 0 holds [0, 3) and [5, 8), stage 1 holds [3, 5) and [8, 10)
+
+
+@breaks("stages: hold 1 and 2 chunks, not all as many", good=two_interleaved)
+def chunk_lost(body: Body) -> None:
+    own = stage(body, 0, 1)
+    own["chunks"] = own["chunks"][:1]
+    own["layers"] = own["chunks"][0]
+    own["recompute"] = own["recompute"][:1]
+    own["replicas"][0]["chunk_time_s"] = own["replicas"][0]["chunk_time_s"][:1]
+
+
+@breaks("stages[1].chunks[0]: layers 3 to 7 are on no stage", good=two_interleaved)
+def chunks_swapped(body: Body) -> None:
+    own = stage(body, 0, 1)
+    own["chunks"].reverse()
+    own["layers"] = [own["chunks"][0][0], own["chunks"][-1][1]]
+    own["recompute"].reverse()
+
+
+@breaks("begins at layer 3, but the stages before it end at 5", good=two_interleaved)
+def chunks_not_dealt_out_in_turn(body: Body) -> None:
+    first, second = stage(body, 0, 0), stage(body, 0, 1)
+    first["chunks"], first["layers"] = [[0, 5], [5, 8]], [0, 8]
+    first["recompute"] = [{"layers": part, "policy": "none"} for part in first["chunks"]]
+    assert second["chunks"][0] == [3, 5]
+
+
+@breaks("chunks[0]: [3, 3) holds no layer", good=two_interleaved)
+def chunk_without_layers(body: Body) -> None:
+    own = stage(body, 0, 1)
+    own["chunks"][0] = own["chunks"][0][:1] * 2
+
+
+@breaks("is not where the stage's chunks begin and end", good=two_interleaved)
+def reach_that_is_not_that_of_the_chunks(body: Body) -> None:
+    stage(body, 0, 0)["layers"] = [0, 5]
+
+
+@breaks("schedule: 1f1b runs one interval of layers per stage", good=two_interleaved)
+def chunks_under_another_schedule(body: Body) -> None:
+    body["pipelines"][0]["schedule"] = "1f1b"
+
+
+@breaks("schedule: is interleaved, but no stage holds more than one chunk")
+def interleaved_without_chunks(body: Body) -> None:
+    body["pipelines"][0]["schedule"] = "interleaved"
+
+
+@breaks("stages of several chunks are not allowed by the job", good=two_interleaved)
+def chunks_that_the_job_does_not_allow(body: Body) -> None:
+    record = body["inputs"]["job"]
+    del record["resolved"]["interleaved"]
+    record["digest"] = digest(record["resolved"])
+
+
+@breaks("one stage alone has nothing to interleave with", good=two_interleaved)
+def chunks_of_one_stage_alone(body: Body) -> None:
+    pipeline = body["pipelines"][0]
+    pipeline["stages"] = pipeline["stages"][:1]
+
+
+@breaks("chunk_time_s: 1 times for 2 chunks", good=two_interleaved)
+def chunk_without_its_time(body: Body) -> None:
+    del replica(body, 0, 1)["chunk_time_s"][0]
+
+
+@breaks("chunk_time_s: 1 times for 0 chunks")
+def time_of_a_chunk_that_is_none(body: Body) -> None:
+    replica(body, 0, 0)["chunk_time_s"] = [[0.1, 0.2]]
+
+
+@breaks("chunk_time_s[1][0]: says", good=two_interleaved)
+def chunk_one_picosecond_too_fast(body: Body) -> None:
+    replica(body, 0, 0)["chunk_time_s"][1][0] -= 1e-12
+
+
+@breaks("chunk_time_s[0][1]: says", good=two_interleaved)
+def time_moved_from_one_chunk_to_another(body: Body) -> None:
+    own = replica(body, 1, 1)["chunk_time_s"]
+    own[0][1], own[1][1] = own[1][1], own[0][1]
+
+
+@breaks("the schedule deadlocks with depths 5, 2", good=two_interleaved)
+def too_shallow_for_its_chunks(body: Body) -> None:
+    stage(body, 0, 1)["in_flight"] = 2
+
+
+@breaks("stages[1].hop_to_next_s: says", good=two_interleaved)
+def way_back_to_the_first_stage_for_free(body: Body) -> None:
+    stage(body, 0, 1)["hop_to_next_s"] = 0.0
+
+
+@breaks("stages[1].hop_to_next_s: is missing", good=two_interleaved)
+def way_back_to_the_first_stage_forgotten(body: Body) -> None:
+    stage(body, 1, 1)["hop_to_next_s"] = None
+
+
+@breaks("memory_bytes.activations: says", good=two_interleaved)
+def fewer_pairs_held_than_at_the_peak(body: Body) -> None:
+    memory = replica(body, 0, 0)["memory_bytes"]
+    memory["activations"] //= 2
+    memory["peak"] -= memory["activations"]
+
+
+@breaks("does not join exactly the replicas of layer 3", good=two_interleaved)
+def chunk_reduced_by_another_stage(body: Body) -> None:
+    for member in body["sync_groups"][1]["members"]:
+        member["stage"] = 0
+
+
+@breaks("no group reduces layer 5 over its replicas", good=two_interleaved)
+def second_chunk_never_reduced(body: Body) -> None:
+    del body["sync_groups"][2]
+
+
+@breaks("recompute: does not cover layers from 5 on once", good=two_interleaved)
+def layers_between_the_chunks_recomputed(body: Body) -> None:
+    spans = [[0, 3], [3, 8]]
+    stage(body, 0, 0)["recompute"] = [{"layers": s, "policy": "selective"} for s in spans]
+
+
+@breaks("layers 8 to 9 lie on nvidia-a100-sxm-80gb, but the job", good=two_interleaved)
+def chunk_on_a_chip_that_the_job_rules_out(body: Body) -> None:
+    record = body["inputs"]["job"]
+    pin = Pin(8, 10, never_on=("nvidia-a100-sxm-80gb",))
+    record["resolved"]["constraints"] = Constraints(pinned_layers=(pin,)).as_json()
+    record["digest"] = digest(record["resolved"])

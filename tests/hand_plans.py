@@ -44,10 +44,13 @@ CHIP = Chip(
 
 @dataclass(frozen=True)
 class HandPipeline:
-    """One pipeline: picoseconds per stage, and the devices, one per stage."""
+    """One pipeline: picoseconds per stage, and the devices, one per stage.
 
-    forward: Sequence[int]
-    backward: Sequence[int]
+    Interleaved ones give picoseconds of each chunk of a stage, and a hop from the last stage too.
+    """
+
+    forward: Sequence[int] | Sequence[Sequence[int]]
+    backward: Sequence[int] | Sequence[Sequence[int]]
     hops: Sequence[int]
     devices: Sequence[str]
     in_flight: Sequence[int]
@@ -55,6 +58,15 @@ class HandPipeline:
     schedule: str = "1f1b"
     rows: int = 1
     last_rows: int = 1
+
+    @property
+    def layers(self) -> int:
+        """One layer per chunk."""
+        return sum(len(_chunks(own)) for own in self.forward)
+
+
+def _chunks(own: int | Sequence[int]) -> Sequence[int]:
+    return (own,) if isinstance(own, int) else own
 
 
 def hand_plan(
@@ -74,11 +86,15 @@ def hand_plan(
     record = {"name": "hand", "digest": "", "resolved": {}}
 
     def stage(p: HandPipeline, s: int) -> dict[str, object]:
+        forward, backward = _chunks(p.forward[s]), _chunks(p.backward[s])
         time = zero_time | {
-            "forward": p.forward[s] * PS,
-            "forward_total": p.forward[s] * PS,
-            "backward_total": p.backward[s] * PS,
+            "forward": sum(forward) * PS,
+            "forward_total": sum(forward) * PS,
+            "backward_total": sum(backward) * PS,
         }
+        count = len(p.forward)
+        own = [(c * count + s, c * count + s + 1) for c in range(len(forward))]
+        interleaved = p.schedule == "interleaved"
         replica = {
             "rows": p.rows,
             "chip": CHIP.id,
@@ -87,10 +103,13 @@ def hand_plan(
             "time_s": time,
             "memory_bytes": memory,
         }
+        if interleaved:
+            replica["chunk_time_s"] = [(f * PS, b * PS) for f, b in zip(forward, backward)]
         return {
-            "layers": (s, s + 1),
+            "layers": (own[0][0], own[-1][1]),
+            "chunks": own if interleaved else (),
             "in_flight": p.in_flight[s],
-            "recompute": [{"layers": (s, s + 1), "policy": "none"}],
+            "recompute": [{"layers": part, "policy": "none"} for part in own],
             "zero": {"level": 0, "scope": "none"},
             "replicas": [replica],
             "hop_to_next_s": p.hops[s] * PS if s < len(p.hops) else None,
@@ -101,7 +120,7 @@ def hand_plan(
             "planner_version": "0",
             "inputs": dict.fromkeys(["model", "cluster", "job", "catalogue"], record),
             "plan_class": "asymmetric",
-            "layer_order": [f"layer{i}" for i in range(len(pipelines[0].forward))],
+            "layer_order": [f"layer{i}" for p in pipelines[:1] for i in range(p.layers)],
             "pipelines": [
                 {
                     "micro_batches": p.micro_batches,

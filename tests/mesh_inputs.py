@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import planner
-from planner.inputs.cluster import load_cluster
+from planner.inputs.cluster import ClusterInput, load_cluster
 from planner.inputs.job import JobInput, load_job
 from planner.inputs.model import ModelInput, load_model
 from planner.inputs.overrides import parse_overrides
@@ -45,9 +45,10 @@ def small_model(layers: int = 2, experts: int = 4, width: int = 4096) -> ModelIn
         return load_model(path)
 
 
-def small_context(cluster: str, sets: str, **model: int) -> Context:
+def small_context(cluster: str | ClusterInput, sets: str, **model: int) -> Context:
     """Inputs ready to be priced; ``sets`` are assignments to fields of the job."""
-    return prepare(small_model(**model), load_cluster(cluster), _job(sets))
+    known = load_cluster(cluster) if isinstance(cluster, str) else cluster
+    return prepare(small_model(**model), known, _job(sets))
 
 
 @cache

@@ -45,12 +45,21 @@ SMALL = {
 
 @dataclass(frozen=True)
 class StageSketch:
-    """Devices ``host/first`` to ``host/last`` run layers ``[first, end)`` under one policy."""
+    """Devices ``host/first`` to ``host/last`` run layers ``[first, end)`` under one policy.
+
+    An interleaved stage holds its ``chunks`` of them only.
+    """
 
     devices: tuple[str, ...]
     layers: tuple[int, int]
     policy: int = 0
     in_flight: int | None = None
+    chunks: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many layers it holds."""
+        return sum(end - first for first, end in self.chunks or (self.layers,))
 
 
 @dataclass(frozen=True)
@@ -70,12 +79,16 @@ def priced_plan(
     """A sealed plan with a certificate whose bound is ``bound`` times the objective."""
     batch = sum((p.micro_batches - 1) * p.rows + p.last_rows for p in sketches)
     rows = sorted({p.rows for p in sketches})
+    interleaved = []
+    if any(p.schedule == "interleaved" for p in sketches):
+        interleaved.append("job.techniques.interleaved=true")
     changes = parse_overrides(
         [
             *SMALL.get(model, ()),
             "job.seq_len=512",
             f"job.global_batch={batch}",
             f"job.micro_batch_rows={rows}",
+            *interleaved,
         ]
     )
     catalog = load_catalog()
@@ -169,6 +182,25 @@ def two_vendors() -> Plan:
     return priced_plan("4xA100-SXM-80GB + 4x910B2-64GB @ 100Gb/s", pipelines, bound=1.0)
 
 
+@lru_cache(maxsize=1)
+def two_interleaved() -> Plan:
+    """Two pipelines over two nodes of A100 whose stages hold two chunks each; unequal chunks."""
+    pipelines = [
+        PipelineSketch(
+            [
+                StageSketch((f"node0/{k}",), (0, 8), chunks=((0, 3), (5, 8)), policy=1),
+                StageSketch((f"node1/{k}",), (3, 10), chunks=((3, 5), (8, 10)), in_flight=4),
+            ],
+            rows=1,
+            micro_batches=4,
+            last_rows=1,
+            schedule="interleaved",
+        )
+        for k in range(2)
+    ]
+    return priced_plan("2x2xA100-SXM-80GB @ 100Gb/s", pipelines, bound=0.95)
+
+
 def _pipeline(sketch: PipelineSketch, topology: Topology) -> LayoutPipeline:
     islands: dict[str, Island] = {
         d: island for cls in topology.classes for island in cls.islands for d in island.devices
@@ -181,8 +213,9 @@ def _pipeline(sketch: PipelineSketch, topology: Topology) -> LayoutPipeline:
                 first=stage.layers[0],
                 end=stage.layers[1],
                 mesh=StageMesh(len(stage.devices)),
-                policies=(stage.policy,) * (stage.layers[1] - stage.layers[0]),
+                policies=(stage.policy,) * stage.count,
                 in_flight=stage.in_flight,
+                chunks=stage.chunks,
             )
             for stage in sketch.stages
         ),

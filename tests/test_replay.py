@@ -20,7 +20,8 @@ def lane(
 ) -> Lane:
     orders = tuple(stage_order("1f1b", d, micro_batches) for d in depths)
     back = hops if up is None else up
-    return Lane(orders, tuple(forward), tuple(backward), tuple(hops), tuple(back))
+    times = [tuple((own,) for own in each) for each in (forward, backward)]
+    return Lane(orders, times[0], times[1], tuple(hops), tuple(back))
 
 
 @st.composite

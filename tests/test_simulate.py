@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from costmodels.interleaved import classic_depths
+from costmodels.interleaved import exact_time as exact_interleaved
 from costmodels.schedules import depth_rule, exact_time, takt
 from planner.errors import InputError
+from planner.plan import Plan
 from planner.simulate import simulate
 from tests.hand_plans import BOUNDARY_BYTES, HandPipeline, hand_plan, hand_world
 from tests.priced_plans import PipelineSketch, StageSketch, priced_plan
@@ -49,6 +52,103 @@ def test_equals_the_exact_time_to_the_picosecond_without_contention(pipeline: Ha
         pipeline.micro_batches,
     )
     assert simulate(hand_plan([pipeline]), world).step_time_ps == exact.total
+
+
+@st.composite
+def interleaved(draw: st.DrawFn) -> HandPipeline:
+    """Unequal stages of two chunks or more, at the usual depths or deeper ones."""
+    stages, chunks, m = draw(st.integers(2, 4)), draw(st.integers(2, 4)), draw(st.integers(1, 10))
+    own = st.lists(st.integers(1, 10**6), min_size=chunks, max_size=chunks)
+    times = st.lists(own, min_size=stages, max_size=stages)
+    hops = draw(st.lists(st.integers(0, 10**6), min_size=stages, max_size=stages))
+    more = draw(st.integers(0, 3))
+    depths = [d + more for d in classic_depths(stages, chunks, m)]
+    devices = [f"n{s}/0" for s in range(stages)]
+    return HandPipeline(draw(times), draw(times), hops, devices, depths, m, "interleaved")
+
+
+@given(interleaved())
+def test_chunks_take_their_exact_time_to_the_picosecond_without_contention(
+    pipeline: HandPipeline,
+) -> None:
+    world = hand_world(pipeline.layers, pipeline.devices)
+    exact = exact_interleaved(
+        pipeline.forward,
+        pipeline.backward,
+        pipeline.hops,
+        pipeline.in_flight,
+        pipeline.micro_batches,
+    )
+    (run,) = simulate(hand_plan([pipeline]), world).runs
+    assert tuple(spans[-1][1] for spans in run.operations) == exact.stage_last_backward_end
+
+
+@given(interleaved(), st.floats(0.2, 3.0))
+def test_chunks_are_never_faster_on_a_wire_that_all_channels_share(
+    pipeline: HandPipeline, room: float
+) -> None:
+    devices = list(pipeline.devices)
+    shared = {(a, b): ("wire",) for a in devices for b in devices if a != b}
+    capacity = {"wire": room * alone_rate(max([1, *pipeline.hops]))}
+    world = hand_world(pipeline.layers, devices, shared=shared, capacity=capacity)
+    free = simulate(hand_plan([pipeline]), hand_world(pipeline.layers, devices))
+    assert simulate(hand_plan([pipeline]), world).step_time_ps >= free.step_time_ps
+
+
+@given(interleaved())
+def test_every_transfer_of_a_run_joins_the_end_of_one_operation_to_a_later_one(
+    pipeline: HandPipeline,
+) -> None:
+    world = hand_world(pipeline.layers, pipeline.devices)
+    (run,) = simulate(hand_plan([pipeline]), world).runs
+    chunks, m = len(run.chunks[0]) // (2 * pipeline.micro_batches), pipeline.micro_batches
+    stages = len(run.orders)
+    sent = [t for s in range(stages) for d in (True, False) for t in run.transfers(s, down=d)]
+    assert len(sent) == 2 * m * (stages * chunks - 1)
+    for transfer in sent:
+        (here, there), (k, n) = transfer.stages, transfer.operations
+        assert run.operations[here][k][1] <= transfer.span[0]
+        assert transfer.span[1] <= run.operations[there][n][0]
+        virtual = [run.chunk_of(a, b) * stages + a for a, b in ((here, k), (there, n))]
+        assert virtual[1] - virtual[0] == (1 if run.orders[here][k][0] == "F" else -1)
+        assert (
+            run.orders[here][k]
+            == run.orders[there][n]
+            == (
+                run.orders[here][k][0],
+                transfer.micro_batch,
+            )
+        )
+
+
+def test_the_way_back_to_the_first_stage_slows_a_pipeline_down_where_it_is_full() -> None:
+    """One micro-batch; the way b -> a has room for half of what a transfer asks for."""
+    pipeline = HandPipeline(
+        [[10, 10], [10, 10]], [[20, 20], [20, 20]], [100, 100], PAIR, [3, 3], 1, "interleaved"
+    )
+    shared = {("b/0", "a/0"): ("back",)}
+    world = hand_world(4, PAIR, shared=shared, capacity={"back": alone_rate(200)})
+    # activations a -> b, b -> a, a -> b; gradients b -> a, a -> b, b -> a
+    hops = 100 + 200 + 100 + 200 + 100 + 200
+    assert simulate(hand_plan([pipeline]), world).step_time_ps == 4 * 30 + hops
+
+
+def test_rejects_chunks_without_times() -> None:
+    pipeline = HandPipeline(
+        [[10, 10], [10, 10]], [[20, 20], [20, 20]], [0, 0], PAIR, [5, 3], 2, "interleaved"
+    )
+    body = hand_plan([pipeline]).model_dump(mode="json")
+    del body["pipelines"][0]["stages"][0]["replicas"][0]["chunk_time_s"]
+    with pytest.raises(InputError, match="chunks and times per stage"):
+        simulate(Plan.model_validate(body), hand_world(4, PAIR))
+
+
+def test_rejects_chunks_that_wait_for_one_another() -> None:
+    pipeline = HandPipeline(
+        [[10, 10], [10, 10]], [[20, 20], [20, 20]], [0, 0], PAIR, [2, 2], 2, "interleaved"
+    )
+    with pytest.raises(InputError, match="raise in_flight"):
+        simulate(hand_plan([pipeline]), hand_world(4, PAIR))
 
 
 @given(pipelines(), st.floats(0.2, 3.0))

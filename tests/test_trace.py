@@ -16,7 +16,7 @@ from planner.timeline import Timeline, write_trace
 from tests.hand_plans import HandPipeline, hand_plan, hand_world
 from tests.report.made import priced
 from tests.scenarios.terminal import planner
-from tests.test_simulate import pipelines
+from tests.test_simulate import interleaved, pipelines
 from tests.trace_format import Event, problems_of
 
 PAIR = ["a/0", "b/0"]
@@ -53,6 +53,34 @@ def test_is_valid_whatever_the_times(pipeline: HandPipeline):
     """Times of picoseconds up to a microsecond: many slices are shorter than a nanosecond."""
     world = hand_world(len(pipeline.forward), pipeline.devices)
     assert problems_of(text_of(simulate(hand_plan([pipeline]), world))) == []
+
+
+@given(interleaved())
+@settings(max_examples=40)
+def test_is_valid_where_stages_hold_several_chunks(pipeline: HandPipeline):
+    world = hand_world(pipeline.layers, pipeline.devices)
+    assert problems_of(text_of(simulate(hand_plan([pipeline]), world))) == []
+
+
+def test_names_the_chunk_of_operations_and_transfers():
+    times = [[10 * US] * 2] * 2
+    pipeline = HandPipeline(times, times, [US, US], PAIR, [3, 3], 1, "interleaved")
+    events = events_of(simulate(hand_plan([pipeline]), hand_world(4, PAIR)))
+    shown = [(e["tid"], e["name"]) for e in events if e.get("cat") in ("forward", "backward")]
+    assert shown == [
+        (s, f"{kind}0, chunk {c}")
+        for s in (0, 1)
+        for kind, c in (("F", 0), ("F", 1), ("B", 1), ("B", 0))
+    ]
+    ways = [e["args"]["name"] for e in events if e["name"] == "thread_name"][2:]
+    assert ways == [
+        "activations 0 to 1",
+        "gradients 1 to 0",
+        "activations 1 to 0",
+        "gradients 0 to 1",
+    ]
+    sent = [e["name"] for e in events if e.get("cat") == "transfer" and e["ph"] == "X"]
+    assert sent[:2] == ["activations 0 to chunk 0", "activations 0 to chunk 1"]
 
 
 @pytest.mark.parametrize(

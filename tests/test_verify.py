@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import planner.verify
-from planner.plan import Plan, seal
+from planner.inputs.constraints import Constraints, Pin
+from planner.plan import Plan, digest, seal
 from planner.simulate import simulate
 from planner.verify import verify
 from tests.broken_plans import BROKEN
@@ -19,11 +20,12 @@ from tests.priced_plans import (
     StageSketch,
     priced_plan,
     two_generations,
+    two_interleaved,
     two_vendors,
 )
 
 
-@pytest.mark.parametrize("good", [two_generations, two_vendors])
+@pytest.mark.parametrize("good", [two_generations, two_vendors, two_interleaved])
 def test_accepts_a_plan_that_the_planner_priced(good: object) -> None:
     assert verify(good()) == []
 
@@ -35,11 +37,22 @@ def test_rejects(name: str) -> None:
     assert breakage.expected in problems
 
 
+def test_a_pin_binds_the_chunks_that_hold_its_layers_and_not_those_around_them() -> None:
+    """Layers 5 to 7 lie on stage 0, between the chunks of stage 1."""
+    body = two_interleaved().model_dump(mode="json")
+    record = body["inputs"]["job"]
+    pin = Pin(5, 8, never_on=("nvidia-a100-sxm-80gb",))
+    record["resolved"]["constraints"] = Constraints(pinned_layers=(pin,)).as_json()
+    record["digest"] = digest(record["resolved"])
+    said = [p.where for p in verify(seal(Plan.model_validate(body)))]
+    assert said == [f"pipelines[{p}].stages[0].replicas[0].chip" for p in (0, 1)]
+
+
 def test_the_corpus_holds_at_least_25_breakages() -> None:
     assert len(BROKEN) >= 25
 
 
-@pytest.mark.parametrize("good", [two_generations, two_vendors])
+@pytest.mark.parametrize("good", [two_generations, two_vendors, two_interleaved])
 def test_a_plan_read_back_from_its_file_is_still_good(good: object) -> None:
     assert verify(Plan.model_validate_json(good().to_json())) == []
 
@@ -62,9 +75,10 @@ def numbers(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[s
         yield path
 
 
+@pytest.mark.parametrize("good", [two_generations, two_interleaved])
 @pytest.mark.parametrize("part", ["pipelines", "sync_groups", "estimate"])
-def test_no_number_of_a_plan_can_be_changed_unnoticed(part: str) -> None:
-    body = two_generations().model_dump(mode="json")
+def test_no_number_of_a_plan_can_be_changed_unnoticed(part: str, good: object) -> None:
+    body = good().model_dump(mode="json")
     unnoticed = []
     for path in numbers(body[part], (part,)):
         changed = deepcopy(body)
@@ -124,7 +138,7 @@ def test_accepts_depths_below_and_above_the_rule() -> None:
         assert verify(plan) == []
 
 
-@pytest.mark.parametrize("good", [two_generations, two_vendors])
+@pytest.mark.parametrize("good", [two_generations, two_vendors, two_interleaved])
 def test_the_replay_of_a_good_plan_takes_its_step_time_where_no_port_is_short(
     good: object,
 ) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 from planner.errors import Problem
 from planner.plan import Plan, Replica, Stage
 from planner.restore import Restored
+from planner.verify.parts import is_interleaved, parts
 
 CLASSES = ("rectangular", "staged", "asymmetric")
 """Plan classes, each with those before it."""
@@ -38,6 +40,10 @@ def _claims(plan: Plan, world: Restored) -> Iterator[Problem]:
         if limit is not None and count > limit:
             message = f"has {count} stages, but the job allows {limit}"
             yield Problem(f"pipelines[{p}].stages", message)
+        if is_interleaved(pipeline) and not world.job.interleaved:
+            remedy = "plan with --set job.techniques.interleaved=true"
+            message = "stages of several chunks are not allowed by the job"
+            yield Problem(f"pipelines[{p}].schedule", message, remedy)
     wanted = world.job.plan_class
     if wanted == "asymmetric" and not world.job.unequal_pipelines:
         wanted = "staged"
@@ -51,8 +57,7 @@ def _replica(stage: Stage, replica: Replica, world: Restored, at: str) -> Iterat
             field = world.forbidden[device]
             yield Problem(f"{at}.devices", f"{device} is ruled out by the job ({field})")
             break
-    first, end = stage.layers
-    for pin in world.job.constraints.pinned_layers:
+    for pin, (first, end) in product(world.job.constraints.pinned_layers, parts(stage)):
         overlap = max(first, pin.first), min(end, pin.end)
         legal = replica.chip in pin.only_on if pin.only_on else replica.chip not in pin.never_on
         if overlap[0] < overlap[1] and not legal:

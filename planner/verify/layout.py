@@ -10,8 +10,15 @@ from planner.graphs.topology import IslandClass
 from planner.plan import Pipeline, Plan, Replica, Stage, SyncGroup
 from planner.restore import Restored
 from planner.verify.constraints import constraint_problems
+from planner.verify.coverage import (
+    chunk_problems,
+    coverage_problems,
+    depth_problems,
+    recompute_problems,
+)
 from planner.verify.degrees import mesh_problems, over_islands
 from planner.verify.meshes import chips_of, copies_of
+from planner.verify.parts import held, parts
 
 
 def check_layout(plan: Plan, world: Restored) -> list[Problem]:
@@ -19,14 +26,14 @@ def check_layout(plan: Plan, world: Restored) -> list[Problem]:
     problems = [*_layer_order(plan, world)]
     for p, pipeline in enumerate(plan.pipelines):
         where = f"pipelines[{p}]"
-        problems += _interleaved(pipeline, where)
-        problems += _coverage(pipeline, len(world.model.layers), where)
-        problems += _depths(pipeline, where)
+        problems += chunk_problems(pipeline, where)
+        problems += coverage_problems(pipeline, len(world.model.layers), where)
+        problems += depth_problems(pipeline, where)
         problems += _rows(pipeline, where)
         for s, stage in enumerate(pipeline.stages):
             at = f"{where}.stages[{s}]"
             copies = len(plan.pipelines) * sum(copies_of(r.mesh) for r in stage.replicas)
-            problems += _recompute(stage, world, at)
+            problems += recompute_problems(stage, world, at)
             problems += _zero(stage, copies, world, at)
             problems += _offload(stage, world, at)
             problems += _alone(stage, at)
@@ -46,59 +53,6 @@ def _layer_order(plan: Plan, world: Restored) -> Iterator[Problem]:
         yield Problem("layer_order", "differs from the layers of the plan's own model")
 
 
-def _coverage(pipeline: Pipeline, layers: int, where: str) -> Iterator[Problem]:
-    done = 0
-    for s, stage in enumerate(pipeline.stages):
-        first, end = stage.layers
-        at = f"{where}.stages[{s}].layers"
-        if first >= end:
-            yield Problem(at, f"[{first}, {end}) holds no layer")
-        if first > done:
-            yield Problem(at, f"layers {done} to {first - 1} are on no stage")
-        elif first < done:
-            yield Problem(at, f"begins at layer {first}, but the stages before it end at {done}")
-        done = end
-    if done != layers:
-        yield Problem(f"{where}.stages", f"end at layer {done}, but the model has {layers} layers")
-
-
-def _interleaved(pipeline: Pipeline, where: str) -> Iterator[Problem]:
-    """Stages of several chunks can be run, but nobody prices them yet."""
-    remedy = "use 1f1b or gpipe, one interval of layers per stage"
-    if pipeline.schedule == "interleaved":
-        message = "interleaved pipelines are not priced by this version and cannot be verified"
-        yield Problem(f"{where}.schedule", message, remedy)
-    for s, stage in enumerate(pipeline.stages):
-        if stage.chunks:
-            message = "a stage of several chunks is not priced by this version"
-            yield Problem(f"{where}.stages[{s}].chunks", message, remedy)
-
-
-def _depths(pipeline: Pipeline, where: str) -> Iterator[Problem]:
-    m = pipeline.micro_batches
-    if m < 1:
-        yield Problem(f"{where}.micro_batches", f"{m} micro-batches: at least 1 is needed")
-        return
-    before = None
-    for s, stage in enumerate(pipeline.stages):
-        at = f"{where}.stages[{s}].in_flight"
-        depth = stage.in_flight
-        if depth < 1:
-            yield Problem(at, f"in_flight is {depth}: at least 1 is needed")
-        if pipeline.schedule == "gpipe" and depth < m:
-            yield Problem(at, f"GPipe holds all {m} micro-batches, in_flight says {depth}")
-        if before is not None and min(depth, m) > min(before, m):
-            message = f"waits for {depth} micro-batches where stage {s - 1} holds {before}"
-            yield Problem(at, f"{message}: the schedule deadlocks")
-        before = depth
-    for s, stage in enumerate(pipeline.stages):
-        last = s == len(pipeline.stages) - 1
-        at = f"{where}.stages[{s}].hop_to_next_s"
-        if (stage.hop_to_next_s is None) != last:
-            what = "the last stage has no next stage" if last else "is missing"
-            yield Problem(at, what)
-
-
 def _rows(pipeline: Pipeline, where: str) -> Iterator[Problem]:
     rows, last = pipeline.micro_batch_rows, pipeline.last_micro_batch_rows
     if rows < 1 or not 1 <= last <= rows:
@@ -111,24 +65,6 @@ def _rows(pipeline: Pipeline, where: str) -> Iterator[Problem]:
             yield Problem(at, "every stage needs a replica, and every replica at least 1 row")
         elif total != rows:
             yield Problem(at, f"replicas share {total} rows, but a micro-batch has {rows}")
-
-
-def _recompute(stage: Stage, world: Restored, at: str) -> Iterator[Problem]:
-    done, end = stage.layers
-    job = world.job
-    allowed = {"none": True, "selective": job.recompute_selective, "full": job.recompute_full}
-    allowed["offload"] = job.recompute_selective and job.activation_offload
-    allowed["full_offload"] = job.recompute_full and job.activation_offload
-    for part in stage.recompute:
-        if part.layers[0] != done or part.layers[1] <= part.layers[0]:
-            yield Problem(f"{at}.recompute", f"does not cover layers from {done} on once")
-            return
-        if not allowed[part.policy]:
-            what = "recomputation is" if part.policy in ("selective", "full") else "is"
-            yield Problem(f"{at}.recompute", f"{part.policy} {what} not allowed here")
-        done = part.layers[1]
-    if done != end:
-        yield Problem(f"{at}.recompute", f"ends at layer {done}, the stage at {end}")
 
 
 def _zero(stage: Stage, copies: int, world: Restored, at: str) -> Iterator[Problem]:
@@ -246,7 +182,7 @@ def _plan_class(plan: Plan) -> Iterator[Problem]:
             p.micro_batch_rows,
             p.last_micro_batch_rows,
             tuple(
-                (s.layers, s.offload, tuple((r.rows, r.mesh) for r in s.replicas)) for s in p.stages
+                (parts(s), s.offload, tuple((r.rows, r.mesh) for r in s.replicas)) for s in p.stages
             ),
         )
         for p in plan.pipelines
@@ -322,7 +258,7 @@ def _unsummed(plan: Plan, layers: int) -> set[int]:
         for stage in pipeline.stages
         for replica in stage.replicas
         if not replica.mesh.zero3 and copies_of(replica.mesh) > 1
-        for layer in range(max(0, stage.layers[0]), min(layers, stage.layers[1]))
+        for layer in held(stage, layers)
     }
 
 
@@ -379,6 +315,6 @@ def _holders(plan: Plan, layers: int) -> list[Counter[tuple[int, int]]]:
     holders: list[Counter[tuple[int, int]]] = [Counter() for _ in range(layers)]
     for p, pipeline in enumerate(plan.pipelines):
         for s, stage in enumerate(pipeline.stages):
-            for layer in range(max(0, stage.layers[0]), min(layers, stage.layers[1])):
+            for layer in held(stage, layers):
                 holders[layer][p, s] += len(stage.replicas)
     return holders

@@ -17,6 +17,7 @@ from planner.graphs.topology import Island, IslandClass
 from planner.plan import Plan, Replica, SyncGroup, SyncMember
 from planner.restore import Restored
 from planner.verify.meshes import Holding, dense, experts, trained
+from planner.verify.parts import parts
 from planner.verify.prices import Prices
 
 
@@ -273,7 +274,8 @@ def _update(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
                         cls,
                         on_host=stage.offload == "optimizer",
                     )
-                    for parameters, holding in _parameters(replica, stage.layers, world, prices)
+                    for part in parts(stage)
+                    for parameters, holding in _parameters(replica, part, world, prices)
                 )
                 slowest = max(slowest, update)
     stated = plan.estimate.breakdown_s.update
