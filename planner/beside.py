@@ -215,7 +215,7 @@ def _other_batches(
 ) -> list[Alternative]:
     """The same equal pipelines at the nearest batches that they divide, within the tolerance."""
     job = context.job
-    shape = {tuple((s.mesh, s.first, s.end) for s in p.stages) for p in layouts}
+    shape = {tuple((s.mesh, s.parts) for s in p.stages) for p in layouts}
     rows = {p.rows for p in layouts}
     if len(shape) > 1 or len(rows) > 1:
         return []

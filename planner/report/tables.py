@@ -18,9 +18,13 @@ Row = dict[str, object]
 
 
 def stage_rows(plan: Plan) -> list[Row]:
-    """One row per replica of every stage: where, layers, time per micro-batch, memory by item."""
+    """One row per replica of every stage: where, layers, time per micro-batch, memory by item.
+
+    Where stages hold several chunks, columns say how many layers and chunks each of them holds.
+    """
+    chunked = any(stage.chunks for pipeline in plan.pipelines for stage in pipeline.stages)
     return [
-        _stage_row(p, pipeline, s, stage, replica)
+        _stage_row(p, pipeline, s, stage, replica, chunked=chunked)
         for p, pipeline in enumerate(plan.pipelines)
         for s, stage in enumerate(pipeline.stages)
         for replica in stage.replicas
@@ -119,12 +123,15 @@ def to_pandas(rows: Sequence[Row]) -> Any:  # noqa: ANN401 - pandas ships no typ
     return pandas.DataFrame(list(rows))
 
 
-def _stage_row(p: int, pipeline: Pipeline, s: int, stage: Stage, replica: Replica) -> Row:
+def _stage_row(
+    p: int, pipeline: Pipeline, s: int, stage: Stage, replica: Replica, *, chunked: bool
+) -> Row:
     return {
         "pipeline": p,
         "stage": s,
         "first_layer": stage.layers[0],
         "end_layer": stage.layers[1],
+        **({"layers": stage.layer_count, "chunks": len(stage.parts)} if chunked else {}),
         "chip": replica.chip,
         "devices": " ".join(replica.devices),
         "tensor_parallel": replica.mesh.tensor_parallel,
