@@ -144,9 +144,9 @@ def _layout(flags: Flags) -> dict[str, JsonValue]:
     if rows is None and not flags.has("micro-batch-size"):
         flags.wrong("micro-batch-size", "is missing", "Megatron needs it as well: add it")
     layout["micro_batch_rows"] = rows or 1
-    layout["recompute"] = _recompute(flags, pp)
-    layout["zero"] = 1 if flags.has("use-distributed-optimizer") else 0
     chunks = chunks_of(flags, pp)
+    layout["recompute"] = _recompute(flags, pp * chunks)
+    layout["zero"] = 1 if flags.has("use-distributed-optimizer") else 0
     stages = stages_of(flags, pp, chunks)
     if chunks > 1:
         layout["virtual"] = chunks
@@ -159,7 +159,8 @@ def _layout(flags: Flags) -> dict[str, JsonValue]:
     return layout
 
 
-def _recompute(flags: Flags, pp: int) -> JsonValue:
+def _recompute(flags: Flags, parts: int) -> JsonValue:
+    """The policy; Megatron counts what it recomputes by ``parts``, stages or their chunks."""
     granularity = flags.text("recompute-granularity")
     if granularity is None:
         return "selective" if flags.has("recompute-activations") else "none"
@@ -174,7 +175,7 @@ def _recompute(flags: Flags, pp: int) -> JsonValue:
         return "none"
     count, layers = flags.number("recompute-num-layers"), flags.number("num-layers")
     if flags.text("recompute-method") == "block" and count is not None:
-        if layers is None or count * pp < layers:
+        if layers is None or count * parts < layers:
             message = f"recomputes {count} layers of each stage; a layout says all or none"
             remedy = "--drop recompute-num-layers prices all of them"
             flags.wrong("recompute-num-layers", message, remedy)

@@ -95,9 +95,8 @@ def _equal_chunks(flags: Flags, pp: int) -> None:
         return
     counts = _parts(flags)
     if counts is not None and len(set(counts)) > 1:
-        message = (
-            f"has chunks of {', '.join(map(str, counts))} blocks: a layout file holds equal ones"
-        )
+        listed = ", ".join(map(str, counts))
+        message = f"has chunks of {listed} blocks: a layout file holds equal ones"
         flags.wrong(LAYOUT, message, remedy)
 
 

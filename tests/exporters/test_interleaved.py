@@ -23,7 +23,7 @@ DEALT = tuple(((first, first + 2), (8 + first, 8 + first + 2)) for first in rang
 
 @lru_cache(maxsize=8)
 def four_stages(micro_batches: int, policy: int = 0, depth: int = 0) -> Plan:
-    """One pipeline of four stages of two chunks; the first holds ``depth`` more pairs than usual."""
+    """One pipeline of four stages of two chunks; the first holds ``depth`` more pairs."""
     context = chunked_context(batch=micro_batches, cluster=FOUR, layers=14)
     devices = [(f"node0/{2 * s}", f"node0/{2 * s + 1}") for s in range(4)]
     pipe = chunked_pipeline(context, devices, DEALT, micro_batches, policy)

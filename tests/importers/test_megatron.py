@@ -159,7 +159,7 @@ def test_a_dropped_flag_is_left_out_and_said_so():
     [
         "--num-virtual-stages-per-pipeline-rank 2",
         "--num-layers-per-virtual-pipeline-stage 4",
-        '--pipeline-model-parallel-layout "Et*4|(t*4|)*6t*4L"'.replace("(t*4|)*6", "t*4|" * 6),
+        '--pipeline-model-parallel-layout "Et*4|t*4|t*4|t*4|t*4|t*4|t*4|t*4L"',
     ],
 )
 def test_chunks_of_equal_layers_become_virtual_stages(flags):
