@@ -20,18 +20,66 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
+class Transfer:
+    """One micro-batch on its way: from which stage to which, and their operations at both ends.
+
+    ``operations`` are positions in ``PipelineRun.orders`` of the two stages.
+    """
+
+    stages: tuple[int, int]
+    operations: tuple[int, int]
+    span: Span
+    micro_batch: int
+
+
+@dataclass(frozen=True, slots=True)
 class PipelineRun:
     """One pipeline's operations and transfers, before synchronisation.
 
-    ``operations[s][k]`` is the span of ``orders[s][k]``. ``activations[s][i]`` is the transfer of
-    micro-batch i from stage s to s + 1, ``gradients[s][i]`` the one from s + 1 back to s, both
-    from the moment the channel takes it up.
+    ``operations[s][k]`` is the span of ``orders[s][k]``. ``activations[s][i]`` is the i-th transfer
+    from stage s to s + 1, ``gradients[s][i]`` the one from s + 1 back to s, both from the moment
+    the channel takes it up: that of micro-batch i, where stages hold one chunk. Interleaved ones
+    hold several: ``chunks[s][k]`` is that of ``orders[s][k]``, and one channel more joins the last
+    stage to the first. See :meth:`transfers`.
     """
 
     orders: tuple[tuple[Op, ...], ...]
     operations: tuple[tuple[Span, ...], ...]
     activations: tuple[tuple[Span, ...], ...]
     gradients: tuple[tuple[Span, ...], ...]
+    chunks: tuple[tuple[int, ...], ...] = ()
+
+    def chunk_of(self, stage: int, k: int) -> int | None:
+        """The chunk of a stage's k-th operation; None where stages hold one only."""
+        return self.chunks[stage][k] if self.chunks else None
+
+    def transfers(self, s: int, *, down: bool) -> tuple[Transfer, ...]:
+        """All transfers from stage s to the next one (``down``), or from that one back to s."""
+        count = len(self.orders)
+        following = (s + 1) % count
+        kind: Literal["F", "B"] = "F" if down else "B"
+        round_ = (s + 1) // count if down else -((s + 1) // count)
+        ends = (s, following) if down else (following, s)
+        sends, receives = (self._positions(stage, kind) for stage in ends)
+        # from the last chunk of all no activations leave, from the first one no gradients
+        pairs = [
+            (k, receives[chunk + round_, i])
+            for (chunk, i), k in sends.items()
+            if (chunk + round_, i) in receives
+        ]
+        spans = self.activations[s] if down else self.gradients[s]
+        return tuple(
+            Transfer(ends, pair, span, self.orders[ends[0]][pair[0]][1])
+            for pair, span in zip(pairs, spans, strict=True)
+        )
+
+    def _positions(self, stage: int, kind: Literal["F", "B"]) -> dict[tuple[int, int], int]:
+        """Where chunk and micro-batch come among a stage's operations of one kind, in order."""
+        return {
+            (self.chunk_of(stage, k) or 0, i): k
+            for k, (own, i) in enumerate(self.orders[stage])
+            if own == kind
+        }
 
     @property
     def end_ps(self) -> int:

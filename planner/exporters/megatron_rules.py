@@ -251,5 +251,8 @@ def _turns(r: MegatronRead) -> str:
 LAYOUT: tuple[Rule[MegatronRead], ...] = (
     Rule("layout", "the layout holds E first, L last and every layer once, as planned", _layout),
     Rule("exclusive", "no other flag splits the layers beside the layout", _exclusive),
+)
+
+TURNS: tuple[Rule[MegatronRead], ...] = (
     Rule("turns", "micro-batches take turns in groups of as many as stages or more", _turns),
 )

@@ -19,7 +19,7 @@ from planner.exporters.megatron_arguments import (
 )
 from planner.exporters.megatron_layout import layout_text
 from planner.exporters.megatron_model import FAMILIES
-from planner.exporters.megatron_rules import COMMON, EXPERTS, LAYOUT, MegatronRead
+from planner.exporters.megatron_rules import COMMON, EXPERTS, LAYOUT, TURNS, MegatronRead
 from planner.exporters.placement import started
 from planner.exporters.ranks import Order, grid_launch
 from planner.exporters.rules import broken_rules, rule_texts, unreadable
@@ -59,7 +59,7 @@ CAPABILITY = Capability(
 
 ARGUMENTS = "arguments.sh"
 ARRAY = "PLAN_ARGUMENTS"
-RULES = (*COMMON, *LAYOUT, *EXPERTS)
+RULES = (*COMMON, *LAYOUT, *TURNS, *EXPERTS)
 FUSED = (8, 0)
 """Transformer Engine needs compute capability 8.0."""
 
