@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from costmodels.units import PS_PER_S
 from planner.errors import InputError
 from planner.estimate import PlanLayout, estimate_sketch, sketch_of
 from planner.estimate.remarks import _with_rows
 from planner.plan import Plan
+from planner.solve import hint_placement
 from tests.chunked_plans import chunked_context, chunked_pipeline, chunked_plan, plan_of
 
 
@@ -155,3 +157,22 @@ def test_micro_batches_of_fewer_rows_keep_an_interleaved_plan_running() -> None:
     (smaller,) = context.pricer.price([_with_rows(deep, 1)], 1).pipelines
     assert smaller.pipeline.micro_batches == 5
     assert [s.in_flight for s in smaller.stages] == [10, 8, 6]
+
+
+def test_a_job_that_does_not_interleave_is_told() -> None:
+    found = priced(chunked_plan(), more="techniques.interleaved=false")
+    said = [w for w in found.plan.warnings if "interleaves chunks of layers" in w]
+    assert "--set job.techniques.interleaved=true" in said[0]
+    assert not any("interleaves" in w for w in priced(chunked_plan()).plan.warnings)
+
+
+def test_a_hint_is_reused_where_the_job_interleaves() -> None:
+    found = {}
+    for allowed in ("true", "false"):
+        ready = chunked_context(more=f"techniques.interleaved={allowed}")
+        found[allowed] = hint_placement(ready, chunked_plan())
+    assert found["false"] is None
+    assert found["true"] is not None
+    assert found["true"].priced.exact_ps == round(chunked_plan().estimate.step_time_s * PS_PER_S)
+    stuck = changed(chunked_plan(), _too_shallow)
+    assert hint_placement(chunked_context(), stuck) is None

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from costmodels.catalog import Catalog
 from costmodels.price import HOSTED, WAYS
+from planner.chunks import chunk_problems
 from planner.errors import InputError, Problem
-from planner.estimate.chunks import chunk_problems
 from planner.estimate.sketch import PipelineSketch, Sketch, StageSketch
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Island, Topology
@@ -138,7 +138,9 @@ class _Reader:
             message = f"{pipe.micro_batches} micro-batches of {rows} rows, the last of {last}"
             yield _Found((*at, "micro_batches"), message, "at least one, the last no larger")
         if pipe.schedule == "interleaved" or any(s.chunks for s in pipe.stages):
-            for where, message, remedy in chunk_problems(pipe, self.model):
+            for where, message, remedy in chunk_problems(
+                pipe, len(self.model.layers), self.model.name
+            ):
                 yield _Found((*at, *where), message, remedy)
             return
         done = 0

@@ -20,7 +20,7 @@ from planner.errors import Problem
 from planner.estimate.spans import Ground
 from planner.graphs.topology import Topology
 from planner.inputs.job import ResolvedJob
-from planner.layout import LayoutPipeline, LayoutPricer, PricedLayout
+from planner.layout import LayoutPipeline, LayoutPricer, PricedLayout, free_turns
 from planner.meshes import over_islands_problem
 from planner.plan import Alternative
 
@@ -155,7 +155,7 @@ def _forbidden(ground: Ground, zero_level: int, job: ResolvedJob) -> Iterator[Pr
         ("idle_chips", bool(idle), f"leaves {len(idle)} chips idle"),
     )
     for technique, is_used, text in used:
-        if is_used and not getattr(job, technique, True):
+        if is_used and not getattr(job, technique):
             remedy = f"--set job.techniques.{technique}=true"
             yield Problem("layout", f"against the job, it {text}", remedy)
     wide = [s for s in stages if s.more]
@@ -202,8 +202,7 @@ def batch_alternatives(
     step = sum(p.rows for p in pipelines)
     for batch in batches:
         even = [
-            replace(_turns_free(p), micro_batches=batch // step, last_rows=p.rows)
-            for p in pipelines
+            replace(free_turns(p), micro_batches=batch // step, last_rows=p.rows) for p in pipelines
         ]
         priced = pricer.price(even, zero_level)
         if priced.fits:
@@ -298,23 +297,13 @@ def _with_rows(pipe: LayoutPipeline, rows: int) -> LayoutPipeline:
     total = (pipe.micro_batches - 1) * pipe.rows + pipe.last_rows
     count = -(-total // rows)
     last = total - (count - 1) * rows
-    return replace(_turns_free(pipe), rows=rows, micro_batches=count, last_rows=last)
-
-
-def _turns_free(pipe: LayoutPipeline) -> LayoutPipeline:
-    """Interleaved depths left to the rule: of another number of micro-batches they may be too few.
-
-    Others hold at any number.
-    """
-    if pipe.schedule != "interleaved":
-        return pipe
-    return replace(pipe, stages=tuple(replace(s, in_flight=None) for s in pipe.stages))
+    return replace(free_turns(pipe), rows=rows, micro_batches=count, last_rows=last)
 
 
 def _with_depth(pipe: LayoutPipeline, *, classic: bool) -> LayoutPipeline:
     """1F1B with as many micro-batches in flight as stages follow, or as memory allows."""
     if pipe.schedule == "interleaved":
-        return _turns_free(pipe)
+        return free_turns(pipe)
     count = len(pipe.stages)
     stages = tuple(
         replace(s, in_flight=count - n if classic else None) for n, s in enumerate(pipe.stages)

@@ -62,7 +62,7 @@ def _edits(plan: Plan, job: ResolvedJob) -> Iterator[tuple[Dimension, str, Edit]
     yield "pipeline", "twice the stages, half the pipelines", edits.deeper
     if any(p.schedule == "interleaved" for p in plan.pipelines):
         yield "pipeline", "one chunk of layers per stage (1f1b)", edits.in_a_row
-    elif getattr(job, "interleaved", False) and max(len(p.stages) for p in plan.pipelines) > 1:
+    elif job.interleaved and max(len(p.stages) for p in plan.pipelines) > 1:
         yield "pipeline", "two chunks of layers per stage, interleaved", edits.in_two_chunks
     yield "micro_batch_rows", "micro-batches of half the rows", edits.with_micro_batch(0.5)
     yield "micro_batch_rows", "micro-batches of twice the rows", edits.with_micro_batch(2)
@@ -130,8 +130,7 @@ def against_the_job(context: Context, sketch: Sketch) -> str | None:
             "the job forbids activation_offload, or the recomputation that goes with it",
         ),
         (
-            any(p.schedule == "interleaved" for p in sketch.pipelines)
-            and not getattr(job, "interleaved", True),
+            any(p.schedule == "interleaved" for p in sketch.pipelines) and not job.interleaved,
             "the job forbids interleaved",
         ),
         (not job.zero1 and sketch.zero_level == 1, "the job forbids zero1"),

@@ -51,6 +51,7 @@ YOUNGER = (
     "zero3",
     "optimizer_offload",
     "activation_offload",
+    "interleaved",
     "max_tensor_parallel",
     "constraints",
     "goal",
@@ -111,6 +112,7 @@ class ResolvedJob:
     zero3: bool = False
     optimizer_offload: bool = False
     activation_offload: bool = False
+    interleaved: bool = False
     gradient_compression: CompressionName = "none"
     max_tensor_parallel: int | None = None
     constraints: Constraints = field(default_factory=Constraints)
@@ -265,6 +267,7 @@ def _techniques(
     asked["zero3"] = bool(asked["zero3"])
     asked["optimizer_offload"] = bool(asked["optimizer_offload"])
     asked["activation_offload"] = bool(asked["activation_offload"])
+    asked["interleaved"] = bool(asked["interleaved"])
     return asked
 
 

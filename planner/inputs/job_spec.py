@@ -48,8 +48,10 @@ class Techniques(_Strict):
     stage may keep its optimizer's state in the host's memory and update it there (null: not).
     ``activation_offload``: a stage may leave in the host's memory, between the two passes, what
     recomputation keeps, all of it (with recompute_selective) or checkpoints (with recompute_full;
-    null: not). ``gradient_compression``: a plan may reduce gradients in this form between hosts
-    (fp8 and int4 with a scale per 256 values); it changes the numbers that are trained.
+    null: not). ``interleaved``: stages may hold several chunks of layers and run them in turn,
+    which shortens the fill (null: not). ``gradient_compression``: a plan may reduce gradients in
+    this form between hosts (fp8 and int4 with a scale per 256 values); it changes the numbers that
+    are trained.
     """
 
     tensor_parallel: bool = True
@@ -66,6 +68,7 @@ class Techniques(_Strict):
     zero3: bool | None = None
     optimizer_offload: bool | None = None
     activation_offload: bool | None = None
+    interleaved: bool | None = None
     gradient_compression: Annotated[CompressionName, BeforeValidator(_named)] = "none"
 
 

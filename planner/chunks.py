@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from costmodels.interleaved import Deadlock, classic_depths, exact_time
-from planner.graphs.model_graph import ModelGraph
-from planner.inputs.document import DataPath
 from planner.plan import Pipeline
 
-Found = tuple[DataPath, str, str]
+Found = tuple[tuple[str | int, ...], str, str]
 """Where in the pipeline, what is wrong, what to do."""
 
 
-def chunk_problems(pipe: Pipeline, model: ModelGraph) -> Iterator[Found]:
-    """What keeps a pipeline from being interleaved; the first kind of problem alone."""
-    problems = list(_counts(pipe)) or list(_dealing(pipe, model)) or list(_depths(pipe))
+def chunk_problems(pipe: Pipeline, layers: int, model: str) -> Iterator[Found]:
+    """What keeps a pipeline from being interleaved; the first kind of problem alone.
+
+    ``layers`` is how many the model has, which problems call ``model``.
+    """
+    problems = list(_counts(pipe)) or list(_dealing(pipe, layers, model)) or list(_depths(pipe))
     yield from problems
 
 
@@ -41,7 +42,7 @@ def _counts(pipe: Pipeline) -> Iterator[Found]:
         yield ("schedule",), message, "write 1f1b, or give every stage two chunks or more"
 
 
-def _dealing(pipe: Pipeline, model: ModelGraph) -> Iterator[Found]:
+def _dealing(pipe: Pipeline, layers: int, model: str) -> Iterator[Found]:
     """Every layer once, the chunks dealt out in turn, and ``layers`` from end to end."""
     done = 0
     for c in range(len(pipe.stages[0].chunks)):
@@ -58,8 +59,8 @@ def _dealing(pipe: Pipeline, model: ModelGraph) -> Iterator[Found]:
                 yield ("stages", s, "chunks", c), message, remedy
                 return
             done = end
-    if done != len(model.layers):
-        message = f"end at layer {done}, but {model.name} has {len(model.layers)}"
+    if done != layers:
+        message = f"end at layer {done}, but {model} has {layers}"
         yield ("stages",), message, "cover every layer once"
     for s, stage in enumerate(pipe.stages):
         reach = (stage.chunks[0][0], stage.chunks[-1][1])
