@@ -22,9 +22,8 @@ def chunked_context(
     batch: int = 8, cluster: str = FLEET, more: str = "", layers: int = 8
 ) -> Context:
     """A dense model of ``layers`` blocks of hidden size 2,048, in micro-batches of one row."""
-    sets = (
-        f"global_batch={batch} micro_batch_rows=[1] seq_len=1024 techniques.interleaved=true {more}"
-    )
+    sets = f"global_batch={batch} micro_batch_rows=[1] seq_len=1024"
+    sets += f" techniques.interleaved=true {more}"
     return small_context(cluster, sets, layers=layers, experts=0)
 
 

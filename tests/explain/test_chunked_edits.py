@@ -99,7 +99,24 @@ def test_neighbours_of_an_interleaved_plan() -> None:
     assert twice is not None
     depths = [stage.in_flight for stage in twice.pipelines[0].stages]
     assert depths == list(classic_depths(4, 2, 8))
-    assert not any("chunk" in n.change for n in neighbours(chunked_context(), plain_plan()))
+
+
+def test_two_chunks_are_tried_where_the_job_interleaves() -> None:
+    tried = {}
+    for allowed in ("true", "false"):
+        context = chunked_context(more=f"techniques.interleaved={allowed}")
+        changes = {n.change: n for n in neighbours(context, plain_plan())}
+        tried[allowed] = changes.get("two chunks of layers per stage, interleaved")
+    assert tried["false"] is None
+    assert tried["true"] is not None
+    assert tried["true"].plan is not None
+    assert tried["true"].plan.pipelines[0].stages[0].chunks == ((0, 3), (6, 8))
+
+
+def test_an_interleaved_neighbour_is_against_a_job_that_does_not_interleave() -> None:
+    context = chunked_context(more="techniques.interleaved=false")
+    reasons = {n.reason for n in neighbours(context, chunked_plan()) if n.verdict == "impossible"}
+    assert "the job forbids interleaved" in reasons
 
 
 def test_loads_and_bottleneck_name_the_chunks() -> None:
