@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from costmodels.units import PS_PER_S
 from planner.baselines import EqualSplit, equal_splits
-from planner.layout import LayoutPipeline
+from planner.layout import LayoutPipeline, free_turns
 from planner.place import Placement
 from planner.plan import Alternative, Baseline
 from planner.search.planning import Solution
@@ -215,7 +215,7 @@ def _other_batches(
 ) -> list[Alternative]:
     """The same equal pipelines at the nearest batches that they divide, within the tolerance."""
     job = context.job
-    shape = {tuple((s.mesh, s.first, s.end) for s in p.stages) for p in layouts}
+    shape = {tuple((s.mesh, s.parts) for s in p.stages) for p in layouts}
     rows = {p.rows for p in layouts}
     if len(shape) > 1 or len(rows) > 1:
         return []
@@ -225,7 +225,9 @@ def _other_batches(
     for batch in {job.global_batch // step * step, -(-job.global_batch // step) * step}:
         if batch == job.global_batch or batch < step or abs(batch - job.global_batch) > room:
             continue
-        changed = [replace(p, micro_batches=batch // step, last_rows=p.rows) for p in layouts]
+        changed = [
+            replace(free_turns(p), micro_batches=batch // step, last_rows=p.rows) for p in layouts
+        ]
         priced = context.pricer.price(changed, context.options.zero_level)
         if priced.fits:
             text = f"{what}, equal micro-batches on all {len(layouts)} pipelines"
@@ -249,7 +251,7 @@ def _filled_batches(context: Context, chosen: Placement) -> list[Alternative]:
     larger: list[LayoutPipeline] = []
     left = room
     for pipe in pipes:
-        layout = pipe.pipeline
+        layout = free_turns(pipe.pipeline)
         missing = layout.rows - layout.last_rows
         if missing > left:
             larger.append(layout)
@@ -264,7 +266,7 @@ def _filled_batches(context: Context, chosen: Placement) -> list[Alternative]:
         replace(p, micro_batches=p.micro_batches - 1, last_rows=p.rows)
         if p.last_rows < p.rows and p.micro_batches > 1
         else p
-        for p in (pipe.pipeline for pipe in pipes)
+        for p in (free_turns(pipe.pipeline) for pipe in pipes)
     ]
     out = []
     for layouts, what in ((larger, "fuller micro-batches"), (smaller, "whole micro-batches only")):

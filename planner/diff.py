@@ -217,7 +217,7 @@ def _holders(plan: Plan) -> list[_Held]:
         for stage in pipe.stages:
             copies = [copy for r in stage.replicas for copy in _copies(r)]
             kinds = {(r.mesh.expert_parallel, r.mesh.zero3) for r in stage.replicas}
-            for layer in range(*stage.layers):
+            for layer in stage.held_layers:
                 groups[layer] += copies
                 spread[layer] |= kinds
     return [_Held(tuple(sorted(g)), tuple(sorted(s))) for g, s in zip(groups, spread)]
@@ -290,7 +290,7 @@ def hosted(plan: Plan) -> tuple[int, ...]:
         for pipe in plan.pipelines
         for stage in pipe.stages
         if stage.offload == "optimizer"
-        for layer in range(*stage.layers)
+        for layer in stage.held_layers
     }
     return tuple(sorted(found))
 
@@ -324,7 +324,7 @@ def _weights(before: Plan, after: Plan) -> Iterator[str]:
 
 
 def _cuts(plan: Plan) -> frozenset[int]:
-    return frozenset(s.layers[0] for p in plan.pipelines for s in p.stages)
+    return frozenset(first for p in plan.pipelines for s in p.stages for first, _ in s.parts)
 
 
 def _set(levels: set[int]) -> str:
@@ -341,7 +341,7 @@ def _layout(plan: Plan) -> object:
             p.schedule,
             [
                 (
-                    s.layers,
+                    s.parts,
                     s.in_flight,
                     s.recompute,
                     s.zero,

@@ -650,3 +650,13 @@ def _members(sync: SyncPrice, first: Ints) -> tuple[Ints, Ints]:
 
 
 __all__ = ["WAYS", "LayoutPipeline", "LayoutPricer", "LayoutStage", "PricedLayout"]
+
+
+def free_turns(pipe: LayoutPipeline) -> LayoutPipeline:
+    """An interleaved pipeline with its depths left to the rule; others as they are.
+
+    Of another number of micro-batches a group may be larger, for which given depths are too few.
+    """
+    if pipe.schedule != "interleaved":
+        return pipe
+    return replace(pipe, stages=tuple(replace(s, in_flight=None) for s in pipe.stages))

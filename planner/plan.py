@@ -198,6 +198,21 @@ class Stage(_Frozen):
     interleaved pipeline back to the first); else null for the last, and 0 where the next stage
     counts it as its own time."""
 
+    @property
+    def parts(self) -> tuple[Interval, ...]:
+        """The stage's intervals of layers in order of execution: its chunks, or all its layers."""
+        return self.chunks or (self.layers,)
+
+    @property
+    def layer_count(self) -> int:
+        """How many layers the stage holds."""
+        return sum(end - first for first, end in self.parts)
+
+    @property
+    def held_layers(self) -> tuple[int, ...]:
+        """The layers that the stage holds, by their index in ``Plan.layer_order``."""
+        return tuple(layer for first, end in self.parts for layer in range(first, end))
+
     @model_serializer(mode="wrap")
     def _without_empty_chunks(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         value: dict[str, Any] = handler(self)

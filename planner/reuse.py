@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from costmodels.price import WAYS
+from planner.chunks import chunk_problems
 from planner.graphs.across import numbers_of_islands
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Island, Topology
@@ -33,6 +34,8 @@ def layouts_of(
     }
     out = []
     for pipeline in plan.pipelines:
+        if not _takes_turns(pipeline, model, job):
+            return None
         layout = _layout(pipeline, where, topology)
         if layout is None:
             return None
@@ -45,6 +48,13 @@ def layouts_of(
                 return None
         out.append(layout)
     return tuple(out)
+
+
+def _takes_turns(pipeline: Pipeline, model: ModelGraph, job: ResolvedJob) -> bool:
+    """Whether the job tries the pipeline's schedule, and its chunks can take turns."""
+    if pipeline.schedule != "interleaved" and not any(s.chunks for s in pipeline.stages):
+        return True
+    return job.interleaved and not list(chunk_problems(pipeline, len(model.layers), model.name))
 
 
 def _possible(

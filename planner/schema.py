@@ -33,7 +33,8 @@ def json_schema(name: str) -> JsonSchema:
 def _plan() -> JsonSchema:
     from planner.plan import Plan
 
-    return Plan.model_json_schema(mode="serialization")
+    # what a reader accepts: fields that are left out of files where they are empty are named too
+    return Plan.model_json_schema(mode="validation")
 
 
 def _cluster() -> JsonSchema:

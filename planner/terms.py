@@ -55,6 +55,7 @@ class Bottleneck:
     busy_s: float
     share: float
     terms: Terms
+    parts: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +86,15 @@ class Shape:
     rows: tuple[int, int]
     recompute: tuple[str, ...]
     plan_class: str
+    chunks: tuple[int, int] = (1, 1)
+    """Chunks of layers per stage."""
 
     def as_json(self) -> dict[str, object]:
-        """Plain JSON."""
-        return asdict(self)
+        """Plain JSON; chunks where some stage holds several."""
+        value = asdict(self)
+        if self.chunks == (1, 1):
+            del value["chunks"]
+        return value
 
 
 def bottleneck(plan: Plan) -> Bottleneck:
@@ -107,6 +113,7 @@ def bottleneck(plan: Plan) -> Bottleneck:
         busy_s=busy,
         share=busy / plan.estimate.step_time_s,
         terms=terms,
+        parts=pipe.stages[s].parts,
     )
 
 
@@ -181,6 +188,7 @@ def shape(plan: Plan) -> Shape:
         rows=_span([p.micro_batch_rows for p in plan.pipelines]),
         recompute=tuple(name for name in WAYS if name in policies),
         plan_class=plan.plan_class,
+        chunks=_span([len(s.parts) for s in stages]),
     )
 
 

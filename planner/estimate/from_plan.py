@@ -11,6 +11,7 @@ from pathlib import Path
 
 from costmodels.catalog import Catalog
 from costmodels.price import HOSTED, WAYS
+from planner.chunks import chunk_problems
 from planner.errors import InputError, Problem
 from planner.estimate.sketch import PipelineSketch, Sketch, StageSketch
 from planner.graphs.model_graph import ModelGraph
@@ -63,6 +64,11 @@ def _with_lines(found: list[_Found], source: str) -> list[Problem]:
     # a plan that was made in memory has no file, and so no lines
     document = read_document(source) if Path(source).is_file() else Document(source, None)
     return [Problem(document.where(f.path), f.message, f.remedy) for f in found]
+
+
+def _named(stage: Stage) -> tuple[int, ...]:
+    """The layers that a stage's ranges of recomputation name."""
+    return tuple(layer for part in stage.recompute for layer in range(*part.layers))
 
 
 @dataclass
@@ -127,9 +133,16 @@ class _Reader:
 
     def _shape(self, pipe: Pipeline, at: DataPath) -> Iterator[_Found]:
         """Layers once and in order, depths that do not deadlock, sensible micro-batches."""
-        if pipe.schedule == "interleaved":
-            message = "interleaved pipelines are not priced by this version"
-            yield _Found((*at, "schedule"), message, "use 1f1b or gpipe")
+        rows, last = pipe.micro_batch_rows, pipe.last_micro_batch_rows
+        if pipe.micro_batches < 1 or not 1 <= last <= rows:
+            message = f"{pipe.micro_batches} micro-batches of {rows} rows, the last of {last}"
+            yield _Found((*at, "micro_batches"), message, "at least one, the last no larger")
+        if pipe.schedule == "interleaved" or any(s.chunks for s in pipe.stages):
+            for where, message, remedy in chunk_problems(
+                pipe, len(self.model.layers), self.model.name
+            ):
+                yield _Found((*at, *where), message, remedy)
+            return
         done = 0
         for s, stage in enumerate(pipe.stages):
             first, end = stage.layers
@@ -149,19 +162,20 @@ class _Reader:
         if done != len(self.model.layers):
             message = f"end at layer {done}, but {self.model.name} has {len(self.model.layers)}"
             yield _Found((*at, "stages"), message, "cover every layer once")
-        rows, last = pipe.micro_batch_rows, pipe.last_micro_batch_rows
-        if pipe.micro_batches < 1 or not 1 <= last <= rows:
-            message = f"{pipe.micro_batches} micro-batches of {rows} rows, the last of {last}"
-            yield _Found((*at, "micro_batches"), message, "at least one, the last no larger")
 
     def _stage(self, stage: Stage, at: DataPath) -> StageSketch:
         first, end = stage.layers
         policies: list[int] = []
         for part in stage.recompute:
             policies += [WAYS.index(part.policy)] * (part.layers[1] - part.layers[0])
-        if len(policies) != max(0, end - first):
-            message = f"covers {len(policies)} layers of {end - first}"
+        count = max(0, stage.layer_count)
+        if len(policies) != count:
+            message = f"covers {len(policies)} layers of {count}"
             self.problems.append(_Found((*at, "recompute"), message, "name every layer once"))
+        elif stage.chunks and _named(stage) != stage.held_layers:
+            message = "names layers that are in none of the stage's chunks"
+            remedy = "cut the ranges where the chunks end, and write them in their order"
+            self.problems.append(_Found((*at, "recompute"), message, remedy))
         devices: tuple[str, ...] = ()
         mesh: StageMesh | None = None
         if len(stage.replicas) != 1:
@@ -183,6 +197,7 @@ class _Reader:
             devices,
             stage.in_flight,
             mesh,
+            stage.chunks,
         )
 
     def _check_devices(self, stage: Stage, at: DataPath) -> None:

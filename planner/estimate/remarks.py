@@ -20,7 +20,7 @@ from planner.errors import Problem
 from planner.estimate.spans import Ground
 from planner.graphs.topology import Topology
 from planner.inputs.job import ResolvedJob
-from planner.layout import LayoutPipeline, LayoutPricer, PricedLayout
+from planner.layout import LayoutPipeline, LayoutPricer, PricedLayout, free_turns
 from planner.meshes import over_islands_problem
 from planner.plan import Alternative
 
@@ -45,13 +45,15 @@ class Shortfall:
     usable: int
     pipelines: int
     on_host: bool = False
+    chunks: tuple[tuple[int, int], ...] = ()
 
     def __str__(self) -> str:
-        first, end = self.layers
+        parts = self.chunks or (self.layers,)
+        layers = ", ".join(f"{first}–{end - 1}" for first, end in parts)
         many = f" in {self.pipelines} pipelines" if self.pipelines > 1 else ""
         what, room = ("offloads", "of its host") if self.on_host else ("needs", "usable")
         return (
-            f"stage {self.number} (layers {first}–{end - 1} on {self.chip}){many} {what} "
+            f"stage {self.number} (layers {layers} on {self.chip}){many} {what} "
             f"{self.peak / GIB:.2f} GiB of {self.usable / GIB:.2f} GiB {room}, "
             f"{(self.peak - self.usable) / GIB:.2f} GiB too much per chip"
         )
@@ -59,21 +61,30 @@ class Shortfall:
 
 def shortfalls(priced: PricedLayout, topology: Topology) -> tuple[Shortfall, ...]:
     """Stages that do not fit, equal ones of several pipelines joined, in order of stages."""
-    found: dict[tuple[int, tuple[int, int], str, int, int, bool], int] = {}
+    found: dict[tuple[int, tuple[tuple[int, int], ...], str, int, int, bool], int] = {}
     for pipe in priced.pipelines:
         for s, stage in enumerate(pipe.stages):
             chip = Catalog.alias(topology.classes[stage.stage.island.class_index].chip.id)
-            layers, memory = (stage.stage.first, stage.stage.end), stage.memory
+            parts, memory = stage.stage.parts, stage.memory
             for needed, usable, on_host in (
                 (memory.peak, stage.usable_bytes, False),
                 (memory.host, stage.host_bytes, True),
             ):
                 if needed > usable:
-                    key = (s + 1, layers, chip, needed, usable, on_host)
+                    key = (s + 1, parts, chip, needed, usable, on_host)
                     found[key] = found.get(key, 0) + 1
     return tuple(
-        Shortfall(number, layers, chip, needed, usable, n, on_host)
-        for (number, layers, chip, needed, usable, on_host), n in sorted(found.items())
+        Shortfall(
+            number=number,
+            layers=(parts[0][0], parts[-1][1]),
+            chip=chip,
+            peak=needed,
+            usable=usable,
+            pipelines=n,
+            on_host=on_host,
+            chunks=parts if len(parts) > 1 else (),
+        )
+        for (number, parts, chip, needed, usable, on_host), n in sorted(found.items())
     )
 
 
@@ -127,6 +138,7 @@ def _forbidden(ground: Ground, zero_level: int, job: ResolvedJob) -> Iterator[Pr
     policies = {p for s in stages for p in s.policies}
     idle = {d for c in ground.topology.classes for i in c.islands for d in i.devices}
     idle -= {d for s in stages for d in s.devices}
+    interleaved = any(p.schedule == "interleaved" for p in ground.layouts)
     refused = "; planner check refuses the plan"
     used = (
         ("tensor_parallel", any(s.tp > 1 for s in stages), f"uses tensor parallelism{refused}"),
@@ -138,6 +150,7 @@ def _forbidden(ground: Ground, zero_level: int, job: ResolvedJob) -> Iterator[Pr
         ("recompute_full", 2 in policies, f"uses full recomputation{refused}"),
         ("activation_offload", any(map(hosted, policies)), f"offloads activations{refused}"),
         ("zero1", zero_level == 1, f"uses ZeRO level 1{refused}"),
+        ("interleaved", interleaved, f"interleaves chunks of layers{refused}"),
         ("unequal_pipelines", len(set(map(_kind, ground.layouts))) > 1, "has unequal pipelines"),
         ("idle_chips", bool(idle), f"leaves {len(idle)} chips idle"),
     )
@@ -153,7 +166,7 @@ def _forbidden(ground: Ground, zero_level: int, job: ResolvedJob) -> Iterator[Pr
 
 def _kind(pipe: LayoutPipeline) -> tuple[object, ...]:
     """Everything about a pipeline but its devices."""
-    stages = tuple((s.island.class_index, s.mesh, s.first, s.end) for s in pipe.stages)
+    stages = tuple((s.island.class_index, s.mesh, s.parts) for s in pipe.stages)
     return (*stages, pipe.rows, pipe.micro_batches, pipe.last_rows)
 
 
@@ -188,7 +201,9 @@ def batch_alternatives(
     pipelines = ground.layouts
     step = sum(p.rows for p in pipelines)
     for batch in batches:
-        even = [replace(p, micro_batches=batch // step, last_rows=p.rows) for p in pipelines]
+        even = [
+            replace(free_turns(p), micro_batches=batch // step, last_rows=p.rows) for p in pipelines
+        ]
         priced = pricer.price(even, zero_level)
         if priced.fits:
             each = f"{batch // step} equal micro-batches on all {len(pipelines)} pipelines"
@@ -281,11 +296,14 @@ def _with_rows(pipe: LayoutPipeline, rows: int) -> LayoutPipeline:
         return pipe
     total = (pipe.micro_batches - 1) * pipe.rows + pipe.last_rows
     count = -(-total // rows)
-    return replace(pipe, rows=rows, micro_batches=count, last_rows=total - (count - 1) * rows)
+    last = total - (count - 1) * rows
+    return replace(free_turns(pipe), rows=rows, micro_batches=count, last_rows=last)
 
 
 def _with_depth(pipe: LayoutPipeline, *, classic: bool) -> LayoutPipeline:
     """1F1B with as many micro-batches in flight as stages follow, or as memory allows."""
+    if pipe.schedule == "interleaved":
+        return free_turns(pipe)
     count = len(pipe.stages)
     stages = tuple(
         replace(s, in_flight=count - n if classic else None) for n, s in enumerate(pipe.stages)

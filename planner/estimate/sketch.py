@@ -17,7 +17,8 @@ from planner.mesh import StageMesh
 class StageSketch:
     """Layers ``[first, end)`` on the devices of one stage. ``where`` is how a problem cites it.
 
-    Without a ``mesh`` they are one tensor-parallel group.
+    Without a ``mesh`` they are one tensor-parallel group. An interleaved stage holds its ``chunks``
+    only, of which the first begins at ``first`` and the last ends at ``end``.
     """
 
     where: str
@@ -27,6 +28,12 @@ class StageSketch:
     devices: tuple[str, ...]
     in_flight: int | None
     mesh: StageMesh | None = None
+    chunks: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def parts(self) -> tuple[tuple[int, int], ...]:
+        """The stage's intervals of layers in order."""
+        return self.chunks or ((self.first, self.end),)
 
     @property
     def degrees(self) -> StageMesh:

@@ -74,6 +74,7 @@ def settle(sketch: Sketch, topology: Topology) -> Ground:
                     policies=stage.policies,
                     in_flight=stage.in_flight,
                     more=more,
+                    chunks=stage.chunks,
                 )
             )
         pipelines.append(

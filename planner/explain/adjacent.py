@@ -60,6 +60,10 @@ def _edits(plan: Plan, job: ResolvedJob) -> Iterator[tuple[Dimension, str, Edit]
     yield "tensor_parallel", "twice the tensor parallelism, half the pipelines", edits.wider
     yield "pipeline", "half the stages, twice the pipelines", edits.shallower
     yield "pipeline", "twice the stages, half the pipelines", edits.deeper
+    if any(p.schedule == "interleaved" for p in plan.pipelines):
+        yield "pipeline", "one chunk of layers per stage (1f1b)", edits.in_a_row
+    elif job.interleaved and max(len(p.stages) for p in plan.pipelines) > 1:
+        yield "pipeline", "two chunks of layers per stage, interleaved", edits.in_two_chunks
     yield "micro_batch_rows", "micro-batches of half the rows", edits.with_micro_batch(0.5)
     yield "micro_batch_rows", "micro-batches of twice the rows", edits.with_micro_batch(2)
     for policy, name in enumerate(WAYS if job.activation_offload else POLICIES):
@@ -125,6 +129,10 @@ def against_the_job(context: Context, sketch: Sketch) -> str | None:
             any(hosted(p) and not way_allowed(WAYS[p], job) for p in policies),
             "the job forbids activation_offload, or the recomputation that goes with it",
         ),
+        (
+            any(p.schedule == "interleaved" for p in sketch.pipelines) and not job.interleaved,
+            "the job forbids interleaved",
+        ),
         (not job.zero1 and sketch.zero_level == 1, "the job forbids zero1"),
         (
             not job.tensor_parallel and any(s.degrees.tp > 1 for s in stages),
@@ -147,7 +155,7 @@ def off_its_pins(context: Context, plan: Plan) -> str | None:
     """The pin of the job that a priced layout does not obey; None where there is none."""
     for pin in context.job.constraints.pinned_layers:
         for stage in (s for p in plan.pipelines for s in p.stages):
-            held = stage.layers[0] < pin.end and stage.layers[1] > pin.first
+            held = any(first < pin.end and end > pin.first for first, end in stage.parts)
             if held and not all(pin.allows(r.chip) for r in stage.replicas):
                 return f"the job wants {pin.describe()}"
     return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, islice, pairwise
 
 from costmodels.price import WAYS
 from planner.estimate.sketch import PipelineSketch, Sketch, StageSketch
@@ -70,7 +71,10 @@ def wider(sketch: Sketch) -> Sketch | Impossible:
 
 
 def shallower(sketch: Sketch) -> Sketch | Impossible:
-    """Half as many stages, each of two joined, and twice as many pipelines."""
+    """Half as many stages, each of two joined, and twice as many pipelines.
+
+    Of interleaved stages each chunk is joined with the one that the next stage holds.
+    """
     out: list[PipelineSketch] = []
     for pipe in sketch.pipelines:
         if len(pipe.stages) % 2:
@@ -83,13 +87,18 @@ def shallower(sketch: Sketch) -> Sketch | Impossible:
                 return Impossible("neighbouring stages run on different numbers of chips")
             return Impossible("neighbouring stages run on different meshes")
         for half, rows in enumerate(_halves(_rows(pipe))):
+            if len(pairs) == 1 and pipe.stages[0].chunks:
+                return Impossible("one stage alone has nobody to take turns with")
             stages = tuple(_joined(a, b, (a, b)[half].devices) for a, b in pairs)
             out.append(_with_rows(replace(pipe, stages=stages), rows))
     return replace(sketch, pipelines=tuple(out))
 
 
 def deeper(sketch: Sketch) -> Sketch | Impossible:
-    """Twice as many stages of half the layers, half as many pipelines."""
+    """Twice as many stages of half the layers, half as many pipelines.
+
+    Every chunk of an interleaved stage is cut in two.
+    """
     pairs = _pairs(sketch.pipelines)
     if isinstance(pairs, Impossible):
         return pairs
@@ -97,16 +106,49 @@ def deeper(sketch: Sketch) -> Sketch | Impossible:
     for one, other in pairs:
         stages: list[StageSketch] = []
         for a, b in zip(one.stages, other.stages, strict=True):
-            if a.end - a.first < 2:
-                return Impossible("some stage holds a single layer: it cannot be cut")
-            cut = (a.first + a.end + 1) // 2
-            size = cut - a.first
-            stages.append(replace(a, end=cut, policies=a.policies[:size]))
-            rest = a.policies[size:]
-            stages.append(replace(a, first=cut, policies=rest, devices=b.devices))
+            if any(end - first < 2 for first, end in a.parts):
+                what = "chunk of a stage is" if a.chunks else "stage holds"
+                return Impossible(f"some {what} a single layer: it cannot be cut")
+            stages += _cut(a, b.devices)
         changed = replace(one, stages=tuple(stages))
         out.append(_with_rows(changed, _rows(one) + _rows(other)))
     return replace(sketch, pipelines=tuple(out))
+
+
+def in_a_row(sketch: Sketch) -> Sketch | Impossible:
+    """As many layers per stage as before, one after the other: 1F1B in place of chunks."""
+    pipelines = []
+    for pipe in sketch.pipelines:
+        every = _in_order(pipe)
+        done, stages = 0, []
+        for stage in pipe.stages:
+            end = done + sum(end - first for first, end in stage.parts)
+            own = replace(stage, chunks=())
+            stages.append(_with_parts(own, [(done, end)], every[done:end]))
+            done = end
+        pipelines.append(replace(pipe, stages=tuple(stages), schedule="1f1b"))
+    return replace(sketch, pipelines=tuple(pipelines))
+
+
+def in_two_chunks(sketch: Sketch) -> Sketch | Impossible:
+    """Two chunks of half the layers on every stage of a pipeline, dealt out in turn."""
+    pipelines = []
+    for pipe in sketch.pipelines:
+        sizes = [stage.end - stage.first for stage in pipe.stages]
+        if len(sizes) < 2:
+            return Impossible("a pipeline of one stage has nobody to take turns with")
+        if min(sizes) < 2:
+            return Impossible("some stage holds a single layer: it cannot be cut")
+        every = _in_order(pipe)
+        ends = list(accumulate([*((n + 1) // 2 for n in sizes), *(n // 2 for n in sizes)]))
+        dealt = list(pairwise([0, *ends]))
+        stages = []
+        for s, stage in enumerate(pipe.stages):
+            parts = dealt[s :: len(sizes)]
+            policies = [p for first, end in parts for p in every[first:end]]
+            stages.append(_with_parts(replace(stage, chunks=tuple(parts)), parts, policies))
+        pipelines.append(replace(pipe, stages=tuple(stages), schedule="interleaved"))
+    return replace(sketch, pipelines=tuple(pipelines))
 
 
 def recomputing(policy: int) -> Callable[[Sketch], Sketch | Impossible]:
@@ -168,8 +210,9 @@ def shifted(pipeline: int, stage: int, step: int) -> Callable[[Sketch], Sketch |
         stages = sketch.pipelines[pipeline].stages
         if not (0 <= there < len(stages) and stage < len(stages)):
             return Impossible("there is no stage on that side")
-        if stages[stage].end - stages[stage].first < 2:
-            return Impossible("the stage would be empty")
+        if max(end - first for first, end in stages[stage].parts) < 2:
+            what = "a chunk of the stage" if stages[stage].chunks else "the stage"
+            return Impossible(f"{what} would be empty")
         return replace(
             sketch,
             pipelines=tuple(
@@ -181,20 +224,79 @@ def shifted(pipeline: int, stage: int, step: int) -> Callable[[Sketch], Sketch |
 
 
 def _shifted(pipe: PipelineSketch, giver: int, taker: int) -> PipelineSketch:
+    """The layer leaves the giver's largest part for the same part of the taker, its neighbour."""
     stages = list(pipe.stages)
     a, b = stages[giver], stages[taker]
+    part = max(range(len(a.parts)), key=lambda n: (a.parts[n][1] - a.parts[n][0], -n))
+    (first, end), (to_first, to_end) = a.parts[part], b.parts[part]
+    own, other = _by_chunk(a), _by_chunk(b)
     # the layer comes under the policy of its new stage: times and memory are those of a stage
     if taker > giver:
-        stages[giver] = replace(a, end=a.end - 1, policies=a.policies[:-1])
-        stages[taker] = replace(b, first=b.first - 1, policies=(b.policies[0], *b.policies))
+        left, own[part] = (first, end - 1), own[part][:-1]
+        grown, other[part] = (to_first - 1, to_end), (other[part][0], *other[part])
     else:
-        stages[giver] = replace(a, first=a.first + 1, policies=a.policies[1:])
-        stages[taker] = replace(b, end=b.end + 1, policies=(*b.policies, b.policies[-1]))
+        left, own[part] = (first + 1, end), own[part][1:]
+        grown, other[part] = (to_first, to_end + 1), (*other[part], other[part][-1])
+    stages[giver] = _with_part(a, part, left, own)
+    stages[taker] = _with_part(b, part, grown, other)
     return replace(pipe, stages=tuple(stages))
 
 
+def _with_part(
+    stage: StageSketch, part: int, layers: tuple[int, int], policies: Sequence[Sequence[int]]
+) -> StageSketch:
+    """The stage with other layers in one of its parts."""
+    parts = tuple(layers if n == part else own for n, own in enumerate(stage.parts))
+    return _with_parts(stage, parts, [p for own in policies for p in own])
+
+
+def _with_parts(
+    stage: StageSketch, parts: Sequence[tuple[int, int]], policies: Sequence[int]
+) -> StageSketch:
+    return replace(
+        stage,
+        first=parts[0][0],
+        end=parts[-1][1],
+        policies=tuple(policies),
+        chunks=tuple(parts) if stage.chunks else (),
+    )
+
+
 def _joined(a: StageSketch, b: StageSketch, devices: tuple[str, ...]) -> StageSketch:
-    return replace(a, end=b.end, policies=(*a.policies, *b.policies), devices=devices)
+    """Every part of a stage with the one that its neighbour holds."""
+    parts = [(one[0], other[1]) for one, other in zip(a.parts, b.parts, strict=True)]
+    pairs = zip(_by_chunk(a), _by_chunk(b), strict=True)
+    policies = [p for one, other in pairs for p in (*one, *other)]
+    return replace(_with_parts(a, parts, policies), devices=devices)
+
+
+def _cut(stage: StageSketch, devices: tuple[str, ...]) -> list[StageSketch]:
+    """Two stages of half the layers of every part; the second runs on other devices."""
+    halves: list[list[tuple[int, int]]] = [[], []]
+    policies: list[list[int]] = [[], []]
+    for (first, end), own in zip(stage.parts, _by_chunk(stage), strict=True):
+        cut = (first + end + 1) // 2
+        halves[0].append((first, cut))
+        halves[1].append((cut, end))
+        policies[0] += own[: cut - first]
+        policies[1] += own[cut - first :]
+    second = _with_parts(stage, halves[1], policies[1])
+    return [_with_parts(stage, halves[0], policies[0]), replace(second, devices=devices)]
+
+
+def _in_order(pipe: PipelineSketch) -> list[int]:
+    """The policy of every layer of the model."""
+    every: dict[int, int] = {}
+    for stage in pipe.stages:
+        for (first, end), own in zip(stage.parts, _by_chunk(stage), strict=True):
+            every |= dict(zip(range(first, end), own, strict=True))
+    return [every[layer] for layer in sorted(every)]
+
+
+def _by_chunk(stage: StageSketch) -> list[tuple[int, ...]]:
+    """The policies of every part of a stage."""
+    rest = iter(stage.policies)
+    return [tuple(islice(rest, end - first)) for first, end in stage.parts]
 
 
 def _with_degree(stage: StageSketch, devices: tuple[str, ...], tp: int) -> StageSketch:
@@ -226,7 +328,7 @@ def _half(devices: Sequence[str], which: int) -> tuple[str, ...]:
 
 def _form(pipe: PipelineSketch) -> object:
     """What pipelines must agree in to be joined; devices and rows of the step aside."""
-    stages = tuple((s.first, s.end, s.policies, s.degrees) for s in pipe.stages)
+    stages = tuple((s.parts, s.policies, s.degrees) for s in pipe.stages)
     return stages, pipe.rows, pipe.schedule
 
 

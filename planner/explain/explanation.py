@@ -29,6 +29,7 @@ class StageLoad:
     layers: tuple[int, int]
     micro_batch_s: float
     share: float
+    parts: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ def stage_loads(plan: Plan) -> tuple[StageLoad, ...]:
             layers=stage.layers,
             micro_batch_s=per_micro_batch_s(stage),
             share=per_micro_batch_s(stage) / longest,
+            parts=stage.parts,
         )
         for s, stage in enumerate(stages)
     )

@@ -3,7 +3,7 @@
     tp=8 · tp=8 on v100 · cp=2 · ep=8 · pp=4 · dp=2 · rows=2
     recompute=full · zero=0 · schedule=gpipe
     use v100 · without v100 · all chips · offload · precision=fp16 · global_batch=1024
-    offload=activations · compression=fp8
+    offload=activations · compression=fp8 · interleaved
     a layout (a file, or its fields: 'tp: 8, pp: 4') · another plan.json
 
 Several are joined by commas.
@@ -82,11 +82,13 @@ _NAMES = {
 
 _SHORT = ("tp", "pp", "dp", "cp", "ep")
 
-_NOT_YET = {
-    "vpp": "an interleaved schedule",
-}  # fmt: skip
+_CHUNKS = ("vpp", "virtual", "chunks")
+"""How many chunks per stage somebody wants: only that there are several can be asked for."""
 
 _TECHNIQUES = {
+    **dict.fromkeys(
+        ("interleaved", "interleaving", "schedule=interleaved", "vpp"), "interleaved=true"
+    ),
     "offload": "optimizer_offload=true",
     "optimizer offload": "optimizer_offload=true",
     "offload=optimizer": "optimizer_offload=true",
@@ -138,9 +140,9 @@ def _assignments(line: str) -> Wish:
                 degrees = _with(degrees, _NAMES[name], match["value"].strip(), match["chip"])
             except ValueError as error:
                 problems.append(Problem(_at(line), f"{part}: {error}"))
-        elif match and name in _NOT_YET:
-            message = f"{_NOT_YET[name]} is not in this version's space, so no plan has it"
-            problems.append(Problem(_at(line), message))
+        elif match and name in _CHUNKS:
+            message = "how many chunks a stage holds is decided by the search"
+            problems.append(Problem(_at(line), message, "ask for interleaved, without a number"))
         else:
             _change(part, match is not None, line, changes, problems)
     if stated and changes:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
-from planner.plan import Pipeline, Plan, Recompute, Stage
+from planner.plan import Interval, Pipeline, Plan, Recompute, Stage
 from planner.plan_mesh import stage_mesh
 
 
@@ -22,7 +23,8 @@ class GridStage:
     ``expert_parallel`` times ``expert_slices`` devices in a row.
 
     ``rows`` are the rows of a micro-batch that one replica computes, ``policies`` one per layer,
-    ``in_flight`` the most micro-batches that any pipeline holds here.
+    ``in_flight`` the most micro-batches that any pipeline holds here. ``parts`` are the chunks of
+    an interleaved stage, of which ``in_flight`` then counts pairs; else all layers.
     """
 
     first: int
@@ -39,6 +41,13 @@ class GridStage:
     policies: tuple[Recompute, ...]
     chips: tuple[str, ...]
     devices: tuple[tuple[str, ...], ...]
+    parts: tuple[Interval, ...]
+
+    @property
+    def policies_by_part(self) -> tuple[tuple[Recompute, ...], ...]:
+        """The policies of the layers of every part."""
+        rest = iter(self.policies)
+        return tuple(tuple(islice(rest, end - first)) for first, end in self.parts)
 
     @property
     def data_parallel(self) -> int:
@@ -64,6 +73,11 @@ class Grid:
     def pp(self) -> int:
         """Pipeline stages."""
         return len(self.stages)
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of layers per stage; more than one if the schedule is interleaved."""
+        return len(self.stages[0].parts)
 
     @property
     def tp(self) -> int:
@@ -192,7 +206,7 @@ def _unlike(a: Pipeline, b: Pipeline) -> Iterator[tuple[str, object, object]]:
 
 
 def _split(p: Pipeline) -> str:
-    return "/".join(str(s.layers[1] - s.layers[0]) for s in p.stages)
+    return "/".join("+".join(str(b - a) for a, b in s.parts) for s in p.stages)
 
 
 def _degrees(p: Pipeline) -> str:
@@ -244,4 +258,5 @@ def _stage(plan: Plan, s: int, stage: Stage) -> GridStage:
         devices=tuple(
             r.devices[k : k + width] for r in replicas for k in range(0, len(r.devices), width)
         ),
+        parts=stage.parts,
     )

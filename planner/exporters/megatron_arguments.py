@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from costmodels.interleaved import groups
 from planner.exporters.exporter import Written
 from planner.exporters.megatron_model import Arguments, model_arguments, outside
 from planner.exporters.ranks import Launch
@@ -36,9 +37,10 @@ def plan_sections(view: View, launch: Launch, layers: Arguments) -> Sections:
     share = f"{grid.world} devices, {grid.dp} times the model"
     if grid.ep > 1:
         share = f"{grid.world} devices, {grid.dp} data-parallel ranks"
+    turns = f", {grid.chunks} chunks each" if grid.chunks > 1 else ""
     return (
         (f"where: {share}", tuple(parallel)),
-        (f"which of the {model.blocks} layers on which of the {grid.pp} stages", layers),
+        (f"which of the {model.blocks} layers on which of the {grid.pp} stages{turns}", layers),
         (f"batch: {grid.micro_batches} micro-batches per replica", batch_arguments(view)),
         ("recomputation", recompute_arguments(view)),
         ("state: precision, optimizer, what is sharded", state_arguments(view)),
@@ -74,6 +76,16 @@ def over_hosts(view: View) -> bool:
     )
 
 
+def turn_arguments(view: View) -> Arguments:
+    """How many micro-batches run through a chunk before the next one; by default one per stage."""
+    grid = view.even_grid
+    if grid.schedule != "interleaved":
+        return ()
+    group = len(groups(grid.micro_batches, grid.pp)[0])
+    flag = "microbatch-group-size-per-virtual-pipeline-stage"
+    return () if group == grid.pp else ((flag, str(group)),)
+
+
 def batch_arguments(view: View) -> Arguments:
     """Rows of a micro-batch and of a step."""
     grid = view.even_grid
@@ -84,7 +96,8 @@ def batch_arguments(view: View) -> Arguments:
 
 
 def recompute_arguments(view: View) -> Arguments:
-    """One kind for the whole job; full recomputation may stop after K layers of every stage."""
+    """One kind for the whole job; full recomputation may stop after K layers of every stage,
+    or of every chunk of it."""
     kind, count = common_recompute(view)
     if kind == "selective":
         return (("recompute-granularity", "selective"), ("recompute-modules", "core_attn"))

@@ -1,5 +1,7 @@
 """Megatron's ``--pipeline-model-parallel-layout``: which layers are on which stage.
 
+A layout of k times as many parts as stages is interleaved: part v · pp + p is chunk v of stage p.
+
 Grammar (megatron/core/transformer/pipeline_parallel_layer_layout.py): ``E`` embedding, ``t``
 decoder layer, ``m`` multi-token prediction, ``L`` loss, ``|`` between stages, ``x*n`` and
 ``(...)*n`` for repetition, commas ignored.
@@ -16,7 +18,7 @@ _REPEATED = re.compile(r"\(([^()]*)\)\*(\d+)|([EtmL])\*(\d+)")
 
 
 def layout_text(view: View) -> str:
-    """The layout of a plan: the embedding first, the loss last."""
+    """The layout of a plan: the embedding first, the loss last; a part per stage or chunk."""
     parts = ["t*" + str(n) if n > 1 else "t" * n for n in block_counts(view)]
     parts[0] = "E" + parts[0]
     parts[-1] += "L"
@@ -50,5 +52,5 @@ def broken_layout(stages: Sequence[str], layers: int, pp: int) -> str:
 
 
 def layout_counts(stages: Sequence[str]) -> tuple[int, ...]:
-    """Decoder layers per stage."""
+    """Decoder layers per stage, or per chunk."""
     return tuple(stage.count("t") for stage in stages)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from costmodels.interleaved import groups
 from planner.exporters.megatron_arguments import OFFLOAD
 from planner.exporters.megatron_layout import broken_layout, layout_counts, parse_layout
 from planner.exporters.megatron_model import parameters
@@ -213,6 +214,7 @@ def _layout(r: MegatronRead) -> str:
     except ValueError as error:
         return str(error)
     wrong = broken_layout(stages, r.number("num-layers"), r.pp)
+    wrong = wrong or not_equal("parts", len(stages), r.pp * r.view.even_grid.chunks)
     return wrong or not_equal("layers per stage", layout_counts(stages), block_counts(r.view))
 
 
@@ -230,7 +232,27 @@ def _exclusive(r: MegatronRead) -> str:
     return f"--{found[0]} does not go with a layout" if found and layout else ""
 
 
+def _turns(r: MegatronRead) -> str:
+    """Groups of micro-batches: pp of them or more, at most all, the last one not below pp."""
+    parts = r.flags.get("pipeline-model-parallel-layout", "").count("|") + 1
+    flag = "microbatch-group-size-per-virtual-pipeline-stage"
+    count = r.number("global-batch-size") // max(1, r.number("micro-batch-size") * r.dp)
+    group = r.number(flag, r.pp)
+    if parts <= r.pp:
+        return f"--{flag} goes with several chunks per stage alone" if flag in r.flags else ""
+    if "no-overlap-p2p-communication" in r.flags and r.pp < 3:
+        return "two stages take turns only where their transfers overlap"
+    if not r.pp <= group <= count or 0 < count % group < r.pp:
+        return f"{count} micro-batches in groups of {group} over {r.pp} stages"
+    planned = groups(r.view.even_grid.micro_batches, r.pp)
+    return not_equal("micro-batches that take turns", group, len(planned[0]))
+
+
 LAYOUT: tuple[Rule[MegatronRead], ...] = (
     Rule("layout", "the layout holds E first, L last and every layer once, as planned", _layout),
     Rule("exclusive", "no other flag splits the layers beside the layout", _exclusive),
+)
+
+TURNS: tuple[Rule[MegatronRead], ...] = (
+    Rule("turns", "micro-batches take turns in groups of as many as stages or more", _turns),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from costmodels.catalog import Catalog, Chip
+from costmodels.interleaved import classic_depths, groups
 from costmodels.price import HOSTED
 from planner.errors import Problem
 from planner.exporters.capability import Capability, compute_capability
@@ -12,6 +13,9 @@ from planner.exporters.grid import Grid, differences, uneven_degrees
 from planner.exporters.view import Recomputed, View, block_counts, recomputed
 
 ORDER = ("rectangular", "staged", "asymmetric")
+NO_CHUNKS = "--set job.techniques.interleaved=false"
+"""What makes a plan without chunks."""
+
 NO_TORCH_DEVICE = ("xla",)
 """Devices that no runtime in this list drives."""
 
@@ -146,13 +150,36 @@ def _schedules(capability: Capability, view: View) -> Iterator[Problem]:
         if deep and capability.pipeline_parallel and schedule not in capability.schedules:
             known = ", ".join(capability.schedules)
             remedy = "plan with one of these schedules"
+            if schedule == "interleaved":
+                remedy = f"plan with {NO_CHUNKS}, or export to torch, which runs the plan's chunks"
             yield Problem(f"schedule {schedule}", f"the target runs {known}", remedy)
+
+
+def _turns(capability: Capability, view: View, grid: Grid) -> Iterator[Problem]:
+    """Groups of micro-batches that take turns: stock runtimes have one size for all of them."""
+    if grid.schedule != "interleaved" or capability.keeps_depth:
+        return
+    if "interleaved" not in capability.schedules:
+        return
+    sizes = [len(members) for members in groups(grid.micro_batches, grid.pp)]
+    rows = sum(p.micro_batch_rows for p in view.plan.pipelines)
+    wanted = max(1, grid.micro_batches // grid.pp) * grid.pp * rows
+    remedy = f"--global-batch {wanted}, or plan with {NO_CHUNKS}"
+    if min(sizes) < grid.pp:
+        message = f"{grid.micro_batches} micro-batches for {grid.pp} stages; the target needs as "
+        message += "many as stages"
+        yield Problem("interleaved micro-batches", message, remedy)
+    elif len(set(sizes)) > 1:
+        message = f"{grid.micro_batches} micro-batches take turns in groups of {min(sizes)} and "
+        message += f"{max(sizes)}; the target's groups are equal"
+        yield Problem("interleaved micro-batches", message, remedy)
 
 
 def _grid(capability: Capability, view: View, grid: Grid) -> Iterator[Problem]:
     yield from _degrees(capability, grid)
+    yield from _turns(capability, view, grid)
     if not capability.keeps_depth:
-        yield from _depth(grid)
+        yield from _depth(capability, grid)
     if grid.dp > 1 and grid.zero not in capability.zero:
         known = ", ".join(map(str, capability.zero))
         remedy = "plan with --forbid zero1" if grid.zero else "plan with job.techniques.zero1=true"
@@ -243,14 +270,19 @@ def _packed(capability: Capability, view: View) -> Iterator[Problem]:
         yield Problem("gradient compression", message, "plan with --forbid gradient_compression")
 
 
-def _depth(grid: Grid) -> Iterator[Problem]:
+def _depth(capability: Capability, grid: Grid) -> Iterator[Problem]:
     """Fewer micro-batches in flight than the target's own 1F1B holds: it would need more memory."""
+    chunked = grid.schedule == "interleaved"
+    if grid.schedule == "gpipe" or (chunked and "interleaved" not in capability.schedules):
+        return
+    usual = classic_depths(grid.pp, grid.chunks, grid.micro_batches)
     for s, stage in enumerate(grid.stages):
-        own = min(grid.pp - s, grid.micro_batches)
-        if grid.schedule == "1f1b" and stage.least_in_flight < own:
+        own = min(usual[s], grid.micro_batches * grid.chunks)
+        if stage.least_in_flight < own:
             message = f"stage {s} holds {stage.least_in_flight}, the target's 1F1B {own}"
             remedy = "export to torch, which keeps the plan's depth"
-            yield Problem("micro-batches in flight", message, remedy)
+            what = "micro-batches" if grid.chunks == 1 else "pairs of chunk and micro-batch"
+            yield Problem(f"{what} in flight", message, remedy)
 
 
 def _recompute(capability: Capability, stages: tuple[Recomputed, ...]) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from planner.exporters.hosts import Device, Host, cluster_hosts
 from planner.exporters.model_facts import ModelFacts, model_facts
 from planner.inputs.cluster import cluster_from_resolved
 from planner.inputs.job import ResolvedJob
-from planner.plan import Plan, Recompute
+from planner.plan import Interval, Plan, Recompute
 from planner.restore import restore
 
 
@@ -95,14 +95,26 @@ class Recomputed:
 
 
 def recomputed(view: View) -> tuple[Recomputed, ...]:
-    """Per stage of the grid; the embedding and the head hold nothing that could be recomputed."""
+    """Per stage of the grid, or per chunk in order of the layers where stages hold several.
+
+    The embedding and the head hold nothing that could be recomputed.
+    """
     found = []
-    for stage in view.even_grid.stages:
-        a, b = view.model.blocks_in(stage.first, stage.end)
-        offset = a + (1 if view.model.is_decoder else 0) - stage.first
-        counts = Counter(stage.policies[offset : offset + (b - a)]) if b > a else Counter()
+    for (first, end), policies in _parts(view):
+        a, b = view.model.blocks_in(first, end)
+        offset = a + (1 if view.model.is_decoder else 0) - first
+        counts = Counter(policies[offset : offset + (b - a)]) if b > a else Counter()
         found.append(Recomputed(counts["none"], counts["selective"], counts["full"]))
     return tuple(found)
+
+
+def _parts(view: View) -> list[tuple[Interval, tuple[Recompute, ...]]]:
+    """Layers and policies of every part of every stage, in order of the layers.
+
+    Chunks are dealt out in turn: the first ones of all stages, then the second ones.
+    """
+    stages = [list(zip(s.parts, s.policies_by_part)) for s in view.even_grid.stages]
+    return [stage[c] for c in range(view.even_grid.chunks) for stage in stages]
 
 
 def common_recompute(view: View) -> tuple[Recompute, int | None]:
@@ -120,6 +132,6 @@ def common_recompute(view: View) -> tuple[Recompute, int | None]:
 
 
 def block_counts(view: View) -> tuple[int, ...]:
-    """Blocks per stage of the grid."""
-    spans = (view.model.blocks_in(s.first, s.end) for s in view.even_grid.stages)
+    """Blocks per stage of the grid, or per chunk in order of the layers."""
+    spans = (view.model.blocks_in(first, end) for (first, end), _ in _parts(view))
     return tuple(b - a for a, b in spans)

@@ -2,7 +2,7 @@
 
 The arguments may stand in a launch script: assignments, arrays and line continuations of the shell
 are followed as far as plain values go. What this planner cannot express (context and expert
-parallelism, interleaved schedules, several sizes of recomputation) is a problem, unless
+parallelism, chunks of unequal layers, several sizes of recomputation) is a problem, unless
 ``--drop FLAG`` says to leave the flag out.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from planner.errors import InputError, Problem
 from planner.importers.imported import Imported, checked_layout, refuse
-from planner.importers.megatron_stages import stages_of
+from planner.importers.megatron_stages import chunks_of, stages_of
 from planner.importers.shell import ShellError, flags_of
 from planner.inputs.document import JsonValue
 
@@ -23,8 +23,6 @@ UNPRICED = {
     "context-parallel-size": "context parallelism",
     "expert-model-parallel-size": "expert parallelism",
     "expert-tensor-parallel-size": "a tensor-parallel degree of its own for experts",
-    "num-virtual-stages-per-pipeline-rank": "an interleaved schedule",
-    "num-layers-per-virtual-pipeline-stage": "an interleaved schedule",
 }
 """Flags whose value 1 (or absence) is all that can be priced."""
 
@@ -129,7 +127,7 @@ def _flags(text: str, source: str, variables: Sequence[str], drop: Sequence[str]
 def _refuse_unpriced(flags: Flags) -> None:
     for name, what in UNPRICED.items():
         value = flags.number(name)
-        if value is not None and (value > 1 or name == "num-layers-per-virtual-pipeline-stage"):
+        if value is not None and value > 1:
             remedy = f"--drop {name} prices the layout without it"
             flags.wrong(name, f"{what} is not priced by this planner", remedy)
     for name, what in SHARDED.items():
@@ -146,9 +144,12 @@ def _layout(flags: Flags) -> dict[str, JsonValue]:
     if rows is None and not flags.has("micro-batch-size"):
         flags.wrong("micro-batch-size", "is missing", "Megatron needs it as well: add it")
     layout["micro_batch_rows"] = rows or 1
-    layout["recompute"] = _recompute(flags, pp)
+    chunks = chunks_of(flags, pp)
+    layout["recompute"] = _recompute(flags, pp * chunks)
     layout["zero"] = 1 if flags.has("use-distributed-optimizer") else 0
-    stages = stages_of(flags, pp)
+    stages = stages_of(flags, pp, chunks)
+    if chunks > 1:
+        layout["virtual"] = chunks
     if stages is not None:
         layout["layers_per_stage"] = stages
     if tp > 1 and not flags.has("sequence-parallel"):
@@ -158,7 +159,8 @@ def _layout(flags: Flags) -> dict[str, JsonValue]:
     return layout
 
 
-def _recompute(flags: Flags, pp: int) -> JsonValue:
+def _recompute(flags: Flags, parts: int) -> JsonValue:
+    """The policy; Megatron counts what it recomputes by ``parts``, stages or their chunks."""
     granularity = flags.text("recompute-granularity")
     if granularity is None:
         return "selective" if flags.has("recompute-activations") else "none"
@@ -173,7 +175,7 @@ def _recompute(flags: Flags, pp: int) -> JsonValue:
         return "none"
     count, layers = flags.number("recompute-num-layers"), flags.number("num-layers")
     if flags.text("recompute-method") == "block" and count is not None:
-        if layers is None or count * pp < layers:
+        if layers is None or count * parts < layers:
             message = f"recomputes {count} layers of each stage; a layout says all or none"
             remedy = "--drop recompute-num-layers prices all of them"
             flags.wrong("recompute-num-layers", message, remedy)

@@ -2,7 +2,8 @@
 
 ``--pipeline-model-parallel-layout "Et*3|t*4|t*4L"`` (E embedding, t block, L loss, m multi-token
 prediction), ``--decoder-first/last-pipeline-num-layers``, the ``account-for`` switches, or an equal
-split of ``--num-layers``.
+split of ``--num-layers``. Stages of several chunks are read where all chunks have equal layers: a
+layout file has no others.
 """
 
 from __future__ import annotations
@@ -18,12 +19,42 @@ if TYPE_CHECKING:
 LAYOUT = "pipeline-model-parallel-layout"
 ENDS = ("decoder-first-pipeline-num-layers", "decoder-last-pipeline-num-layers")
 ACCOUNTS = ("account-for-embedding-in-pipeline-split", "account-for-loss-in-pipeline-split")
+VIRTUAL = ("num-virtual-stages-per-pipeline-rank", "num-layers-per-virtual-pipeline-stage")
 
 _TERM = re.compile(r"(?P<letter>[EtmL])(?:\*(?P<times>\d+))?|\((?P<group>[^()|]*)\)\*(?P<many>\d+)")
 
 
-def stages_of(flags: Flags, pp: int) -> JsonValue | None:
+def chunks_of(flags: Flags, pp: int) -> int:
+    """Chunks of layers per stage: 1 without interleaving. Problems go to ``flags``."""
+    given = [name for name in VIRTUAL if flags.has(name)]
+    if len(given) > 1 or (given and flags.has(LAYOUT)):
+        other = LAYOUT if flags.has(LAYOUT) else given[0]
+        flags.wrong(given[-1], f"cannot stand beside --{other}", "keep one of them")
+        return 1
+    if flags.has(LAYOUT):
+        parts = (flags.text(LAYOUT) or "").count("|") + 1
+        return parts // pp if parts % pp == 0 else 1
+    if not given:
+        return 1
+    (name,) = given
+    value, layers = flags.number(name), flags.number("num-layers")
+    if value is None or layers is None:
+        if value is not None and not flags.has("num-layers"):
+            flags.wrong("num-layers", "is missing", f"add it: --{name} divides it")
+        return 1
+    chunks = value if name == VIRTUAL[0] else layers // (pp * value)
+    if chunks < 1 or layers % (pp * chunks) or (name == VIRTUAL[1] and layers % (pp * value)):
+        message = f"{layers} layers do not divide by {pp} stages with --{name} {value}"
+        flags.wrong(name, message, f"a number that they divide by, or --drop {name}")
+        return 1
+    return chunks
+
+
+def stages_of(flags: Flags, pp: int, chunks: int = 1) -> JsonValue | None:
     """Blocks per stage; None where an equal split says the same. Problems go to ``flags``."""
+    if chunks > 1:
+        _equal_chunks(flags, pp)
+        return None
     ways = [name for name in (LAYOUT, *ENDS, *ACCOUNTS) if flags.has(name)]
     if LAYOUT in ways and len(ways) > 1:
         flags.wrong(ways[1], f"cannot stand beside --{LAYOUT}", "keep one of them")
@@ -53,6 +84,22 @@ def stages_of(flags: Flags, pp: int) -> JsonValue | None:
     return list(counts)
 
 
+def _equal_chunks(flags: Flags, pp: int) -> None:
+    """Chunks of as many blocks each: with others a layout file could not say which is which."""
+    uneven = [name for name in (*ENDS, *ACCOUNTS) if flags.has(name)]
+    remedy = "layers that divide by the chunks, or a layout of one part per stage"
+    if uneven:
+        message = "makes chunks of unequal layers, which a layout file does not hold"
+        flags.wrong(uneven[0], message, remedy)
+    if not flags.has(LAYOUT):
+        return
+    counts = _parts(flags)
+    if counts is not None and len(set(counts)) > 1:
+        listed = ", ".join(map(str, counts))
+        message = f"has chunks of {listed} blocks: a layout file holds equal ones"
+        flags.wrong(LAYOUT, message, remedy)
+
+
 def _by_ends(flags: Flags, pp: int, layers: int) -> JsonValue | None:
     first, last = (flags.number(name) for name in ENDS)
     inner = pp - (first is not None) - (last is not None)
@@ -71,6 +118,16 @@ def _by_ends(flags: Flags, pp: int, layers: int) -> JsonValue | None:
 
 
 def _by_layout(flags: Flags, pp: int) -> JsonValue | None:
+    counts = _parts(flags)
+    if counts is not None and len(counts) != pp:
+        message = f"has {len(counts)} parts for {pp} stages"
+        flags.wrong(LAYOUT, message, "one part per stage, or as many for every stage")
+        return None
+    return list(counts) if counts is not None else None
+
+
+def _parts(flags: Flags) -> tuple[int, ...] | None:
+    """Blocks in every part of a layout; None where something is wrong with it."""
     text = (flags.text(LAYOUT) or "").replace(",", "").replace(" ", "")
     parts = [_letters(flags, part) for part in text.split("|")]
     if any(part is None for part in parts):
@@ -91,12 +148,7 @@ def _by_layout(flags: Flags, pp: int) -> JsonValue | None:
         message = f"has {blocks} blocks, --num-layers says {layers}"
         flags.wrong(LAYOUT, message, "make them agree")
         return None
-    if len(stages) != pp:
-        message = f"has {len(stages)} parts for {pp} stages"
-        remedy = "one part per stage: interleaved parts are not priced by this planner"
-        flags.wrong(LAYOUT, message, remedy)
-        return None
-    return [stage.count("t") for stage in stages]
+    return tuple(stage.count("t") for stage in stages)
 
 
 def _letters(flags: Flags, part: str) -> str | None:

@@ -92,6 +92,8 @@ def _shapes(shapes: tuple[Shape, Shape]) -> Iterator[tuple[str, str, str]]:
     one, other = shapes
     yield "pipelines", str(one.pipelines), str(other.pipelines)
     yield "stages", _span(one.stages), _span(other.stages)
+    if any(shape.chunks != (1, 1) for shape in shapes):
+        yield "chunks per stage", _span(one.chunks), _span(other.chunks)
     yield "tensor parallel", _span(one.tensor_parallel), _span(other.tensor_parallel)
     yield "rows per micro-batch", _span(one.rows), _span(other.rows)
     yield "recompute", ", ".join(one.recompute), ", ".join(other.recompute)

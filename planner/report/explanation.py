@@ -14,7 +14,7 @@ from planner.explain import Explanation, Margin, Neighbour, StageLoad, WhyNot
 from planner.explain.marginal import Step
 from planner.plan import Plan
 from planner.report.bars import COLOURS, FILLS, length, stacked
-from planner.report.format import duration, gib, interval, memory, percent, plural, ratio
+from planner.report.format import duration, gib, intervals, memory, percent, plural, ratio
 from planner.report.summary import section
 from planner.terms import Terms, Tightest, tightest
 
@@ -83,7 +83,7 @@ def _time(found: Explanation) -> RenderableType:
     text = Text.assemble(
         ("bottleneck ", "dim"),
         (where, "bold"),
-        f" (layers {interval(*slow.layers)} on {short_name(slow.chip)}): it works "
+        f" (layers {intervals(slow.parts)} on {short_name(slow.chip)}): it works "
         f"{percent(slow.share)} of the {duration(step)}",
     )
     return Group(text, terms_table(slow.terms, words_of(found.plan)))
@@ -130,7 +130,7 @@ def _split(found: Explanation) -> RenderableType:
     for load in shown:
         bar = Text(length(load.share, 1.0, BAR), style="green" if load.share < 1 else "bold red")
         chips = f"{load.chips} × {short_name(load.chip)}"
-        layers = f"layers {interval(*load.layers)}"
+        layers = f"layers {intervals(load.parts)}"
         table.add_row(str(load.stage + 1), chips, layers, duration(load.micro_batch_s), bar)
     shares = [load.share for load in found.loads]
     least = min(shares)
@@ -273,9 +273,10 @@ def _does_not_fit(answer: WhyNot) -> Text:
     text = Text("does not fit", style="bold red")
     for short in answer.shortfalls[:3]:
         many = f" in {plural(short.pipelines, 'pipeline')}" if short.pipelines > 1 else ""
+        layers = intervals(short.chunks or (short.layers,))
         text.append(
             f"\n· {memory(short.peak - short.usable)} too much per {short.chip} on stage "
-            f"{short.number} (layers {interval(*short.layers)}){many}: {memory(short.peak)} of "
+            f"{short.number} (layers {layers}){many}: {memory(short.peak)} of "
             f"{memory(short.usable)}",
             style="not bold not red",
         )

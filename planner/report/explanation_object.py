@@ -21,6 +21,7 @@ def explanation_object(found: Explanation) -> dict[str, Any]:
             "stage": slow.stage,
             "chip": slow.chip,
             "layers": list(slow.layers),
+            **_chunks(slow.parts),
             "busy_s": slow.busy_s,
             "share": slow.share,
             "terms_s": slow.terms.as_json(),
@@ -42,6 +43,7 @@ def explanation_object(found: Explanation) -> dict[str, Any]:
                 "tensor_parallel": load.tensor_parallel,
                 "chips": load.chips,
                 "layers": list(load.layers),
+                **_chunks(load.parts),
                 "micro_batch_s": load.micro_batch_s,
                 "share_of_bottleneck": load.share,
             }
@@ -74,6 +76,11 @@ def why_not_object(answer: WhyNot) -> dict[str, Any]:
     }
 
 
+def _chunks(parts: tuple[tuple[int, int], ...]) -> dict[str, Any]:
+    """The chunks of an interleaved stage, which are all that it holds of its layers."""
+    return {"chunks": [list(part) for part in parts]} if len(parts) > 1 else {}
+
+
 def _terms(terms: Terms | None) -> dict[str, float] | None:
     return terms.as_json() if terms is not None else None
 
@@ -83,6 +90,7 @@ def _shortfalls(found: tuple[Shortfall, ...]) -> list[dict[str, Any]]:
         {
             "stage": s.number - 1,
             "layers": list(s.layers),
+            **_chunks(s.chunks),
             "chip": s.chip,
             "peak_bytes": s.peak,
             "usable_bytes": s.usable,

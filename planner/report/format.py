@@ -137,6 +137,20 @@ def interval(first: int, end: int) -> str:
     return f"{first}" if end == first + 1 else f"{first}–{end - 1}"
 
 
+def intervals(parts: Sequence[tuple[int, int]]) -> str:
+    """Layers of several chunks: ``1–6, 49–54``; of more than two the first and the last one."""
+    if len(parts) <= 2:
+        return ", ".join(interval(*part) for part in parts)
+    return f"{interval(*parts[0])} … {interval(*parts[-1])}"
+
+
+def held_layers(parts: Sequence[tuple[int, int]]) -> str:
+    """:func:`intervals` and how many layers they are: ``0–25 (26)``, ``1–6 … 73–78 (24 in 4)``."""
+    count = sum(end - first for first, end in parts)
+    chunks = f" in {len(parts)}" if len(parts) > 2 else ""
+    return f"{intervals(parts)} ({count}{chunks})"
+
+
 def span(values: Iterable[int]) -> str:
     """``42`` if all are equal, else ``42–43``."""
     known = sorted(set(values))

@@ -59,6 +59,18 @@ class PipelineGroup:
         return sum(len(r.devices) for s in self.first.stages for r in s.replicas)
 
     @property
+    def interleaved(self) -> bool:
+        """Whether its stages hold several chunks of layers."""
+        return any(s.chunks for s in self.first.stages)
+
+    @property
+    def schedule(self) -> str:
+        """``1f1b``, or ``interleaved, 2 chunks per stage``."""
+        if not self.interleaved:
+            return self.first.schedule
+        return f"{self.first.schedule}, {len(self.first.stages[0].parts)} chunks per stage"
+
+    @property
     def stages(self) -> tuple[StageGroup, ...]:
         """The stages, each over all pipelines of the group."""
         columns = zip(*(p.stages for p in self.pipelines), strict=True)
@@ -82,7 +94,7 @@ def _likeness(pipeline: Pipeline) -> object:
         pipeline.schedule,
         tuple(
             (
-                s.layers,
+                s.parts,
                 s.in_flight,
                 s.recompute,
                 s.zero,

@@ -15,7 +15,8 @@ from planner.report.bars import COLOURS, PipelineBar, Segment, gauge
 from planner.report.format import (
     device_list,
     gib,
-    interval,
+    held_layers,
+    intervals,
     milliseconds,
     plural,
     short_chip_names,
@@ -87,7 +88,7 @@ def _heading(group: PipelineGroup) -> Text:
     text.append(
         f" of {plural(group.chips, 'chip')}{each} · "
         f"{_micro_batches(group)} of "
-        f"{plural(first.micro_batch_rows, 'row')} · {first.schedule}"
+        f"{plural(first.micro_batch_rows, 'row')} · {group.schedule}"
     )
     if _all_hosted(group):
         text.append(" · optimizer offloaded")
@@ -112,12 +113,11 @@ def _segment(stage: Stage, kinds: Mapping[str, int], names: Mapping[str, str]) -
     chip = next(iter(by_chip))
     short = " + ".join(f"{n} × {names[c]}" for c, n in by_chip.items())
     tight = "+".join(f"{n}×{names[c]}" for c, n in by_chip.items())
-    first, end = stage.layers
-    layers = plural(end - first, "layer")
+    layers = plural(stage.layer_count, "layer")
     return Segment(
-        weight=end - first,
+        weight=stage.layer_count,
         labels=(f"{short} · {layers}", short, tight, "+".join(names[c] for c in by_chip)),
-        caption=interval(first, end),
+        caption=intervals(stage.parts),
         kind=kinds[chip],
     )
 
@@ -137,7 +137,9 @@ def _stage_table(group: PipelineGroup, kinds: Mapping[str, int], names: Mapping[
     table.add_column("chips", no_wrap=True)
     table.add_column("where", max_width=18, overflow="ellipsis", no_wrap=True)
     table.add_column("layers", no_wrap=True)
-    table.add_column("in\nflight", justify="center", no_wrap=True)
+    # interleaved stages hold pairs of a chunk and a micro-batch
+    head = "pairs in\nflight" if group.interleaved else "in\nflight"
+    table.add_column(head, justify="center", no_wrap=True)
     table.add_column("recom-\npute", no_wrap=True)
     table.add_column("forward\nms", justify="right", no_wrap=True)
     table.add_column("backward\nms", justify="right", no_wrap=True)
@@ -145,13 +147,12 @@ def _stage_table(group: PipelineGroup, kinds: Mapping[str, int], names: Mapping[
     table.add_column("left", justify="right", no_wrap=True)
     everywhere = _all_hosted(group)
     for stage in group.stages:
-        first, end = stage.first.layers
         memory = stage.tightest.memory_bytes
         table.add_row(
             str(stage.number),
             _chips_cell(stage.first, kinds, names, hosted=not everywhere),
             device_list(stage.devices),
-            f"{interval(first, end)} ({end - first})",
+            held_layers(stage.first.parts),
             str(stage.first.in_flight),
             _recompute(stage.first),
             milliseconds(stage.forward_s),
@@ -210,7 +211,7 @@ def _recompute(stage: Stage) -> str:
     policies = {r.policy for r in stage.recompute}
     if len(policies) == 1:
         return str(next(iter(policies)))
-    total = stage.layers[1] - stage.layers[0]
+    total = stage.layer_count
     parts = [
         f"{sum(r.layers[1] - r.layers[0] for r in stage.recompute if r.policy == policy)}"
         f"/{total} {policy}"

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from costmodels.units import PS_PER_S
 from planner.plan import Plan
-from planner.report.format import device_list, duration, interval, percent, plural
+from planner.report.format import device_list, duration, intervals, percent, plural
 from planner.report.groups import PipelineGroup, pipeline_groups
 from planner.timeline import Timeline
 
@@ -47,6 +47,7 @@ def replay_object(plan: Plan, timeline: Timeline) -> dict[str, object]:
                 "stages": [
                     {
                         "layers": list(stage.layers),
+                        **({"chunks": [list(c) for c in stage.chunks]} if stage.chunks else {}),
                         "bubble_fraction": run.bubble_fraction(s),
                         "sync_s": finish.get((p, s, "sync"), 0) / PS_PER_S,
                         "update_s": finish.get((p, s, "update"), 0) / PS_PER_S,
@@ -88,7 +89,7 @@ def _stages(group: PipelineGroup, timeline: Timeline) -> Table:
         table.add_row(
             str(stage.number),
             device_list(stage.devices),
-            interval(*stage.first.layers),
+            intervals(stage.first.parts),
             _busy(1.0 - bubble),
             percent(bubble),
             duration(run.operations[s][-1][1] / PS_PER_S),

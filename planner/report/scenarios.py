@@ -34,7 +34,8 @@ def shape_text(form: Shape | None) -> str:
     if form is None:
         return ""
     stages, tp = _span(form.stages), _span(form.tensor_parallel)
-    text = f"{form.pipelines} × {plural_span(stages, 'stage')}, tp {tp}"
+    chunks = f" of {_span(form.chunks)} chunks" if form.chunks != (1, 1) else ""
+    text = f"{form.pipelines} × {plural_span(stages, 'stage')}{chunks}, tp {tp}"
     recompute = [policy for policy in form.recompute if policy != "none"]
     return f"{text}, recompute {'/'.join(recompute)}" if recompute else text
 

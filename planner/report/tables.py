@@ -12,15 +12,19 @@ from typing import Any
 from costmodels.units import PS_PER_S
 from planner.errors import InputError, Problem
 from planner.plan import Pipeline, Plan, Replica, Stage
-from planner.timeline import Timeline
+from planner.timeline import PipelineRun, Timeline
 
 Row = dict[str, object]
 
 
 def stage_rows(plan: Plan) -> list[Row]:
-    """One row per replica of every stage: where, layers, time per micro-batch, memory by item."""
+    """One row per replica of every stage: where, layers, time per micro-batch, memory by item.
+
+    Where stages hold several chunks, columns say how many layers and chunks each of them holds.
+    """
+    chunked = any(stage.chunks for pipeline in plan.pipelines for stage in pipeline.stages)
     return [
-        _stage_row(p, pipeline, s, stage, replica)
+        _stage_row(p, pipeline, s, stage, replica, chunked=chunked)
         for p, pipeline in enumerate(plan.pipelines)
         for s, stage in enumerate(pipeline.stages)
         for replica in stage.replicas
@@ -77,19 +81,31 @@ def beside_rows(plan: Plan) -> list[Row]:
 
 
 def operation_rows(timeline: Timeline) -> list[Row]:
-    """One row per operation, transfer, synchronisation and update of the replay."""
+    """One row per operation, transfer, synchronisation and update of the replay.
+
+    Where stages hold several chunks, a column names the one that works or sends.
+    """
+    chunked = any(run.chunks for run in timeline.runs)
     rows: list[Row] = []
     for p, run in enumerate(timeline.runs):
         for s, (order, spans) in enumerate(zip(run.orders, run.operations)):
-            for (kind, i), span in zip(order, spans):
-                rows.append(_span(p, s, "forward" if kind == "F" else "backward", i, span))
+            for k, ((kind, i), span) in enumerate(zip(order, spans)):
+                what = "forward" if kind == "F" else "backward"
+                rows.append(_span(p, s, what, i, span, _chunk(run, s, k, chunked=chunked)))
         for what, hops in (("activations", run.activations), ("gradients", run.gradients)):
-            for s, spans in enumerate(hops):
-                rows += [_span(p, s, what, i, span) for i, span in enumerate(spans)]
+            for s in range(len(hops)):
+                for sent in run.transfers(s, down=what == "activations"):
+                    of = _chunk(run, sent.stages[0], sent.operations[0], chunked=chunked)
+                    rows.append(_span(p, s, what, sent.micro_batch, sent.span, of))
     for piece in timeline.finish:
         span = (piece.start_ps, piece.end_ps)
-        rows.append(_span(piece.pipeline, piece.stage, piece.category, None, span))
+        none: Row = {"chunk": None} if chunked else {}
+        rows.append(_span(piece.pipeline, piece.stage, piece.category, None, span, none))
     return rows
+
+
+def _chunk(run: PipelineRun, stage: int, operation: int, *, chunked: bool) -> Row:
+    return {"chunk": run.chunk_of(stage, operation)} if chunked else {}
 
 
 PLAN_TABLES: Mapping[str, Callable[[Plan], list[Row]]] = {
@@ -119,12 +135,15 @@ def to_pandas(rows: Sequence[Row]) -> Any:  # noqa: ANN401 - pandas ships no typ
     return pandas.DataFrame(list(rows))
 
 
-def _stage_row(p: int, pipeline: Pipeline, s: int, stage: Stage, replica: Replica) -> Row:
+def _stage_row(
+    p: int, pipeline: Pipeline, s: int, stage: Stage, replica: Replica, *, chunked: bool
+) -> Row:
     return {
         "pipeline": p,
         "stage": s,
         "first_layer": stage.layers[0],
         "end_layer": stage.layers[1],
+        **({"layers": stage.layer_count, "chunks": len(stage.parts)} if chunked else {}),
         "chip": replica.chip,
         "devices": " ".join(replica.devices),
         "tensor_parallel": replica.mesh.tensor_parallel,
@@ -143,12 +162,15 @@ def _stage_row(p: int, pipeline: Pipeline, s: int, stage: Stage, replica: Replic
     }
 
 
-def _span(p: int, s: int, what: str, micro_batch: int | None, span: tuple[int, int]) -> Row:
+def _span(
+    p: int, s: int, what: str, micro_batch: int | None, span: tuple[int, int], chunk: Row
+) -> Row:
     return {
         "pipeline": p,
         "stage": s,
         "what": what,
         "micro_batch": micro_batch,
+        **chunk,
         "start_s": span[0] / PS_PER_S,
         "end_s": span[1] / PS_PER_S,
     }

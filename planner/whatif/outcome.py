@@ -76,7 +76,8 @@ def outcome_from_json(value: Mapping[str, Any]) -> Outcome:
     terms, form = data["terms"], data["shape"]
     data["terms"] = Terms(**terms) if terms else None
     if form:
-        intervals = {k: tuple(form[k]) for k in ("stages", "tensor_parallel", "rows", "recompute")}
+        names = ("stages", "tensor_parallel", "rows", "recompute", "chunks")
+        intervals = {k: tuple(form[k]) for k in names if k in form}
         data["shape"] = Shape(**{**form, **intervals})
     for name in ("used", "fleet"):
         data[name] = tuple((str(k), int(n)) for k, n in data[name].items())

@@ -24,6 +24,13 @@ from tests.example_plan import example_plan
         ("without v100", Chips("without v100", "without", "v100")),
         ("no v100-sxm2-32gb", Chips("no v100-sxm2-32gb", "without", "v100-sxm2-32gb")),
         ("all chips", Chips("all chips", "all")),
+        *(
+            (
+                text,
+                Changed(text, (SetField("job", ("techniques", "interleaved"), True, "true"),)),
+            )
+            for text in ("interleaved", "schedule=interleaved", "vpp")
+        ),
         (
             "precision=bf16",
             Changed("precision=bf16", (SetField("job", ("precision",), "bf16", "bf16"),)),
@@ -49,7 +56,7 @@ def test_a_layout_and_a_plan_are_wishes_too(tmp_path: Path) -> None:
     [
         ("tp=many", "no whole number"),
         ("recompute=some", "none of none, selective, full"),
-        ("vpp=2", "an interleaved schedule is not in this version's space"),
+        ("vpp=2", "ask for interleaved, without a number"),
         ("pp=4 on v100", "only tp"),
         ("tq=4", "did you mean tp"),
         ("make it fast", "is not understood"),

@@ -118,8 +118,18 @@ def test_reads_recomputation(flags, recompute):
     [
         ("--context-parallel-size 2", "context parallelism is not priced"),
         ("--expert-model-parallel-size 8", "expert parallelism is not priced"),
-        ("--num-virtual-stages-per-pipeline-rank 2", "interleaved schedule is not priced"),
-        ("--num-layers-per-virtual-pipeline-stage 1", "interleaved schedule is not priced"),
+        ("--num-virtual-stages-per-pipeline-rank 2", "--num-layers: is missing"),
+        ("--num-layers 30 --num-layers-per-virtual-pipeline-stage 4", "30 layers do not divide"),
+        (
+            "--num-layers 32 --num-virtual-stages-per-pipeline-rank 2 "
+            "--account-for-loss-in-pipeline-split",
+            "chunks of unequal layers",
+        ),
+        (
+            "--num-layers 32 --num-virtual-stages-per-pipeline-rank 2 "
+            "--num-layers-per-virtual-pipeline-stage 4",
+            "cannot stand beside",
+        ),
         ("--use-megatron-fsdp", "not priced"),
         ("--tensor-model-parallel-size zwei", "is not a whole number"),
         ("--bf16 --fp16", "stands beside --fp16"),
@@ -142,6 +152,26 @@ def test_a_dropped_flag_is_left_out_and_said_so():
     )
     assert layout.given == ("without --context-parallel-size",)
     assert "no such flag" in says(COMMON, drop=["context-parallel-size"])
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--num-virtual-stages-per-pipeline-rank 2",
+        "--num-layers-per-virtual-pipeline-stage 4",
+        '--pipeline-model-parallel-layout "Et*4|t*4|t*4|t*4|t*4|t*4|t*4|t*4L"',
+    ],
+)
+def test_chunks_of_equal_layers_become_virtual_stages(flags):
+    layout = run("--pipeline-model-parallel-size 4 --num-layers 32 " + COMMON + flags)[0]
+    assert layout["virtual"] == 2
+    assert "layers_per_stage" not in layout
+
+
+def test_chunks_of_unequal_layers_are_named():
+    text = "Et*3|" + "t*4|" * 6 + "t*5L"
+    flags = f'--pipeline-model-parallel-size 4 --pipeline-model-parallel-layout "{text}"'
+    assert "chunks of 3, 4, 4, 4, 4, 4, 4, 5 blocks" in says(COMMON + flags)
 
 
 @pytest.mark.parametrize(

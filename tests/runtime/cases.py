@@ -204,6 +204,24 @@ CASES = (
         ],
         sequence_parallel=True,
     ),
+    Case(
+        "interleaved-tied-across-stages",
+        "tied",
+        [
+            P(
+                [
+                    S((0, 3), chunks=((0, 1), (2, 3)), in_flight=5),
+                    S((1, 4), chunks=((1, 2), (3, 4)), in_flight=3),
+                ],
+                4,
+                last_rows=1,
+                schedule="interleaved",
+            )
+        ]
+        * 2,
+        zero=1,
+        steps=5,
+    ),
     # any list of blocks
     Case("blocks", "blocks", [P([S((0, 2)), S((2, 6))], 3)] * 2, steps=5, ignore=True),
     Case(

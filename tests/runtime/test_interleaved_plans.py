@@ -1,9 +1,8 @@
-"""Plans with several chunks per stage: read, hashed and run, but not verified."""
+"""Plans with several chunks per stage: read and hashed."""
 
 from __future__ import annotations
 
-from planner.plan import Plan, seal
-from planner.verify import verify
+from planner.plan import Plan
 from tests.priced_plans import two_generations
 from tests.runtime.run_plans import P, S, run_plan
 
@@ -25,13 +24,3 @@ def test_chunks_are_part_of_the_hash() -> None:
 
     assert '"chunks"' in dealt(1).to_json()
     assert dealt(1).plan_id != dealt(2).plan_id
-
-
-def test_verification_rejects_what_nobody_prices() -> None:
-    """An interleaved schedule, and chunks under any schedule."""
-    body = two_generations().model_dump(mode="json")
-    body["pipelines"][0]["schedule"] = "interleaved"
-    body["pipelines"][1]["stages"][0]["chunks"] = [[0, 2], [2, 5]]
-    problems = [str(p) for p in verify(seal(Plan.model_validate(body)))]
-    assert any("pipelines[0].schedule: interleaved" in p for p in problems)
-    assert any("pipelines[1].stages[0].chunks: a stage of several chunks" in p for p in problems)

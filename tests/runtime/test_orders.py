@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from costmodels import interleaved
 from costmodels.schedules import stage_order
 from planner.errors import InputError
 from planner.plan import Pipeline
 from planner.runtime.orders import classic_depths, pipeline_orders
+from tests.chunked_plans import chunked_plan
 from tests.runtime.run_plans import P, S, run_plan
 
 
@@ -81,3 +83,10 @@ def test_refuses_several_chunks_without_the_schedule_for_them() -> None:
     stages = [S((0, 6), chunks=((0, 2), (4, 6))), S((2, 8), chunks=((2, 4), (6, 8)))]
     with pytest.raises(InputError, match="write schedule interleaved"):
         pipeline_orders(pipeline(P(stages, 4)))
+
+
+def test_a_priced_plan_runs_in_the_order_that_it_was_priced_in() -> None:
+    """Depths as the pricing chose them, chunks as it dealt them out."""
+    for priced in chunked_plan().pipelines:
+        depths = [stage.in_flight for stage in priced.stages]
+        assert pipeline_orders(priced) == interleaved.orders(depths, 2, priced.micro_batches)

@@ -14,11 +14,12 @@ from planner.exporters.megatron_arguments import (
     entries,
     plan_sections,
     read_flags,
+    turn_arguments,
     with_common,
 )
 from planner.exporters.megatron_layout import layout_text
 from planner.exporters.megatron_model import FAMILIES
-from planner.exporters.megatron_rules import COMMON, EXPERTS, LAYOUT, MegatronRead
+from planner.exporters.megatron_rules import COMMON, EXPERTS, LAYOUT, TURNS, MegatronRead
 from planner.exporters.placement import started
 from planner.exporters.ranks import Order, grid_launch
 from planner.exporters.rules import broken_rules, rule_texts, unreadable
@@ -37,7 +38,7 @@ CAPABILITY = Capability(
     title="Megatron-LM (core 0.20)",
     writes="arguments with a pipeline layout, a script per host",
     plan_classes=("rectangular",),
-    schedules=("1f1b",),
+    schedules=("1f1b", "interleaved"),
     recompute=("none", "selective", "full"),
     recompute_shape="one count for all stages",
     zero=(0, 1),
@@ -58,7 +59,7 @@ CAPABILITY = Capability(
 
 ARGUMENTS = "arguments.sh"
 ARRAY = "PLAN_ARGUMENTS"
-RULES = (*COMMON, *LAYOUT, *EXPERTS)
+RULES = (*COMMON, *LAYOUT, *TURNS, *EXPERTS)
 FUSED = (8, 0)
 """Transformer Engine needs compute capability 8.0."""
 
@@ -68,7 +69,7 @@ def write(view: View) -> Written:
     # devices that share experts are counted with the replicas: these must follow one another
     orders: tuple[Order, ...] = ("pp slowest", "dp slowest")
     launch = grid_launch(view, orders if view.even_grid.ep == 1 else orders[:1])
-    layers = (("pipeline-model-parallel-layout", layout_text(view)),)
+    layers = (("pipeline-model-parallel-layout", layout_text(view)), *turn_arguments(view))
     sections = list(plan_sections(view, launch, layers if view.even_grid.pp > 1 else ()))
     if not _fused(view):
         off = ("no-gradient-accumulation-fusion", "no-rope-fusion")

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from planner.plan import StageMemory
-from planner.report.format import device_list, gib, interval, milliseconds, plural, span
+from planner.report.format import (
+    device_list,
+    gib,
+    held_layers,
+    intervals,
+    milliseconds,
+    plural,
+    span,
+)
 from planner.report.groups import PipelineGroup, StageGroup
 from planner.report.html.palette import edge, tint
 from planner.report.html.tags import Html, tag
@@ -51,7 +59,7 @@ def _stream(group: PipelineGroup) -> str:
     noun = "micro-batch" if counts == "1" else "micro-batches"
     each = " each" if len(group.numbers) > 1 else ""
     rows = plural(group.first.micro_batch_rows, "row")
-    text = f"{counts} {noun} of {rows}{each} · {group.first.schedule}"
+    text = f"{counts} {noun} of {rows}{each} · {group.schedule}"
     if any(p.last_micro_batch_rows != p.micro_batch_rows for p in group.pipelines):
         text += f" · the last one of {span(p.last_micro_batch_rows for p in group.pipelines)}"
     return text
@@ -59,29 +67,29 @@ def _stream(group: PipelineGroup) -> str:
 
 def _bar(view: View, g: int) -> Html:
     stages = view.groups[g].stages
-    layers = sum(s.first.layers[1] - s.first.layers[0] for s in stages)
+    layers = sum(s.first.layer_count for s in stages)
     many = " many" if len(stages) > MOST_WORDS else ""
     return tag("div", [_segment(view, g, s, layers) for s in stages], class_=f"bar{many}")
 
 
 def _segment(view: View, g: int, stage: StageGroup, layers: int) -> Html:
-    first, end = stage.first.layers
-    share = max(LEAST_SHARE, (end - first) / layers)
+    share = max(LEAST_SHARE, stage.first.layer_count / layers)
     kind = view.kind(stage.first)
     return tag(
         "div",
         tag("b", view.label(g, stage.number - 1)),
         tag("span", view.chips(stage.first)),
-        tag("span", interval(first, end), class_="layers"),
+        tag("span", intervals(stage.first.parts), class_="layers"),
         class_="segment",
         style=f"flex-grow:{share:.4f};background:{tint(kind)};border-color:{edge(kind)}",
-        title=f"{view.stage_name(g, stage)} ({plural(end - first, 'layer')})",
+        title=f"{view.stage_name(g, stage)} ({plural(stage.first.layer_count, 'layer')})",
         data_stage=f"{g}-{stage.number - 1}",
     )
 
 
 def _table(view: View, g: int) -> Html:
-    heads = ("", "chips", "where", "layers", "in flight", "recompute")
+    held = "pairs in flight" if view.groups[g].interleaved else "in flight"
+    heads = ("", "chips", "where", "layers", held, "recompute")
     numbers = ("forward, ms", "backward, ms", "peak, GiB", "left, GiB")
     head = tag(
         "tr", [tag("th", h) for h in heads], [tag("th", h, class_="number") for h in numbers]
@@ -91,7 +99,6 @@ def _table(view: View, g: int) -> Html:
 
 
 def _row(view: View, g: int, stage: StageGroup) -> Html:
-    first, end = stage.first.layers
     memory = stage.tightest.memory_bytes
     where = device_list(stage.devices)
     return tag(
@@ -99,7 +106,7 @@ def _row(view: View, g: int, stage: StageGroup) -> Html:
         tag("td", _swatch(view.kind(stage.first)), view.label(g, stage.number - 1)),
         tag("td", view.chips(stage.first), class_="whole"),
         tag("td", shortened(where, DEVICES), title=where),
-        tag("td", f"{interval(first, end)} ({end - first})", class_="whole"),
+        tag("td", held_layers(stage.first.parts), class_="whole"),
         tag("td", stage.first.in_flight),
         tag("td", recompute_words(stage.first)),
         tag("td", milliseconds(stage.forward_s), class_="number"),

@@ -8,7 +8,7 @@ in the trace that ``planner simulate --trace`` writes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from costmodels.units import PS_PER_S
 from planner.report.format import duration, percent
@@ -105,7 +105,9 @@ def _operations(run: PipelineRun, window: range) -> dict[str, list[Piece]]:
             if k in window:
                 continue
             name = "forward" if kind == "F" else "backward"
-            hint = f"{name} of micro-batch {i + 1}<br>{_when(span)}"
+            chunk = run.chunk_of(s, k)
+            of = "" if chunk is None else f", chunk {chunk + 1}"
+            hint = f"{name} of micro-batch {i + 1}{of}<br>{_when(span)}"
             found[name].append(_piece(s, span, str(i + 1), hint))
     return found
 
@@ -181,17 +183,19 @@ def _transfers(
 ) -> list[Any]:
     """Lines from the sending to the receiving stage, as long as the transfer takes."""
     traces = []
-    joined = [{op for k, op in enumerate(order) if k in window} for order in run.orders]
     for name, hops in (("activations", run.activations), ("gradients", run.gradients)):
-        kind: Literal["F", "B"] = "F" if name == "activations" else "B"
         x: list[float | None] = []
         y: list[float | None] = []
-        for s, spans in enumerate(hops):
-            rows = (s + HALF, s + 1 - HALF) if name == "activations" else (s + 1 - HALF, s + HALF)
-            for i, (start, end) in enumerate(spans):
-                if (kind, i) not in joined[s] and (kind, i) not in joined[s + 1]:
-                    x += [start / PS_PER_S * scale, end / PS_PER_S * scale, None]
-                    y += [*rows, None]
+        for s in range(len(hops)):
+            for sent in run.transfers(s, down=name == "activations"):
+                if any(k in window for k in sent.operations):
+                    continue
+                source, target = sent.stages
+                side = HALF if target > source else -HALF
+                x += [time / PS_PER_S * scale for time in sent.span]
+                y += [source + side, target - side]
+                x.append(None)
+                y.append(None)
         if x:
             traces.append(
                 go.Scatter(

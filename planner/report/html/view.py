@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from planner.plan import Plan, Replica, Stage
-from planner.report.format import interval, plural, short_chip_names
+from planner.report.format import intervals, plural, short_chip_names
 from planner.report.groups import PipelineGroup, StageGroup, pipeline_groups
 
 
@@ -41,8 +41,8 @@ class View:
 
     def stage_name(self, group: int, stage: StageGroup) -> str:
         """``B3 · 4 × V100 tp4 · layers 27–33``."""
-        layers = interval(*stage.first.layers)
-        word = "layer" if stage.first.layers[1] - stage.first.layers[0] == 1 else "layers"
+        layers = intervals(stage.first.parts)
+        word = "layer" if stage.first.layer_count == 1 else "layers"
         start = self.label(group, stage.number - 1)
         head = start if self.letter(group) else f"stage {start}"
         return f"{head} · {self.chips(stage.first)} · {word} {layers}"
@@ -81,7 +81,7 @@ def recompute_words(stage: Stage) -> str:
         counts[part.policy] = counts.get(part.policy, 0) + part.layers[1] - part.layers[0]
     if len(counts) == 1:
         return next(iter(counts))
-    total = stage.layers[1] - stage.layers[0]
+    total = stage.layer_count
     return ", ".join(f"{n}/{total} {policy}" for policy, n in counts.items() if policy != "none")
 
 

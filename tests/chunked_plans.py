@@ -1,0 +1,130 @@
+"""Small interleaved plans: chunks written by hand, figures priced for real."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from costmodels.units import PS_PER_S
+from planner import assemble
+from planner.layout import LayoutPipeline, LayoutStage, PricedLayout
+from planner.mesh import StageMesh
+from planner.plan import Certificate, Interval, Plan, SearchSpace, SolverInfo, seal
+from planner.solve import Context, input_records
+from tests.mesh_inputs import small_context
+
+FLEET = "2x4xA100-SXM-80GB @ 100Gb/s"
+DEALT = (((0, 3), (5, 8)), ((3, 5), (8, 10)))
+"""10 layers in two chunks on each of two stages: embedding, 8 blocks, head."""
+
+
+def chunked_context(
+    batch: int = 8, cluster: str = FLEET, more: str = "", layers: int = 8
+) -> Context:
+    """A dense model of ``layers`` blocks of hidden size 2,048, in micro-batches of one row."""
+    sets = f"global_batch={batch} micro_batch_rows=[1] seq_len=1024"
+    sets += f" techniques.interleaved=true {more}"
+    return small_context(cluster, sets, layers=layers, experts=0)
+
+
+def chunked_pipeline(
+    context: Context,
+    devices: Sequence[Sequence[str]],
+    dealt: Sequence[Sequence[Interval]],
+    micro_batches: int,
+    policy: int = 0,
+) -> LayoutPipeline:
+    """Stages on these devices with these chunks each, rows of one, one policy for all layers."""
+    homes = {d: i for c in context.topology.classes for i in c.islands for d in i.devices}
+    return LayoutPipeline(
+        stages=tuple(
+            LayoutStage(
+                island=homes[own[0]],
+                devices=tuple(own),
+                first=chunks[0][0],
+                end=chunks[-1][1],
+                mesh=StageMesh(len(own)),
+                policies=(policy,) * sum(end - first for first, end in chunks),
+                chunks=tuple(chunks) if len(chunks) > 1 else (),
+            )
+            for own, chunks in zip(devices, dealt, strict=True)
+        ),
+        rows=1,
+        micro_batches=micro_batches,
+        last_rows=1,
+        schedule="interleaved" if len(dealt[0]) > 1 else "1f1b",
+    )
+
+
+def plan_of(context: Context, pipelines: Sequence[LayoutPipeline]) -> Plan:
+    """A sealed plan of these pipelines, with a certificate that proves nothing."""
+    level = context.options.zero_level
+    priced = context.pricer.price(list(pipelines), level)
+    if priced.problems:
+        raise ValueError(priced.problems[0])
+    return seal(_plan(context, priced, level))
+
+
+def _plan(context: Context, priced: PricedLayout, level: int) -> Plan:
+    graph, topology = context.model.graph, context.topology
+    return Plan(
+        planner_version="0",
+        inputs=input_records(context),
+        plan_class=assemble.classify(priced),
+        layer_order=tuple(layer.name for layer in graph.layers),
+        pipelines=assemble.plan_pipelines(priced, topology, level),
+        sync_groups=assemble.sync_groups(priced, level),
+        unused_devices=assemble.unused(priced, topology, {c.index: "" for c in topology.classes}),
+        alternatives=(),
+        estimate=assemble.estimate(priced, graph, topology, context.job, None),
+        certificate=Certificate(
+            status="feasible",
+            objective_s=priced.formula_ps / PS_PER_S,
+            lower_bound_s=0.0,
+            gap=1.0,
+            exact_lower_bound_s=None,
+            search_space=SearchSpace(allowed=(), dropped=()),
+            solver=SolverInfo(
+                name="by hand", versions={}, seed=0, limits={"gap": 1.0, "time_limit_s": None}
+            ),
+            deterministic=True,
+        ),
+        baselines=(),
+        assumptions=(),
+    )
+
+
+@lru_cache(maxsize=1)
+def chunked_plan() -> Plan:
+    """Two equal pipelines of two stages of two chunks, four micro-batches each, tp 2."""
+    context = chunked_context()
+    return plan_of(
+        context,
+        [
+            chunked_pipeline(
+                context,
+                [(f"node{k}/0", f"node{k}/1"), (f"node{k}/2", f"node{k}/3")],
+                DEALT,
+                4,
+            )
+            for k in range(2)
+        ],
+    )
+
+
+@lru_cache(maxsize=1)
+def plain_plan() -> Plan:
+    """The same stages with their layers in a row."""
+    context = chunked_context()
+    return plan_of(
+        context,
+        [
+            chunked_pipeline(
+                context,
+                [(f"node{k}/0", f"node{k}/1"), (f"node{k}/2", f"node{k}/3")],
+                (((0, 5),), ((5, 10),)),
+                4,
+            )
+            for k in range(2)
+        ],
+    )
