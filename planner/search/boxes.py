@@ -431,7 +431,7 @@ class BoxSearch:
             for s, st in enumerate(pipeline)
         ]
         hops = [float(space.hop[a.option, b.option, b.first]) for a, b in pairwise(pipeline)]
-        fill = sum(times) + 2 * sum(hops)
+        fill = sum(times) + 2 * chunks * sum(hops)
         slowest = max(*times, *hops, 1e-12)
         price = sum(float(self.option_prices[s.option]) for s in pipeline) + self.pipeline_price
 

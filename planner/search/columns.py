@@ -310,8 +310,9 @@ def relaxed_column(
     hops = [int(space.hop[a.option, b.option, b.first] * PS_PER_S) for a, b in pairwise(pipeline)]
     times = [int(t * PS_PER_S) for t in stage_times]
     shortest = max(1, *times, *hops)
-    fill = sum(times) + 2 * sum(hops) + (space.chunks - 1) * shortest
-    after = space.finish_after(pipeline, stage_times, (sum(times) + 2 * sum(hops)) / PS_PER_S)
+    round_ps = sum(times) + 2 * space.chunks * sum(hops)
+    fill = round_ps + (space.chunks - 1) * shortest
+    after = space.finish_after(pipeline, stage_times, round_ps / PS_PER_S)
     usage = [0] * len(problem.packing_rows)
     for stage in pipeline:
         option = space.options[stage.option].option

@@ -6,10 +6,9 @@ through which every micro-batch goes v times. What the search counts there are p
 a micro-batch: v·m of them, each worth a v-th of the micro-batch's rows and taking a v-th of the
 stage's time. In these units the formula of :mod:`costmodels.interleaved` is that of 1F1B,
 
-    sum of g / v + 2·hops + (v·m - 1)·takt / v,
+    sum of g / v + 2·v·hops + (v·m - 1)·takt / v,
 
-so that pricing, bound and column generation are the same program on folded tables. Plans pay their
-hops v times in the fill, the bound only once.
+so that pricing, bound and column generation are the same program on folded tables.
 
 Only where inner layers are alike, and v divides their number; stages of an interleaved pipeline
 hold at least one inner layer per chunk. Activations are kept on the device.
@@ -115,7 +114,7 @@ def folded(
         time=time,
         depth=(depth[0], depth[1], depth[2]),
         layer_time=layer_time,
-        hop=space.hop[:, :, at] * (1 if optimistic else chunks),
+        hop=space.hop[:, :, at],
         finish=space.finish[:, at],
         packing=space.packing,
         starts=every,

@@ -16,7 +16,7 @@ solves it without scaling; GLOP gives the prices of its relaxation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from ortools.linear_solver import pywraplp  # type: ignore[attr-defined]
@@ -26,6 +26,8 @@ from planner.search.columns import Column
 from planner.search.problem import Problem, Setting, largest_share
 from planner.search.space import Floats
 
+LITTLE = 0.01
+"""Part of what a chip would be worth alone that it costs where chips have no price."""
 ELASTIC = 4.0
 """Rows, in batches per missing pipeline's share, that one pipeline below the interval costs."""
 TARGET_TOLERANCE = 2e-5
@@ -48,6 +50,22 @@ class Prices:
     least: float
     pipelines: float
     busiest: float = 0.0
+
+    def never_free(self, problem: Problem) -> Prices:
+        """These prices, or with a little on every chip where no chip has any.
+
+        Where only the number of pipelines counts, chips are plenty for what was met; at no price
+        at all pipelines would be asked for that use more of them than there are.
+        """
+        if self.packing.any():
+            return self
+        least: dict[int, int] = {}
+        for k, (c, _, _) in enumerate(problem.packing_rows):  # smallest groups first
+            least.setdefault(c, k)
+        chips = sum(problem.packing_rows[k][2] for k in least.values())
+        packing = np.zeros(len(problem.packing_rows))
+        packing[list(least.values())] = LITTLE * problem.global_batch / max(chips, 1)
+        return replace(self, packing=packing)
 
     def value(self, problem: Problem, setting: Setting) -> float:
         """Dual objective: what the whole fleet is worth at these prices, in rows."""

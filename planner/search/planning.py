@@ -57,6 +57,8 @@ HALVINGS = 7
 LAST = 2
 """So many pipelines from the end the free chips, not prices, say what a pipeline should use."""
 SQUEEZES = 4
+DEARER = 3.0
+"""How much dearer chips become where every pipeline asked for uses more of them than there are."""
 DIVES = 12
 """Pipelines that are fixed one after the other, at most."""
 TRUST = 1.02
@@ -95,9 +97,23 @@ class Planning:
         self._relaxation = relaxation
         self._master = RelaxedMaster(problem, setting)
         self._pricers: dict[Size, Pricer] = {}
+        self._sizes: list[Size] | None = None
         self._costs: dict[int, StageCosts] = {}
         self._options: dict[int, dict[tuple[int, StageMesh], int]] = {}
         self._seen: set[tuple[Size, tuple[Stage, ...], int]] = set()
+
+    @property
+    def sizes(self) -> list[Size]:
+        """Sizes of which the setting has pipelines."""
+        if self._sizes is None:
+            self._sizes = [s for s in self.problem.sizes if s.chunks == 1 or self._has(s)]
+        return self._sizes
+
+    def _has(self, size: Size) -> bool:
+        try:
+            return len(self.pricer(size).space.options) > 0
+        except LookupError:
+            return False
 
     def pricer(self, size: Size) -> Pricer:
         """Pricer over what a plan may really use; LookupError where there is no such pipeline."""
@@ -179,7 +195,7 @@ class Planning:
             prices = self._master.solve(at) or self._relaxation.prices
             if prices is None or stalled > len(DEPTHS):
                 break
-            if not self._ask(prices, at, DEPTHS[turn % len(DEPTHS)]):
+            if not self._ask(prices.never_free(self.problem), at, DEPTHS[turn % len(DEPTHS)]):
                 stalled += 1
         if self.target_ps is None and limit_ps is None:  # stopped before it was patient enough
             self.target_ps = self._master.least_target(guess)
@@ -213,7 +229,12 @@ class Planning:
             if (n := c.micro_batches(target))
             and reduced_value(c, known, 1.0, target) > -ROWS_SLACK * c.rows * n
         }
-        return sorted(good or {Size(rows) for rows in self.problem.micro_batch_rows})
+        if not good:
+            return [Size(rows) for rows in self.problem.micro_batch_rows]
+        # of sizes that a rough look has not met nothing is known
+        rows = {size.rows for size in good}
+        unmet = set(self.sizes) - {c.size for c in met}
+        return sorted(good | {size for size in unmet if size.rows in rows})
 
     def _ask(self, prices: Prices, target_ps: int, slope: int) -> int:
         """One round of column generation; how many columns are new."""
@@ -372,7 +393,8 @@ class Planning:
         best fitting pipeline uses more than its part rise, the others fall.
         """
         part = np.array([f / count for f in free])
-        packing = np.where(prices.packing > 0, prices.packing, 1e-9)
+        known = prices.never_free(self.problem).packing
+        packing = np.where(known > 0, known, 1e-9)
         target = target_ps / PS_PER_S
         for size in self._worthwhile(prices, target_ps):
             pricer = self.pricer(size)
@@ -394,8 +416,9 @@ class Planning:
                     self.add(pricer, pipeline, -(-pairs // chunks))
                     if used.sum() <= part.sum() and (best is None or used.sum() > best[0]):
                         best = (float(used.sum()), k, used)
-                if best is None:
-                    break
+                if best is None:  # too cheap to be spared
+                    own = own * DEARER
+                    continue
                 share = (best[2] + 0.5) / (part + 0.5)
                 own = own * (share / share.mean()) ** 0.5
 

@@ -198,9 +198,9 @@ class Relaxation:
         # room for the proof that prices of the least target itself do not have
         below = int(target * (1 - SHIFT * TOLERANCES[self._level]))
         prices = self._master.solve(below) or self._master.solve(found)
-        if prices is None or not prices.packing.any():
+        if prices is None:
             return target, self.prices or nominal_prices(self.problem, self.pricers)
-        return target, prices
+        return target, prices.never_free(self.problem)
 
     def _learn(self, candidate: Candidate) -> int:
         """The relaxed column of a pipeline; 1 if it is new and legal here."""

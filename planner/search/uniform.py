@@ -340,7 +340,9 @@ class Tolls:
         if kind not in self.known:
             hop = self.space.hop[self.members[:, None], self.members[None, :], cut][:, :, None]
             legal = hop <= self.takts
-            toll = np.where(legal, 2.0 * self.weights * np.where(legal, hop, 0.0), np.inf)
+            # every round of chunks but the first waits for its hops as well
+            passes = 2.0 * self.space.chunks
+            toll = np.where(legal, passes * self.weights * np.where(legal, hop, 0.0), np.inf)
             self.known[kind] = toll
         return self.known[kind]
 
