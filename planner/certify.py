@@ -157,6 +157,7 @@ def declared_space(context: Context) -> SearchSpace:
         f"recomputation {{{', '.join(WAYS[p] for p in options.policies)}}}",
         f"ZeRO level {options.zero_level} over all replicas",
         "1F1B with any in-flight depth from the classic one up",
+        *_interleaved(context),
         f"at most {context.problem.max_stages} stages",
         *job.constraints.describe(),
     ]
@@ -197,9 +198,8 @@ def declared_space(context: Context) -> SearchSpace:
         )
     dropped += _untried(job, context.topology)
     dropped += [
-        "ZeRO 2, ZeRO 3 and expert parallelism beyond a stage, offload of weights, "
-        "interleaved and zero-bubble schedules, unequal rows inside a stage: not in this version's "
-        "space",
+        "ZeRO 2, ZeRO 3 and expert parallelism beyond a stage, offload of weights, zero-bubble "
+        "schedules, unequal rows inside a stage: not in this version's space",
     ]
     return SearchSpace(allowed=tuple(allowed), dropped=tuple(dropped))
 
@@ -256,6 +256,17 @@ def _over_hosts(context: Context) -> list[str]:
     return said
 
 
+def _interleaved(context: Context) -> list[str]:
+    """Pipelines of several chunks per stage, where they are searched."""
+    chunks = context.problem.chunks
+    if not (context.job.interleaved and chunks):
+        return []
+    return [
+        f"interleaved 1F1B with {{{', '.join(map(str, chunks))}}} chunks per stage, as many inner "
+        "layers in each chunk of a stage and the usual depths, among chips that may hold any layer"
+    ]
+
+
 def _limited(context: Context) -> str:
     """What the model's router leaves of the hosts."""
     shapes = [layer.shape for layer in context.model.graph.layers]
@@ -289,6 +300,8 @@ def _untried(job: ResolvedJob, topology: Topology) -> list[str]:
         if spanned and inside and not tried_over:
             field = f"job.techniques.cross_node_{name}"
             said.append(f"{what} over several hosts: not tried ({field}=true tries them)")
+    if not job.interleaved:
+        said.append("interleaved pipelines: not tried (job.techniques.interleaved=true tries them)")
     if job.gradient_compression == "none":
         said.append(
             "gradients in fewer bits between hosts: not tried, they change what is trained "

@@ -42,6 +42,9 @@ DEFAULT_SEQ_LEN = 4096
 LONG_SEQ_LEN = 32_768
 """Tokens per row from which context parallelism is tried without being asked for."""
 
+MANY_CHIPS = 1024
+"""Chips from which interleaved pipelines are tried without being asked for, with fewer rows."""
+
 YOUNGER = (
     "context_parallel",
     "expert_parallel",
@@ -206,7 +209,7 @@ def resolve_job(job: JobInput, model: ModelGraph, topology: Topology) -> Resolve
     precision = spec.precision or _common_precision(topology, notes)
     seq_len = spec.seq_len or _seq_len(model, notes)
     rows = spec.micro_batch_rows or _rows(spec.global_batch, seq_len, notes)
-    techniques = _techniques(spec.techniques, model, topology, seq_len, notes)
+    techniques = _techniques(spec, model, topology, seq_len, notes)
     wide: tuple[int, ...] = ()
     if techniques["cross_node_expert_parallel"] and spec.micro_batch_rows is None:
         wide = _cross_node_rows(rows, topology, spec.global_batch, notes)
@@ -238,11 +241,27 @@ def resolve_job(job: JobInput, model: ModelGraph, topology: Topology) -> Resolve
     )
 
 
+def _interleaved(spec: JobSpec, topology: Topology, notes: list[str]) -> bool:
+    """Whether interleaved pipelines are tried: where rows are few, filling takes much of a step."""
+    asked, chips = spec.techniques.interleaved, topology.chips
+    if asked is not None and (not asked or spec.objective == "step_time"):
+        return asked
+    if asked:
+        notes.append(f"interleaved pipelines not tried: the objective is {spec.objective}")
+        return False
+    few = chips >= MANY_CHIPS and spec.global_batch < chips
+    if few and spec.objective == "step_time":
+        rows = spec.global_batch
+        notes.append(f"interleaved pipelines tried: {rows} rows for {chips} chips (default)")
+        return True
+    return False
+
+
 def _techniques(
-    spec: Techniques, model: ModelGraph, topology: Topology, seq_len: int, notes: list[str]
+    spec: JobSpec, model: ModelGraph, topology: Topology, seq_len: int, notes: list[str]
 ) -> dict[str, Any]:
     """Every technique as a yes or no; those that pay at times only are tried where they can."""
-    asked = spec.model_dump()
+    asked = spec.techniques.model_dump()
     numbers = {m.experts for layer in model.layers for m in layer.shape.matmuls} - {1}
     experts = bool(numbers)
     if asked["context_parallel"] is None:
@@ -267,7 +286,7 @@ def _techniques(
     asked["zero3"] = bool(asked["zero3"])
     asked["optimizer_offload"] = bool(asked["optimizer_offload"])
     asked["activation_offload"] = bool(asked["activation_offload"])
-    asked["interleaved"] = bool(asked["interleaved"])
+    asked["interleaved"] = _interleaved(spec, topology, notes)
     return asked
 
 

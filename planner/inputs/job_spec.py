@@ -49,7 +49,8 @@ class Techniques(_Strict):
     ``activation_offload``: a stage may leave in the host's memory, between the two passes, what
     recomputation keeps, all of it (with recompute_selective) or checkpoints (with recompute_full;
     null: not). ``interleaved``: stages may hold several chunks of layers and run them in turn,
-    which shortens the fill (null: not). ``gradient_compression``: a plan may reduce gradients in
+    which shortens the fill (null: where a step has fewer rows than the fleet has chips, from 1,024
+    chips on). ``gradient_compression``: a plan may reduce gradients in
     this form between hosts (fp8 and int4 with a scale per 256 values); it changes the numbers that
     are trained.
     """

@@ -37,7 +37,7 @@ from planner.search.space import (
 from planner.search.stage_costs import StageCosts
 
 FEWEST_STAGES = 2
-CHUNKS = (2, 4)
+CHUNKS = (2, 3, 4, 6)
 """Chunks per stage that are tried."""
 
 
