@@ -96,8 +96,8 @@ def folded(
     time = (middle[:, chunks - 1 :: chunks], tail[..., at[:-1]], head[..., at])
     time[1][..., [0, -1]] = np.inf  # all layers, and the last one alone
     time[2][..., [0, 1, -1]] = np.inf
-    for part, axis in zip(time, (2, 1, 1), strict=True):
-        np.moveaxis(part, axis, 0)[~anywhere] = np.inf
+    for part in time[1:]:  # inner stages have starts and ends
+        part[:, ~anywhere] = np.inf
     pairs = _pairs(problem, space, chunks, optimistic=optimistic)
     depth = tuple(np.where(np.isfinite(t), count, 0) for t, count in zip(time, pairs, strict=True))
     layer_time = space.layer_time[:, at[:-1]].copy()

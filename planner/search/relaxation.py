@@ -78,6 +78,7 @@ class Relaxation:
         self._level = 0
         self._later = LATER
         self._stale = 0
+        self._plenty = 0
 
     @property
     def pricers(self) -> list[Pricer]:
@@ -200,6 +201,12 @@ class Relaxation:
         prices = self._master.solve(below) or self._master.solve(found)
         if prices is None:
             return target, self.prices or nominal_prices(self.problem, self.pricers)
+        if not prices.packing.any():
+            # chips are plenty for what was met: at the prices that they had once more is found of
+            # the kind, at next to none what uses as many as there are
+            self._plenty += 1
+            if self._plenty % 2:
+                return target, self.prices or nominal_prices(self.problem, self.pricers)
         return target, prices.never_free(self.problem)
 
     def _learn(self, candidate: Candidate) -> int:
