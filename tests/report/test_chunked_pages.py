@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console, RenderableType
 
 from planner.diff import diff
+from planner.explain import WhyNot
 from planner.plan import Plan
 from planner.report.differences import diff_object, diff_page
+from planner.report.explanation import why_not_text
 from planner.report.groups import pipeline_groups
 from planner.report.html.pipelines import pipelines
 from planner.report.html.view import recompute_words, view_of
@@ -17,7 +20,7 @@ from planner.report.layout import layout
 from planner.report.scenarios import shape_text
 from planner.report.tables import operation_rows, stage_rows
 from planner.simulate import simulate
-from planner.terms import shape
+from planner.terms import bottleneck, shape
 from planner.whatif.outcome import outcome_from_json, outcome_of
 from tests.chunked_plans import chunked_context, chunked_pipeline, chunked_plan, plain_plan, plan_of
 
@@ -106,3 +109,13 @@ def test_shapes_of_chunks_are_told_and_read_back() -> None:
 @pytest.mark.parametrize("plan", [plain_plan, chunked_plan])
 def test_both_are_read_back_as_they_were_written(plan) -> None:
     assert Plan.model_validate_json(plan().to_json()) == plan()
+
+
+def test_a_faster_plan_of_another_job_was_not_missed_by_the_search() -> None:
+    plan, other = plain_plan(), chunked_plan()
+    terms = bottleneck(plan).terms
+    found = WhyNot("interleaved", "faster", "searched", plan=other, own_terms=terms, terms=terms)
+    assert "the search missed it" in text_of(why_not_text(found, plan))
+    text = text_of(why_not_text(replace(found, beyond="techniques.interleaved = true"), plan))
+    assert "the plan's job is without techniques.interleaved = true; -o writes it" in text
+    assert "missed" not in text
