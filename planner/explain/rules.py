@@ -12,7 +12,7 @@ from planner.graphs.topology import IslandClass
 from planner.meshes import expert_numbers
 from planner.options import tensor_parallel_problem, way_allowed
 from planner.scenario.chips import chip_in
-from planner.search.folded import CHUNKS, chunk_numbers
+from planner.search.folded import CHUNKS, chunk_numbers, foldable, listed
 from planner.solve import Context
 
 LONGEST_LIST = 16
@@ -153,11 +153,13 @@ def _interleaved(context: Context) -> Iterator[Broken]:
     """Several chunks per stage: where the search has such pipelines."""
     layers = len(context.model.graph.layers)
     if not chunk_numbers(layers):
-        *most, last = map(str, CHUNKS)
         rule = (
             f"{max(0, layers - 2)} layers between the first and the last do not make "
-            f"{', '.join(most)} or {last} runs of two or more"
+            f"{listed(CHUNKS)} equal runs of two or more"
         )
+        yield Broken(rule, "schedule 1f1b")
+    elif not foldable(context.problem):
+        rule = "the layers between the first and the last are not alike"
         yield Broken(rule, "schedule 1f1b")
     elif context.job.objective != "step_time":
         yield Broken(

@@ -82,7 +82,7 @@ def test_layers_that_make_no_runs_have_no_interleaved_pipelines() -> None:
     answer = asked("interleaved", laid_out("pp: 2", layers=5))
     assert answer.verdict == "illegal"
     ((rule, legal),) = answer.rules
-    assert rule.startswith("3 layers between the first and the last do not make 2, 3, 4 or 6 runs")
+    assert rule.startswith("3 layers between the first and the last do not make 2, 3, 4 or 6")
     assert legal == "schedule 1f1b"
 
 
