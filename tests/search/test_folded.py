@@ -93,7 +93,7 @@ def test_vendors_that_share_no_layer_have_no_interleaved_pipelines() -> None:
 
 
 def test_unlike_layers_do_not_fold_and_the_certificate_says_so() -> None:
-    apart = 'constraints.pinned_layers=[{"layers":[0,3],"only_on":["A100-SXM-80GB"]}]'
+    apart = 'pinned_layers=[{"layers":[0,3],"only_on":["A100-SXM-80GB"]}]'
     context = context_of(FLEETS[1], f"{JOB} {apart}")
     assert context.job.interleaved
     assert foldable(context_of(FLEETS[1]).problem) == (2, 4)
