@@ -18,15 +18,14 @@ from costmodels.units import GIB, MIB, PS_PER_S, S_PER_HOUR
 from planner import assemble
 from planner.economy import Economy, chips_of
 from planner.graphs.across import islands_of, numbers_of_islands
-from planner.graphs.topology import Topology
 from planner.inputs.goal import UNITS, Goal
-from planner.inputs.job import ResolvedJob
 from planner.inputs.training import notes_on_training
 from planner.layout import PricedLayout
 from planner.options import OptionSet
 from planner.place import Placement
 from planner.plan import Certificate, ObjectiveProof, SearchSpace, SolverInfo
 from planner.search.engine import SearchOutcome
+from planner.search.folded import CHUNKS, listed
 
 if TYPE_CHECKING:
     from planner.solve import Context, SolveParams
@@ -196,7 +195,7 @@ def declared_space(context: Context) -> SearchSpace:
             f"{dominated} options of (chips, mesh, rows): dominated by another mesh of as many "
             "chips and copies (no slower, no larger, no more to sum on any layer)"
         )
-    dropped += _untried(job, context.topology)
+    dropped += _untried(context)
     dropped += [
         "ZeRO 2, ZeRO 3 and expert parallelism beyond a stage, offload of weights, zero-bubble "
         "schedules, unequal rows inside a stage: not in this version's space",
@@ -277,8 +276,9 @@ def _limited(context: Context) -> str:
     return f" (its experts lie in {chosen} of {every} groups, as the model's router is limited)"
 
 
-def _untried(job: ResolvedJob, topology: Topology) -> list[str]:
+def _untried(context: Context) -> list[str]:
     """Techniques that this search left out, and how to have them tried."""
+    job, topology = context.job, context.topology
     tried = {
         "context_parallel": job.context_parallel,
         "expert_parallel": job.expert_parallel,
@@ -302,6 +302,11 @@ def _untried(job: ResolvedJob, topology: Topology) -> list[str]:
             said.append(f"{what} over several hosts: not tried ({field}=true tries them)")
     if not job.interleaved:
         said.append("interleaved pipelines: not tried (job.techniques.interleaved=true tries them)")
+    elif not context.problem.chunks:
+        said.append(
+            "interleaved pipelines: there are none, the layers between the first and the last are "
+            f"not alike, or make no {listed(CHUNKS)} equal runs of two or more"
+        )
     if job.gradient_compression == "none":
         said.append(
             "gradients in fewer bits between hosts: not tried, they change what is trained "

@@ -35,7 +35,7 @@ from planner.search.engine import (
     SearchLimits,
     SearchOutcome,
 )
-from planner.search.folded import chunk_numbers
+from planner.search.folded import foldable
 from planner.search.planning import Solution
 from planner.search.problem import Problem
 from planner.searches import (
@@ -111,8 +111,9 @@ def prepare(
         policies=options.policies,
         global_batch=resolved.global_batch,
         max_stages=resolved.max_pipeline_stages or DEFAULT_MAX_STAGES,
-        chunks=chunk_numbers(tables.layers) if resolved.interleaved else (),
     )
+    if resolved.interleaved:
+        problem = replace(problem, chunks=foldable(problem))
     return Context(
         model,
         cluster,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from planner.errors import InputError
@@ -31,7 +31,9 @@ class WhyNot:
 
     ``plan`` is the best that was found to grant it (where it does not fit: the one that lacks
     least). ``lower_bound_s`` is proven: nothing that grants the wish has a shorter formula time.
-    ``how`` says what was done to find out. ``rules`` are ``(rule, what is legal)``.
+    ``how`` says what was done to find out. ``rules`` are ``(rule, what is legal)``. ``beyond``:
+    what the wish changes about the job or the cluster, so that the plan's search could not grant
+    it.
     """
 
     wish: str
@@ -45,6 +47,7 @@ class WhyNot:
     own_terms: Terms | None = None
     terms: Terms | None = None
     remedies: tuple[str, ...] = ()
+    beyond: str = ""
 
     @property
     def deciding_term(self) -> tuple[str, float] | None:
@@ -119,20 +122,31 @@ def _degrees(asked: _Asked, wish: Degrees) -> WhyNot:
         return WhyNot(wish.text, "illegal", "checked against the rules", rules=rules)
     if grants(asked.plan, wish, asked.context):
         return WhyNot(wish.text, "as planned", "read from the plan")
+    asked, beyond = _allowing(asked, wish)
     candidates = list(_priced_candidates(asked, wish))
     reasons = [c for c in candidates if isinstance(c, str)]
     found = [c for c in candidates if isinstance(c, _Candidate)]
     how = "priced by itself" if len(found) == 1 else f"the best of {len(found)} layouts priced"
     bound = None
     if asked.search:
-        searched = _searched(asked, wish)
+        searched = _searched(asked, wish, anew=bool(beyond))
         if searched is not None:
             certificate = searched.certificate
             bound = certificate.lower_bound_s or None if certificate else None
-            how = f"searched, and {len(found)} layouts priced"
+            how = f"searched, and {len(found)} {'layout' if len(found) == 1 else 'layouts'} priced"
             if grants(searched, wish, asked.context):
                 found.append(_Candidate(searched, ()))
-    return _judged(asked, wish.text, found, how, bound, reasons)
+    return replace(_judged(asked, wish.text, found, how, bound, reasons), beyond=beyond)
+
+
+def _allowing(asked: _Asked, wish: Degrees) -> tuple[_Asked, str]:
+    """The same question of a job that tries what is wished for, and what that changes about it."""
+    if wish.schedule != "interleaved" or asked.context.job.interleaved:
+        return asked, ""
+    change = SetField("job", ("techniques", "interleaved"), True, "true")
+    changed = apply_all(asked.inputs, [change])
+    context = prepare(changed.model, changed.cluster, changed.job, changed.profile)
+    return replace(asked, inputs=changed, context=context), change.text
 
 
 def grants(plan: Plan, wish: Degrees, context: Context) -> bool:
@@ -166,6 +180,8 @@ def _priced_candidates(asked: _Asked, wish: Degrees) -> Iterator[_Candidate | st
             yield _Candidate(neighbour.plan, neighbour.shortfalls)
     if wish.tp_on is not None or max(wish.cp or 1, wish.ep or 1) > 1:
         return  # a rectangular layout has one tensor-parallel degree for all, and nothing else
+    if wish.schedule == "interleaved":
+        return  # they have their layers in a row
     for shaped in shapes(asked.context, wish):
         if shaped.estimated is None:
             yield shaped.reason
@@ -173,8 +189,11 @@ def _priced_candidates(asked: _Asked, wish: Degrees) -> Iterator[_Candidate | st
             yield _Candidate(shaped.estimated.plan, shaped.estimated.shortfalls)
 
 
-def _searched(asked: _Asked, wish: Degrees) -> Plan | None:
-    """The best plan of the space that the wish implies; None where it implies none, or has none."""
+def _searched(asked: _Asked, wish: Degrees, *, anew: bool) -> Plan | None:
+    """The best plan of the space that the wish implies; None where it implies none, or has none.
+
+    ``anew``: the job is another one than the plan's.
+    """
     changes: list[Change] = []
     if wish.rows is not None:
         changes.append(SetField("job", ("micro_batch_rows",), [wish.rows], f"[{wish.rows}]"))
@@ -182,9 +201,11 @@ def _searched(asked: _Asked, wish: Degrees) -> Plan | None:
         changes.append(SetField("job", ("max_pipeline_stages",), wish.pp, str(wish.pp)))
     if wish.zero == 0:
         changes.append(SetTechnique("zero1", allowed=False))
+    if wish.schedule == "1f1b" and asked.context.job.interleaved:
+        changes.append(SetTechnique("interleaved", allowed=False))
     only = chip_in(asked.inputs.cluster, wish.tp_on) if wish.tp_on else None
     restriction = Restriction(wish.tp, only, wish.recompute, wish.cp, wish.ep)
-    if (not changes and restriction.empty) or wish.schedule == "gpipe":
+    if not (changes or anew or not restriction.empty) or wish.schedule == "gpipe":
         return None
     context = asked.context
     if changes:
@@ -281,7 +302,7 @@ def _changed(asked: _Asked, wish: Changed) -> WhyNot:
         rule = (planned.outcome.reason, "; ".join(planned.outcome.remedies))
         return WhyNot(wish.text, "illegal", "checked against the rules", rules=(rule,))
     found = [_Candidate(planned.plan, ())] if planned.plan else []
-    return _judged(
+    answer = _judged(
         asked,
         wish.text,
         found,
@@ -290,6 +311,7 @@ def _changed(asked: _Asked, wish: Changed) -> WhyNot:
         [planned.outcome.reason],
         planned.outcome.remedies,
     )
+    return replace(answer, beyond="; ".join(change.text for change in wish.changes))
 
 
 def _given(asked: _Asked, wish: Given) -> WhyNot:

@@ -12,6 +12,7 @@ from planner.graphs.topology import IslandClass
 from planner.meshes import expert_numbers
 from planner.options import tensor_parallel_problem, way_allowed
 from planner.scenario.chips import chip_in
+from planner.search.folded import CHUNKS, chunk_numbers, foldable, listed
 from planner.solve import Context
 
 LONGEST_LIST = 16
@@ -144,6 +145,27 @@ def _techniques(context: Context, degrees: Degrees) -> Iterator[Broken]:
         yield Broken(f"ZeRO level {degrees.zero} is not in this version's space", "zero 0 or 1")
     elif degrees.zero == 1 and not job.zero1:
         yield Broken("the job forbids ZeRO level 1", "zero 0, or allow zero1")
+    if degrees.schedule == "interleaved":
+        yield from _interleaved(context)
+
+
+def _interleaved(context: Context) -> Iterator[Broken]:
+    """Several chunks per stage: where the search has such pipelines."""
+    layers = len(context.model.graph.layers)
+    if not chunk_numbers(layers):
+        rule = (
+            f"{max(0, layers - 2)} layers between the first and the last do not make "
+            f"{listed(CHUNKS)} equal runs of two or more"
+        )
+        yield Broken(rule, "schedule 1f1b")
+    elif not foldable(context.problem):
+        rule = "the layers between the first and the last are not alike"
+        yield Broken(rule, "schedule 1f1b")
+    elif context.job.objective != "step_time":
+        yield Broken(
+            f"interleaved pipelines are not tried for the objective {context.job.objective}",
+            "schedule 1f1b, or --objective step_time",
+        )
 
 
 def _listed(numbers: list[int]) -> str:

@@ -1,9 +1,9 @@
 """What somebody would rather have: ``tp=8``, ``pp=4, recompute=full``, ``use v100``, a layout.
 
     tp=8 · tp=8 on v100 · cp=2 · ep=8 · pp=4 · dp=2 · rows=2
-    recompute=full · zero=0 · schedule=gpipe
+    recompute=full · zero=0 · schedule=gpipe · interleaved
     use v100 · without v100 · all chips · offload · precision=fp16 · global_batch=1024
-    offload=activations · compression=fp8 · interleaved
+    offload=activations · compression=fp8
     a layout (a file, or its fields: 'tp: 8, pp: 4') · another plan.json
 
 Several are joined by commas.
@@ -85,10 +85,9 @@ _SHORT = ("tp", "pp", "dp", "cp", "ep")
 _CHUNKS = ("vpp", "virtual", "chunks")
 """How many chunks per stage somebody wants: only that there are several can be asked for."""
 
+_INTERLEAVED = ("interleaved", "interleaving", "vpp")
+
 _TECHNIQUES = {
-    **dict.fromkeys(
-        ("interleaved", "interleaving", "schedule=interleaved", "vpp"), "interleaved=true"
-    ),
     "offload": "optimizer_offload=true",
     "optimizer offload": "optimizer_offload=true",
     "offload=optimizer": "optimizer_offload=true",
@@ -113,6 +112,8 @@ def parse_wish(text: str) -> Wish:
     if match is not None:
         without = match["what"] in ("without", "no", "drop")
         return Chips(line, "without" if without else "use", match["chip"])
+    if line in _INTERLEAVED:
+        return Degrees(line, schedule="interleaved")
     if line in _TECHNIQUES:
         return Changed(line, (parse_change(f"techniques.{_TECHNIQUES[line]}"),))
     if _ALL.fullmatch(line):
@@ -196,7 +197,7 @@ def _with(degrees: Degrees, name: str, value: str, chip: str | None) -> Degrees:
             return replace(degrees, recompute=_one_of(value, WAYS))
         case "zero":
             return replace(degrees, zero=int(_one_of(value, ("0", "1", "2", "3"))))
-    return replace(degrees, schedule=_one_of(value, ("1f1b", "gpipe")))
+    return replace(degrees, schedule=_one_of(value, ("1f1b", "gpipe", "interleaved")))
 
 
 def _count(value: str) -> int:

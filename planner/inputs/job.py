@@ -241,16 +241,21 @@ def resolve_job(job: JobInput, model: ModelGraph, topology: Topology) -> Resolve
     )
 
 
-def _interleaved(spec: JobSpec, topology: Topology, notes: list[str]) -> bool:
-    """Whether interleaved pipelines are tried: where rows are few, filling takes much of a step."""
+def _interleaved(spec: JobSpec, model: ModelGraph, topology: Topology, notes: list[str]) -> bool:
+    """Whether interleaved pipelines are tried: where rows are few, filling takes much of a step.
+
+    Unless asked for, only of layers that are alike: others have none.
+    """
     asked, chips = spec.techniques.interleaved, topology.chips
     if asked is not None and (not asked or spec.objective == "step_time"):
         return asked
     if asked:
         notes.append(f"interleaved pipelines not tried: the objective is {spec.objective}")
         return False
+    inner = [layer.shape for layer in model.layers[1:-1]]
+    alike = all(shape == inner[0] for shape in inner)
     few = chips >= MANY_CHIPS and spec.global_batch < chips
-    if few and spec.objective == "step_time":
+    if few and alike and spec.objective == "step_time":
         rows = spec.global_batch
         notes.append(f"interleaved pipelines tried: {rows} rows for {chips} chips (default)")
         return True
@@ -286,7 +291,7 @@ def _techniques(
     asked["zero3"] = bool(asked["zero3"])
     asked["optimizer_offload"] = bool(asked["optimizer_offload"])
     asked["activation_offload"] = bool(asked["activation_offload"])
-    asked["interleaved"] = _interleaved(spec, topology, notes)
+    asked["interleaved"] = _interleaved(spec, model, topology, notes)
     return asked
 
 

@@ -291,6 +291,13 @@ def _missed(plan: Plan) -> str:
     return "the search missed it" if stated is None else f"the objective is {stated.name}, not time"
 
 
+def _faster(answer: WhyNot, plan: Plan) -> str:
+    """Why the plan is not the faster one: the search missed it, or was not asked for it."""
+    if answer.beyond:
+        return f"the plan's job is without {answer.beyond}; -o writes it"
+    return f"{_missed(plan)}; -o writes it, and --hint starts from it"
+
+
 def _compared(answer: WhyNot, plan: Plan) -> Text:
     other = answer.plan
     if other is None or answer.own_terms is None or answer.terms is None:
@@ -301,7 +308,7 @@ def _compared(answer: WhyNot, plan: Plan) -> Text:
         text = Text("as fast as the plan", style="green")
     elif answer.verdict == "faster":
         text = Text(f"faster: {ratio(rate / own_rate)} the plan's tokens per second", "bold green")
-        text.append(f"\n{_missed(plan)}; -o writes it, and --hint starts from it", "yellow")
+        text.append(f"\n{_faster(answer, plan)}", "yellow")
     else:
         text = Text(f"{ratio(own_rate / rate)} slower", style="bold red")
     if same < 1e-9:

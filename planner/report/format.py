@@ -145,10 +145,8 @@ def intervals(parts: Sequence[tuple[int, int]]) -> str:
 
 
 def held_layers(parts: Sequence[tuple[int, int]]) -> str:
-    """:func:`intervals` and how many layers they are: ``0–25 (26)``, ``1–6 … 73–78 (24 in 4)``."""
-    count = sum(end - first for first, end in parts)
-    chunks = f" in {len(parts)}" if len(parts) > 2 else ""
-    return f"{intervals(parts)} ({count}{chunks})"
+    """:func:`intervals` and how many layers they are: ``0–25 (26)``, ``1–6 … 73–78 (24)``."""
+    return f"{intervals(parts)} ({sum(end - first for first, end in parts)})"
 
 
 def span(values: Iterable[int]) -> str:

@@ -138,7 +138,7 @@ def _stage_table(group: PipelineGroup, kinds: Mapping[str, int], names: Mapping[
     table.add_column("where", max_width=18, overflow="ellipsis", no_wrap=True)
     table.add_column("layers", no_wrap=True)
     # interleaved stages hold pairs of a chunk and a micro-batch
-    head = "pairs in\nflight" if group.interleaved else "in\nflight"
+    head = "pairs\nin\nflight" if group.interleaved else "in\nflight"
     table.add_column(head, justify="center", no_wrap=True)
     table.add_column("recom-\npute", no_wrap=True)
     table.add_column("forward\nms", justify="right", no_wrap=True)

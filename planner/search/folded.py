@@ -31,6 +31,7 @@ from planner.search.space import (
     Leads,
     Stage,
     StageSpace,
+    alike,
     build_space,
     stage_limits,
 )
@@ -59,6 +60,22 @@ def size_space(
 def chunk_numbers(layers: int) -> tuple[int, ...]:
     """Numbers of chunks per stage that a model of so many layers can have, of those tried."""
     return tuple(v for v in CHUNKS if folds(layers, v))
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """``2, 3 or 4``."""
+    *most, last = map(str, numbers)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def foldable(problem: Problem) -> tuple[int, ...]:
+    """Numbers of chunks per stage that pipelines of a problem can have: none of unlike layers."""
+    tables = problem.tables
+    for rows in problem.micro_batch_rows:
+        own = [t for t in tables.tables if t.option.rows == rows]
+        if not alike(problem, own, rows):
+            return ()
+    return chunk_numbers(tables.layers)
 
 
 def folds(layers: int, chunks: int) -> bool:

@@ -230,7 +230,7 @@ class Planning:
             and reduced_value(c, known, 1.0, target) > -ROWS_SLACK * c.rows * n
         }
         if not good:
-            return [Size(rows) for rows in self.problem.micro_batch_rows]
+            return list(self.sizes)
         # of sizes that a rough look has not met nothing is known
         rows = {size.rows for size in good}
         unmet = set(self.sizes) - {c.size for c in met}

@@ -245,7 +245,7 @@ def build_space(
     chosen = tuple(t for t in problem.tables.tables if t.option.rows == rows)
     replicas = setting.replicas[1] if optimistic else setting.replicas[0]
     length = problem.tables.layers
-    uniform = _alike(problem, chosen, rows)
+    uniform = alike(problem, chosen, rows)
     pieces = [
         [_known_stages(problem, table, policy, replicas, uniform) for table in chosen]
         for policy in problem.policies
@@ -326,7 +326,7 @@ def _leads(
     )
 
 
-def _alike(problem: Problem, chosen: tuple[OptionTable, ...], rows: int) -> bool:
+def alike(problem: Problem, chosen: Sequence[OptionTable], rows: int) -> bool:
     """Whether all layers but the first and the last, and all inner cuts, cannot be told apart."""
     if problem.tables.layers <= 2:
         return True

@@ -131,5 +131,5 @@ def test_layers_of_chunks_in_words() -> None:
     assert intervals(((1, 7), (49, 55))) == "1–6, 49–54"
     assert intervals(((0, 1), (4, 6), (8, 12))) == "0 … 8–11"
     assert held_layers(((1, 7), (49, 55))) == "1–6, 49–54 (12)"
-    assert held_layers(((0, 1), (4, 6), (8, 12))) == "0 … 8–11 (7 in 3)"
+    assert held_layers(((0, 1), (4, 6), (8, 12))) == "0 … 8–11 (7)"
     assert held_layers(((0, 6),)) == "0–5 (6)"

@@ -13,6 +13,7 @@ from planner.plan import Plan
 from planner.scenario.inputs import PlanInputs, inputs_of
 from planner.solve import SolveParams, prepare
 from planner.whatif import plan_inputs
+from tests.chunked_plans import chunked_plan, plain_plan
 from tests.small_plans import MILLION, MIXED, laid_out, small_inputs
 
 
@@ -59,6 +60,30 @@ def test_a_forbidden_technique_is_a_rule_of_the_job() -> None:
     answer = asked("recompute=full", found)
     assert answer.verdict == "illegal"
     assert answer.rules == (("the job forbids full recomputation", "recompute none, selective"),)
+
+
+def test_interleaved_pipelines_are_asked_for_where_the_job_has_none() -> None:
+    answer = asked("interleaved")
+    assert answer.beyond == "techniques.interleaved = true"
+    assert answer.verdict in ("slower", "equal", "faster", "not found")
+    plan = chunked_plan()
+    assert asked("vpp", plan).verdict == "as planned"
+    # the job allows them, the plan has none
+    answer = asked("interleaved", plain_plan())
+    assert answer.beyond == ""
+    assert answer.plan is not None
+    assert {p.schedule for p in answer.plan.pipelines} == {"interleaved"}
+    answer = asked("schedule=1f1b", plan)
+    assert answer.plan is not None
+    assert {p.schedule for p in answer.plan.pipelines} == {"1f1b"}
+
+
+def test_layers_that_make_no_runs_have_no_interleaved_pipelines() -> None:
+    answer = asked("interleaved", laid_out("pp: 2", layers=5))
+    assert answer.verdict == "illegal"
+    ((rule, legal),) = answer.rules
+    assert rule.startswith("3 layers between the first and the last do not make 2, 3, 4 or 6")
+    assert legal == "schedule 1f1b"
 
 
 def test_what_the_plan_does_already_is_said_so() -> None:

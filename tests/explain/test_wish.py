@@ -25,10 +25,7 @@ from tests.example_plan import example_plan
         ("no v100-sxm2-32gb", Chips("no v100-sxm2-32gb", "without", "v100-sxm2-32gb")),
         ("all chips", Chips("all chips", "all")),
         *(
-            (
-                text,
-                Changed(text, (SetField("job", ("techniques", "interleaved"), True, "true"),)),
-            )
+            (text, Degrees(text, schedule="interleaved"))
             for text in ("interleaved", "schedule=interleaved", "vpp")
         ),
         (

@@ -192,3 +192,21 @@ def test_figures_that_the_objective_does_not_ask_for_are_said_to_be_unused():
     assert f"{said}energy" in resolve(prices, *energy).notes
     cost = ("job.objective=cost", "job.max_step_time_s=100")
     assert not any("not used" in n for n in resolve(prices, *cost).notes)
+
+
+def test_interleaved_pipelines_are_tried_where_many_chips_have_few_rows_and_layers_are_alike():
+    large = topology("128x8xA100-SXM-80GB @ 200Gb/s")
+    few, many = "job.global_batch=512", "job.global_batch=1024"
+
+    def tried(*overrides, cluster=large, model=LLAMA):
+        found = resolve(*overrides, cluster=cluster, model=model)
+        said = "interleaved pipelines tried: 512 rows for 1024 chips (default)" in found.notes
+        assert said == (found.interleaved and few in overrides and len(overrides) == 1)
+        return found.interleaved
+
+    assert tried(few)
+    assert not tried(many)
+    assert not tried(few, cluster=topology("64x8xA100-SXM-80GB @ 200Gb/s"))
+    assert not tried(few, model=load_model("deepseek-v3").graph)  # its first blocks are others
+    assert not tried(few, "job.techniques.interleaved=false")
+    assert tried(many, "job.techniques.interleaved=true")

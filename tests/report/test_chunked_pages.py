@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console, RenderableType
 
 from planner.diff import diff
+from planner.explain import WhyNot
 from planner.plan import Plan
 from planner.report.differences import diff_object, diff_page
+from planner.report.explanation import why_not_text
 from planner.report.groups import pipeline_groups
 from planner.report.html.pipelines import pipelines
 from planner.report.html.view import recompute_words, view_of
@@ -17,7 +20,7 @@ from planner.report.layout import layout
 from planner.report.scenarios import shape_text
 from planner.report.tables import operation_rows, stage_rows
 from planner.simulate import simulate
-from planner.terms import shape
+from planner.terms import bottleneck, shape
 from planner.whatif.outcome import outcome_from_json, outcome_of
 from tests.chunked_plans import chunked_context, chunked_pipeline, chunked_plan, plain_plan, plan_of
 
@@ -38,7 +41,7 @@ def three_chunks() -> Plan:
 def test_the_layout_names_chunks_and_pairs() -> None:
     text = text_of(layout(chunked_plan(), details=True))
     assert "interleaved, 2 chunks per stage" in text
-    assert "pairs in" in text
+    assert "pairs" in text
     assert "0–2, 5–7 (6)" in text
     assert "3–4, 8–9 (4)" in text
     assert "2 × A100 · 6 layers" in text
@@ -46,8 +49,8 @@ def test_the_layout_names_chunks_and_pairs() -> None:
 
 def test_more_than_two_chunks_are_shortened() -> None:
     text = text_of(layout(three_chunks()))
-    assert "0–1 … 8 (5 in 3)" in text
-    assert "2–3 … 9 (5 in 3)" in text
+    assert "0–1 … 8 (5)" in text
+    assert "2–3 … 9 (5)" in text
     assert recompute_words(three_chunks().pipelines[0].stages[0]) == "full"
 
 
@@ -106,3 +109,13 @@ def test_shapes_of_chunks_are_told_and_read_back() -> None:
 @pytest.mark.parametrize("plan", [plain_plan, chunked_plan])
 def test_both_are_read_back_as_they_were_written(plan) -> None:
     assert Plan.model_validate_json(plan().to_json()) == plan()
+
+
+def test_a_faster_plan_of_another_job_was_not_missed_by_the_search() -> None:
+    plan, other = plain_plan(), chunked_plan()
+    terms = bottleneck(plan).terms
+    found = WhyNot("interleaved", "faster", "searched", plan=other, own_terms=terms, terms=terms)
+    assert "the search missed it" in text_of(why_not_text(found, plan))
+    text = text_of(why_not_text(replace(found, beyond="techniques.interleaved = true"), plan))
+    assert "the plan's job is without techniques.interleaved = true; -o writes it" in text
+    assert "missed" not in text

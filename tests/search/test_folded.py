@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from costmodels import interleaved
 from costmodels.units import PS_PER_S
+from planner.certify import declared_space
 from planner.costing import build_tables
 from planner.graphs.topology import Island
 from planner.layout import LayoutPipeline, LayoutPricer, LayoutStage
@@ -21,6 +22,7 @@ from planner.search.columns import relaxed_column
 from planner.search.engine import Engine, SearchLimits
 from planner.search.folded import (
     chunk_numbers,
+    foldable,
     folded,
     folds,
     interleaved_columns,
@@ -88,6 +90,19 @@ def test_vendors_that_share_no_layer_have_no_interleaved_pipelines() -> None:
         legal = table.option.class_index == 0
         assert np.isfinite(alone.stage_time(k, 0, 3, 1)) == legal
         assert np.isfinite(alone.layer_time[k]).all() == legal
+
+
+def test_unlike_layers_do_not_fold_and_the_certificate_says_so() -> None:
+    apart = 'pinned_layers=[{"layers":[0,3],"only_on":["A100-SXM-80GB"]}]'
+    context = context_of(FLEETS[1], f"{JOB} {apart}")
+    assert context.job.interleaved
+    assert foldable(context_of(FLEETS[1]).problem) == (2, 4)
+    assert foldable(context.problem) == context.problem.chunks == ()
+    said = declared_space(context)
+    assert not any("interleaved" in text for text in said.allowed)
+    assert any(text.startswith("interleaved pipelines: there are none") for text in said.dropped)
+    alike = declared_space(context_of(FLEETS[1]))
+    assert any(text.startswith("interleaved 1F1B with {2, 4} chunks") for text in alike.allowed)
 
 
 def dealt(cuts: Sequence[int], chunks: int, run: int) -> list[tuple[tuple[int, int], ...]]:
