@@ -65,6 +65,7 @@ Narrow = Literal[
     "all state on the host",
     "activations on devices",
     "gradients unpacked",
+    "one chunk per stage",
 ]
 
 
@@ -80,6 +81,7 @@ def narrow_kinds(context: Context) -> tuple[Narrow, ...]:
         "all state on the host": any(m.offload for m in meshes),
         "activations on devices": any(map(hosted, context.problem.policies)),
         "gradients unpacked": context.problem.tables.packed is not None,
+        "one chunk per stage": bool(context.problem.chunks),
     }
     return tuple(kind for kind, yes in wider.items() if yes)
 
@@ -102,6 +104,8 @@ def narrowed(context: Context, kind: Narrow) -> Context:
     if kind == "activations on devices":
         kept_here = tuple(way for way in problem.policies if not hosted(way))
         return replace(context, problem=replace(problem, policies=kept_here))
+    if kind == "one chunk per stage":
+        return replace(context, problem=replace(problem, chunks=()))
     if kind == "gradients unpacked":
         plain = replace(problem, tables=replace(tables, compression="none"))
         job = replace(context.job, gradient_compression="none")
