@@ -50,9 +50,9 @@ class Techniques(_Strict):
     recomputation keeps, all of it (with recompute_selective) or checkpoints (with recompute_full;
     null: not). ``interleaved``: stages may hold several chunks of layers and run them in turn,
     which shortens the fill (null: where a step has fewer rows than the fleet has chips, from 1,024
-    chips on). ``gradient_compression``: a plan may reduce gradients in
-    this form between hosts (fp8 and int4 with a scale per 256 values); it changes the numbers that
-    are trained.
+    chips on, and vendors, if there are several, reduce gradients together).
+    ``gradient_compression``: a plan may reduce gradients in this form between hosts (fp8 and int4
+    with a scale per 256 values); it changes the numbers that are trained.
     """
 
     tensor_parallel: bool = True
