@@ -425,9 +425,7 @@ class BoxSearch:
         space = self.pricer.space
         chunks = space.chunks
         times = [
-            space.stage_time(
-                st.option, st.first, st.end, min(int(space.needed(size - s, size)), low)
-            )
+            space.stage_time(st.option, st.first, st.end, int(space.held(size - s, size, low)))
             for s, st in enumerate(pipeline)
         ]
         hops = [float(space.hop[a.option, b.option, b.first]) for a, b in pairwise(pipeline)]

@@ -150,9 +150,10 @@ def folded(
 def _pairs(
     problem: Problem, space: StageSpace, chunks: int, *, optimistic: bool
 ) -> tuple[Ints, Ints, Ints]:
-    """Most pairs in flight that memory allows, cut as the times are.
+    """Most pairs in flight that memory allows, at least (plans) or at most (bounds).
 
-    A pair holds the inner layers of a chunk at least, and its first or last layer too at most.
+    Cut as the times are. A pair holds the inner layers of a chunk at least, and its first or last
+    layer too at most.
     """
     replicas = space.setting.replicas[1 if optimistic else 0]
     rows = [
@@ -202,8 +203,14 @@ def _pairs_of(
     inner = np.arange(1, length - 1)
     ends, begins = np.arange(length + 1), np.arange(length)
     middle = fit(room[1, chunks * inner], inner, 0)
-    head = fit(room[0, at], np.clip(ends - 1, 0, length - 2), first)
-    tail = fit(room[at[:-1], layers - at[:-1]], np.clip(length - 1 - begins, 0, length - 2), last)
+    parts = table.option.mesh.boundary_parts(sequence_parallel=problem.tables.sequence_parallel)
+    # what the first stage gets from the last one, and that from the one before it
+    edge = (
+        0 if optimistic else 2 * int(problem.tables.boundary_bytes[table.option.rows][1]) // parts
+    )
+    head = fit(room[0, at] - edge, np.clip(ends - 1, 0, length - 2), first)
+    left = room[at[:-1], layers - at[:-1]] - edge
+    tail = fit(left, np.clip(length - 1 - begins, 0, length - 2), last)
     return middle, tail, head
 
 
@@ -230,17 +237,23 @@ def interleaved_columns(
         )
         for s in pipeline
     ]
-    chosen = []
-    for stage, own, depth in zip(pipeline, beside, depths, strict=True):
+    # groups of up to 2·S - 1 micro-batches: enough for any number of them
+    largest = interleaved.classic_depths(count, chunks, 2 * count - 1)
+    chosen, sure = [], True
+    for stage, own, depth, most in zip(pipeline, beside, depths, largest, strict=True):
+        room = [
+            space.stage_depth(stage.option, stage.first, stage.end, p)
+            for p in range(len(space.policies))
+        ]
         ways = [
             (f + b, p, f, b)
             for p, (_, f, b) in enumerate(costs.ways(own))
-            if space.stage_depth(stage.option, stage.first, stage.end, p)
-            >= min(depth, cap * chunks)
+            if room[p] >= min(depth, cap * chunks)
         ]
         if not ways:
             return []
         chosen.append(min(ways)[1:])
+        sure &= room[chosen[-1][0]] >= most
     forward = tuple(f for _, f, _ in chosen)
     backward = tuple(b for _, _, b in chosen)
     usage = [0] * len(problem.packing_rows)
@@ -280,7 +293,7 @@ def interleaved_columns(
                 period_ps=interleaved.takt(forward, backward, ring, chunks),
                 finish_ps=finish_ps(costs, beside, [b // chunks for b in backward], together),
                 usage=tuple(usage),
-                max_micro_batches=None,
+                max_micro_batches=None if sure else cap,
                 chunks=chunks,
                 together=together,
             )

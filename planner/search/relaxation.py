@@ -78,7 +78,6 @@ class Relaxation:
         self._level = 0
         self._later = LATER
         self._stale = 0
-        self._plenty = 0
 
     @property
     def pricers(self) -> list[Pricer]:
@@ -199,15 +198,9 @@ class Relaxation:
         # room for the proof that prices of the least target itself do not have
         below = int(target * (1 - SHIFT * TOLERANCES[self._level]))
         prices = self._master.solve(below) or self._master.solve(found)
-        if prices is None:
+        if prices is None or not prices.packing.any():
             return target, self.prices or nominal_prices(self.problem, self.pricers)
-        if not prices.packing.any():
-            # chips are plenty for what was met: at the prices that they had once more is found of
-            # the kind, at next to none what uses as many as there are
-            self._plenty += 1
-            if self._plenty % 2:
-                return target, self.prices or nominal_prices(self.problem, self.pricers)
-        return target, prices.never_free(self.problem)
+        return target, prices
 
     def _learn(self, candidate: Candidate) -> int:
         """The relaxed column of a pipeline; 1 if it is new and legal here."""
@@ -222,9 +215,7 @@ class Relaxation:
         )
         size, least = len(pipeline), group[0] * space.chunks
         times = [
-            space.stage_time(
-                st.option, st.first, st.end, min(int(space.needed(size - s, size)), least)
-            )
+            space.stage_time(st.option, st.first, st.end, int(space.held(size - s, size, least)))
             for s, st in enumerate(pipeline)
         ]
         if not np.all(np.isfinite(times)):

@@ -149,15 +149,18 @@ class StageSpace:
         """Rows per micro-batch, or per pair of a chunk and a micro-batch."""
         return self.rows if self.chunks == 1 else self.rows / self.chunks
 
-    def needed(self, position: Ints | int, stages: Ints | int) -> Ints:
-        """Least number in flight of the stage so far from the end, of at least so many stages.
+    def held(self, position: Ints | int, stages: Ints | int, counts: Ints | int) -> Ints:
+        """What the stage so far from the end holds in flight at least, of at least so many stages.
 
-        Classic 1F1B holds r of them. Folded pipelines hold 2·(r - 1) + (v - 1)·S + 1 pairs.
+        ``counts``: how many micro-batches (or pairs) there are at least. Classic 1F1B holds r of
+        them. Folded pipelines hold 2·(r - 1) + (v - 1)·G + 1 pairs, where groups have G = S
+        micro-batches or more, or all of them where these are fewer.
         """
         r = np.asarray(position, dtype=np.int64)
         if self.chunks == 1:
-            return r
-        out: Ints = 2 * r - 1 + (self.chunks - 1) * np.maximum(stages, r)
+            return np.minimum(r, counts)
+        group = np.minimum(stages, -(-np.asarray(counts) // self.chunks))
+        out: Ints = np.minimum(2 * r - 1 + (self.chunks - 1) * np.maximum(group, r), counts)
         return out
 
     def times(self, depth: int) -> Times:

@@ -186,12 +186,12 @@ class Before:
         by_takt = self.items.within(self.takts)
         behind = self._behind(by_takt)
         if space.chunks > 1:
-            # with that many stages more is in flight, so that shorter and more stages are needed
-            self.fewest = behind[:, 0]
+            # with so many stages more is in flight, so that shorter stages and more of them are
+            # needed: no pipeline has fewer than the first pass says, and so none fewer than this
+            self.fewest = self._fewest(behind)
             behind = self._behind(by_takt)
-            self.fewest = behind[:, 0]
-        depth = space.needed(1 + behind, self.fewest[:, None])
-        depth = np.minimum(depth, self.caps[:, None])
+            self.fewest = self._fewest(behind)
+        depth = space.held(1 + behind, self.fewest[:, None], self.caps[:, None])
         kinds, of = np.unique(depth, return_inverse=True)
         of = of.reshape(depth.shape)
         by_memory = np.stack([self.items.most(int(d)) for d in kinds])
@@ -256,8 +256,8 @@ class Before:
 
     def tails(self, chosen: Ints) -> Floats:
         """``[first, option, query]``: seconds of last stages, with what these hold in flight."""
-        depth = self.space.needed(1, self.fewest[chosen])
-        kinds, of = np.unique(np.minimum(depth, self.caps[chosen]), return_inverse=True)
+        depth = self.space.held(1, self.fewest[chosen], self.caps[chosen])
+        kinds, of = np.unique(depth, return_inverse=True)
         each = np.stack([self.space.times(int(d)).tail.T for d in kinds], axis=2)
         return each if len(kinds) == 1 else each[:, :, of]
 
@@ -265,6 +265,14 @@ class Before:
         """λ·time ``[..., query]``, infinite beyond the takt."""
         legal = seconds <= self.takts * SLACK
         return np.where(legal, self.weights * np.where(legal, seconds, 0.0), np.inf)
+
+    def _fewest(self, behind: Ints) -> Ints:
+        """``[query]``: a first stage of as many layers as any, and what those behind it need."""
+        heads = (self.space.times(1).head[:, :, None] <= self.takts * SLACK).any(axis=0)
+        length = self.space.layers
+        reach = np.where(heads, np.arange(length + 1)[:, None], 0).max(axis=0)
+        out: Ints = 1 + behind[np.arange(len(self.takts)), reach]
+        return out
 
     def _behind(self, by_takt: Ints) -> Ints:
         """``[query, i]``: least number of stages that the layers from i on need."""
@@ -281,7 +289,7 @@ class Before:
                 fits = (tails <= self.takts * SLACK).any(axis=1)
                 most = np.where(fits, left[:length, None], 0).max(axis=0)
             else:
-                depth = np.minimum(self.space.needed(stages, self.fewest), self.caps)
+                depth = self.space.held(stages, self.fewest, self.caps)
                 kinds, of = np.unique(depth, return_inverse=True)
                 fitting = [self.items.most(int(d)) for d in kinds]
                 most = np.minimum(np.stack(fitting, axis=-1)[:, :, of], by_takt).max(axis=(0, 1))

@@ -59,9 +59,7 @@ class Windows:
         """Micro-batches that a stage this far from the end must have room for."""
         if self.space.chunks == 1:
             return np.minimum(self.slope * (position - 1) + 1, self.caps[open_])
-        needed = self.space.needed(position, self.fewest[open_])
-        out: Ints = np.minimum(needed, self.caps[open_])
-        return out
+        return self.space.held(position, self.fewest[open_], self.caps[open_])
 
     def run(self, limits: Floats) -> Floats:
         """Least cost per query; infinity where it is not below the limit."""
@@ -214,7 +212,8 @@ class Windows:
         cost += self.prices[None, :, None]
         hop = space.hop[before, :, start]
         open_ = hop <= self.takts[queries, None]
-        toll = np.where(open_, 2.0 * weights[:, 0] * np.where(open_, hop, 0.0), np.inf)
+        passes = 2.0 * space.chunks
+        toll = np.where(open_, passes * weights[:, 0] * np.where(open_, hop, 0.0), np.inf)
         toll[~space.starts[:, np.minimum(start, length - 1)].T] = np.inf
         toll[first] = 0.0
         cost += toll[every, :, None]

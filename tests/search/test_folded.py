@@ -30,6 +30,7 @@ from planner.search.folded import (
     unfold,
 )
 from planner.search.problem import Problem, Setting, Size
+from planner.search.relaxation import Relaxation
 from planner.search.space import Stage, StageSpace, build_space
 from planner.search.stage_costs import StageCosts
 from planner.searches import engine_for
@@ -239,41 +240,57 @@ def test_no_pipeline_is_later_by_the_bound_than_its_layout_and_what_fits_is_lega
         assert column.chunks == space.chunks
         assert column.time_ps(pipe.micro_batches) <= priced.formula_ps
         held = [
-            space.stage_time(s.option, s.first, s.end, min(int(space.needed(size - k, size)), cap))
+            space.stage_time(s.option, s.first, s.end, int(space.held(size - k, size, cap)))
             for k, s in enumerate(stages)
         ]
         slowest = max((s.forward_ps + s.backward_ps) / PS_PER_S for s in own.stages)
         assert max(held) * space.chunks <= slowest * (1 + 1e-9)
 
 
+HOST = "1x{}xA100-SXM-80GB"
+LONG = (
+    "global_batch=12 micro_batch_rows=[1] seq_len={} max_tensor_parallel=1 "
+    "techniques.interleaved=true"
+)
+
+
 @st.composite
-def ragged(draw: st.DrawFn) -> LayoutPipeline:
-    """One interleaved pipeline on a host, its stages of one or two chips."""
-    context = context_of(FLEETS[0])
-    island = context.topology.classes[0].islands[0]
+def full_hosts(draw: st.DrawFn) -> tuple[Context, LayoutPipeline]:
+    """One interleaved pipeline over all chips of a host, a chip per stage."""
     chunks = draw(st.sampled_from((2, 4)))
     run = BLOCKS // chunks
-    cuts = sorted(draw(st.sets(st.integers(1, run - 1), min_size=1, max_size=3)))
-    stages, begin = [], 0
-    for parts in dealt(cuts, chunks, run):
-        chips = draw(st.integers(1, 2)) if len(cuts) == 1 else 1
-        devices = island.devices[begin : begin + chips]
-        begin += chips
-        policies = (draw(st.sampled_from(context.options.policies)),) * sum(b - a for a, b in parts)
-        stages.append(
-            LayoutStage(
-                island, devices, parts[0][0], parts[-1][1], StageMesh(chips), policies, chunks=parts
-            )
+    count = draw(st.sampled_from([s for s in (2, 4) if s <= run]))
+    length = draw(st.sampled_from((1024, 4096, 8192)))
+    context = context_of(HOST.format(count), LONG.format(length))
+    (island,) = context.topology.classes[0].islands
+    cuts = sorted(draw(st.sets(st.integers(1, run - 1), min_size=count - 1, max_size=count - 1)))
+    policy = draw(st.sampled_from(context.options.policies))
+    stages = tuple(
+        LayoutStage(
+            island,
+            island.devices[s : s + 1],
+            parts[0][0],
+            parts[-1][1],
+            StageMesh(1),
+            (policy,) * sum(b - a for a, b in parts),
+            chunks=parts,
         )
-    rows = draw(st.sampled_from((1, 2)))
-    return LayoutPipeline(tuple(stages), rows, draw(st.integers(1, 9)), rows, "interleaved")
+        for s, parts in enumerate(dealt(cuts, chunks, run))
+    )
+    micro_batches = draw(st.sampled_from((1, 2, 3, 4, 5, 7, 12)))
+    return context, LayoutPipeline(stages, 1, micro_batches, 1, "interleaved")
 
 
-@settings(max_examples=40)
-@given(ragged())
-def test_as_much_memory_as_a_layout_needs_is_enough_for_the_bound(pipe: LayoutPipeline) -> None:
-    """Devices with exactly the memory of the neediest stage: every stage is legal at its place."""
-    context = context_of(FLEETS[0])
+@settings(max_examples=60)
+@given(full_hosts())
+def test_as_much_memory_as_a_layout_needs_is_enough_for_the_bound(
+    given_: tuple[Context, LayoutPipeline],
+) -> None:
+    """Devices with exactly the memory of the neediest stage: every stage is legal at its place.
+
+    And the bound of what such devices can do is not above what the layout takes.
+    """
+    context, pipe = given_
     (priced,) = context.pricer.price([pipe], 1).pipelines
     needed = max(s.memory.peak - s.memory.fragmentation for s in priced.stages)
     (cls,) = context.topology.classes
@@ -282,14 +299,24 @@ def test_as_much_memory_as_a_layout_needs_is_enough_for_the_bound(pipe: LayoutPi
     again = LayoutPricer(context.model.graph, topology, context.job).price([pipe], 1)
     assert again.fits
     tables = build_tables(context.model.graph, topology, context.job, context.options)
-    problem = replace(context.problem, tables=tables, topology=topology)
+    chunks, count = len(pipe.stages[0].parts), len(pipe.stages)
+    problem = replace(
+        context.problem,
+        tables=tables,
+        topology=topology,
+        global_batch=pipe.micro_batches,
+        chunks=(chunks,),
+    )
     setting = Setting((1, 1), ((0, BLOCKS + 2),))
     space, stages = as_searched(problem, setting, pipe, again.formula_ps)
     cap = pipe.micro_batches * space.chunks
     for k, (stage, own) in enumerate(zip(stages, again.pipelines[0].stages, strict=True)):
         policy = space.policies.index(own.stage.policies[0])
         depth = space.stage_depth(stage.option, stage.first, stage.end, policy)
-        assert depth >= min(int(space.needed(len(stages) - k, len(stages))), cap)
+        assert depth >= int(space.held(count - k, count, cap))
+    relaxation = Relaxation(problem, setting, [Size(1, chunks)], again.formula_ps * 2)
+    relaxation.improve(None, rounds=10, max_queries=20_000, finest=0.001)
+    assert relaxation.bound_ps <= again.formula_ps
 
 
 def test_a_column_is_priced_as_its_placement_where_nothing_is_shared() -> None:
