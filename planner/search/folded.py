@@ -228,7 +228,8 @@ def interleaved_columns(
     count, chunks, cap = len(pipeline), space.chunks, max(1, micro_batches)
     if count < FEWEST_STAGES:
         return []
-    depths = interleaved.classic_depths(count, chunks, cap)
+    # from S micro-batches on, whole groups of S: others need more room, and are seldom worth it
+    depths = interleaved.classic_depths(count, chunks, min(cap, count))
     beside = [
         Stage(
             s.option,
@@ -237,10 +238,9 @@ def interleaved_columns(
         )
         for s in pipeline
     ]
-    # groups of up to 2·S - 1 micro-batches: enough for any number of them
-    largest = interleaved.classic_depths(count, chunks, 2 * count - 1)
-    chosen, sure = [], True
-    for stage, own, depth, most in zip(pipeline, beside, depths, largest, strict=True):
+    whole = interleaved.classic_depths(count, chunks, count)
+    chosen, any_number = [], True
+    for stage, own, depth, most in zip(pipeline, beside, depths, whole, strict=True):
         room = [
             space.stage_depth(stage.option, stage.first, stage.end, p)
             for p in range(len(space.policies))
@@ -253,7 +253,7 @@ def interleaved_columns(
         if not ways:
             return []
         chosen.append(min(ways)[1:])
-        sure &= room[chosen[-1][0]] >= most
+        any_number &= room[chosen[-1][0]] >= most
     forward = tuple(f for _, f, _ in chosen)
     backward = tuple(b for _, _, b in chosen)
     usage = [0] * len(problem.packing_rows)
@@ -293,7 +293,7 @@ def interleaved_columns(
                 period_ps=interleaved.takt(forward, backward, ring, chunks),
                 finish_ps=finish_ps(costs, beside, [b // chunks for b in backward], together),
                 usage=tuple(usage),
-                max_micro_batches=None if sure else cap,
+                max_micro_batches=None if any_number else cap,
                 chunks=chunks,
                 together=together,
             )
