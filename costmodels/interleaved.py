@@ -211,6 +211,22 @@ def exact_time(
     return ExactTimes(max(free), tuple(free))
 
 
+def stuck_stage(depths: Sequence[int], chunks: int, micro_batches: int) -> int | None:
+    """The first stage that waits forever at these depths; None where all finish.
+
+    Whether stages wait does not depend on how long anything takes. A stage that may hold nothing
+    never starts.
+    """
+    if min(depths) < 1 or micro_batches < 1:
+        return next((s for s, depth in enumerate(depths) if depth < 1), None)
+    times = [[1] * chunks] * len(depths)
+    try:
+        exact_time(times, times, [0] * len(depths), depths, micro_batches)
+    except Deadlock as found:
+        return found.stage
+    return None
+
+
 def _check(
     forward_ps: Sequence[Sequence[int]],
     backward_ps: Sequence[Sequence[int]],

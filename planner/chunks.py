@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from costmodels.interleaved import Deadlock, classic_depths, exact_time
+from costmodels.interleaved import classic_depths, stuck_stage
 from planner.plan import Pipeline
 
 Found = tuple[tuple[str | int, ...], str, str]
@@ -22,6 +22,19 @@ def chunk_problems(pipe: Pipeline, layers: int, model: str) -> Iterator[Found]:
     """
     problems = list(_counts(pipe)) or list(_dealing(pipe, layers, model)) or list(_depths(pipe))
     yield from problems
+
+
+def even_chunks(pipe: Pipeline) -> bool:
+    """Whether every stage holds as many inner layers in each of its chunks, as the search deals.
+
+    The first and the last layer of the model lie beside others.
+    """
+    layers = max(end for stage in pipe.stages for _, end in stage.parts)
+    inner = [
+        {min(end, layers - 1) - max(first, 1) for first, end in stage.parts}
+        for stage in pipe.stages
+    ]
+    return all(len(lengths) == 1 for lengths in inner)
 
 
 def _counts(pipe: Pipeline) -> Iterator[Found]:
@@ -83,9 +96,6 @@ def _depths(pipe: Pipeline) -> Iterator[Found]:
         yield ("stages", s, "in_flight"), f"{depths[s]} pairs in flight", remedy
     if low:
         return
-    units = [[1] * chunks for _ in range(stages)]
-    try:
-        exact_time(units, units, [0] * stages, depths, pipe.micro_batches)
-    except Deadlock:
+    if stuck_stage(depths, chunks, pipe.micro_batches) is not None:
         message = f"with {', '.join(map(str, depths))} pairs in flight the schedule would deadlock"
         yield ("stages",), message, remedy

@@ -18,7 +18,6 @@ from planner.runtime.channels import Channel, Holding, Side
 from planner.runtime.chunks import Chunk, RunLayer
 from planner.runtime.comm import Groups
 from planner.runtime.model import LayeredModel
-from planner.runtime.orders import stage_chunks
 from planner.runtime.regions import Region
 from planner.runtime.rows import Box, replica_rows, rows_in, sequence_shares
 from planner.runtime.seats import Seat, Seating
@@ -123,7 +122,7 @@ def make_chunks(frame: Frame, weights: Weights) -> tuple[Chunk, ...]:
         layer: part.policy for part in frame.stage.recompute for layer in range(*part.layers)
     }
     chunks = []
-    for number, (first, end) in enumerate(stage_chunks(frame.stage)):
+    for number, (first, end) in enumerate(frame.stage.parts):
         virtual = number * stages + frame.seat.stage
         layers = [_layer(frame, weights, k, policies[k]) for k in range(first, end)]
         chunks.append(
@@ -194,7 +193,7 @@ def _channels(frame: Frame) -> dict[tuple[int, bool], Channel]:
 def _boundaries(pipeline: Pipeline) -> Iterator[tuple[int, int, int]]:
     """Number of the boundary, stage before it, stage behind it."""
     stages = len(pipeline.stages)
-    total = stages * len(stage_chunks(pipeline.stages[0]))
+    total = stages * len(pipeline.stages[0].parts)
     for boundary in range(total - 1):
         yield boundary, boundary % stages, (boundary + 1) % stages
 
@@ -236,5 +235,5 @@ def _side(frame: Frame, pipeline: int, stage: int) -> Side:
 
 
 def _layers(stage: Stage) -> Iterator[int]:
-    for first, end in stage_chunks(stage):
+    for first, end in stage.parts:
         yield from range(first, end)

@@ -7,16 +7,9 @@ its number on the stage.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from costmodels.interleaved import Order, alternate, classic_depths, sequences
+from costmodels.interleaved import Order, classic_depths, orders, stuck_stage
 from planner.errors import InputError, Problem
-from planner.plan import Interval, Pipeline, Stage
-
-
-def stage_chunks(stage: Stage) -> tuple[Interval, ...]:
-    """The stage's intervals of layers in order of execution."""
-    return stage.chunks or (stage.layers,)
+from planner.plan import Pipeline, Stage
 
 
 def pipeline_orders(pipeline: Pipeline, where: str = "pipeline") -> tuple[Order, ...]:
@@ -34,24 +27,21 @@ def pipeline_orders(pipeline: Pipeline, where: str = "pipeline") -> tuple[Order,
     problems = list(_problems(pipeline, where))
     if problems:
         raise InputError(problems)
-    count, per_stage = len(pipeline.stages), len(stage_chunks(pipeline.stages[0]))
-    forwards, backwards = sequences(pipeline.micro_batches, count, per_stage)
-    orders = tuple(
-        alternate(forwards, backwards, _depth(pipeline, stage)) for stage in pipeline.stages
-    )
-    stuck = _stuck(orders, per_stage)
+    count, per_stage = len(pipeline.stages), len(pipeline.stages[0].parts)
+    depths = [_depth(pipeline, stage) for stage in pipeline.stages]
+    stuck = stuck_stage(depths, per_stage, pipeline.micro_batches)
     if stuck is not None:
-        depths = ", ".join(str(stage.in_flight) for stage in pipeline.stages)
-        message = f"the schedule deadlocks at stage {stuck} with depths {depths}"
+        given = ", ".join(str(stage.in_flight) for stage in pipeline.stages)
+        message = f"the schedule deadlocks at stage {stuck} with depths {given}"
         enough = classic_depths(count, per_stage, pipeline.micro_batches)
         remedy = f"{', '.join(map(str, enough))} are enough"
         raise InputError([Problem(f"{where}.stages[{stuck}].in_flight", message, remedy)])
-    return orders
+    return orders(depths, per_stage, pipeline.micro_batches)
 
 
 def _problems(pipeline: Pipeline, where: str) -> list[Problem]:
     found = []
-    chunks = [stage_chunks(stage) for stage in pipeline.stages]
+    chunks = [stage.parts for stage in pipeline.stages]
     counts = {len(c) for c in chunks}
     interleaved = pipeline.schedule == "interleaved"
     if not interleaved and counts != {1}:
@@ -74,32 +64,5 @@ def _problems(pipeline: Pipeline, where: str) -> list[Problem]:
 
 
 def _depth(pipeline: Pipeline, stage: Stage) -> int:
-    total = pipeline.micro_batches * len(stage_chunks(stage))
+    total = pipeline.micro_batches * len(stage.parts)
     return total if pipeline.schedule == "gpipe" else min(stage.in_flight, total)
-
-
-def _stuck(orders: Sequence[Order], chunks: int) -> int | None:
-    """A stage that waits forever when every stage runs its order; None if all finish."""
-    stages = len(orders)
-    last = stages * chunks - 1
-    done: set[tuple[str, int, int]] = set()
-    position = [0] * stages
-    moved = True
-    while moved:
-        moved = False
-        for s, order in enumerate(orders):
-            while position[s] < len(order):
-                op = order[position[s]]
-                virtual = op.chunk * stages + s
-                if op.kind == "F":
-                    ready = virtual == 0 or ("F", virtual - 1, op.micro_batch) in done
-                else:
-                    ready = ("F", virtual, op.micro_batch) in done and (
-                        virtual == last or ("B", virtual + 1, op.micro_batch) in done
-                    )
-                if not ready:
-                    break
-                done.add((op.kind, virtual, op.micro_batch))
-                position[s] += 1
-                moved = True
-    return next((s for s, order in enumerate(orders) if position[s] < len(order)), None)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from costmodels.price import HOSTED
 from planner.errors import ExportError, InputError, Problem
 from planner.plan import Plan, Stage
-from planner.runtime.orders import pipeline_orders, stage_chunks
+from planner.runtime.orders import pipeline_orders
 
 
 def check_supported(plan: Plan) -> None:
@@ -33,7 +33,7 @@ def _incomplete(plan: Plan) -> Iterator[Problem]:
     """Layers that a pipeline leaves out, and devices that would have to do two things."""
     remedy = "planner check says everything that is wrong with a plan"
     for p, pipeline in enumerate(plan.pipelines):
-        end = stage_chunks(pipeline.stages[-1])[-1][1]
+        end = pipeline.stages[-1].parts[-1][1]
         if end != len(plan.layer_order):
             message = f"ends at layer {end}, but the model has {len(plan.layer_order)} layers"
             yield Problem(f"pipelines[{p}]", message, remedy)
@@ -85,7 +85,7 @@ def _features(plan: Plan) -> Iterator[tuple[str, str, str]]:
 def _uncovered(stage: Stage, where: str) -> Iterator[tuple[str, str, str]]:
     """Layers whose recomputation is not said."""
     said = {layer for part in stage.recompute for layer in range(*part.layers)}
-    for first, end in stage_chunks(stage):
+    for first, end in stage.parts:
         missing = [layer for layer in range(first, end) if layer not in said]
         if missing:
             feature = f"layer {missing[0]} without a recomputation policy"

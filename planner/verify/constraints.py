@@ -8,7 +8,7 @@ from itertools import product
 from planner.errors import Problem
 from planner.plan import Plan, Replica, Stage
 from planner.restore import Restored
-from planner.verify.parts import is_interleaved, parts
+from planner.verify.parts import is_interleaved
 
 CLASSES = ("rectangular", "staged", "asymmetric")
 """Plan classes, each with those before it."""
@@ -57,7 +57,7 @@ def _replica(stage: Stage, replica: Replica, world: Restored, at: str) -> Iterat
             field = world.forbidden[device]
             yield Problem(f"{at}.devices", f"{device} is ruled out by the job ({field})")
             break
-    for pin, (first, end) in product(world.job.constraints.pinned_layers, parts(stage)):
+    for pin, (first, end) in product(world.job.constraints.pinned_layers, stage.parts):
         overlap = max(first, pin.first), min(end, pin.end)
         legal = replica.chip in pin.only_on if pin.only_on else replica.chip not in pin.never_on
         if overlap[0] < overlap[1] and not legal:

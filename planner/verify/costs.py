@@ -20,7 +20,7 @@ from planner.plan import Pipeline, Plan, Replica, Stage, StageTime
 from planner.restore import Restored
 from planner.verify.hops import crossing_bytes, hops_ps
 from planner.verify.meshes import dense, experts
-from planner.verify.parts import held, parts
+from planner.verify.parts import held
 from planner.verify.prices import Prices
 from planner.verify.schedule import Scheduled, in_flight, scheduled
 from planner.verify.times import Times, layer_times, waiting
@@ -108,7 +108,7 @@ class _Audit:
                 at = f"{where}.stages[{s}].hop_to_next_s"
                 self._report(at, "no network joins the two stages")
             hops.append(hop or 0)
-        busy = [[0] * len(parts(stage)) for stage in stages]
+        busy = [[0] * len(stage.parts) for stage in stages]
         if self.world.topology.blocking_transfers:
             # the later side of every cut waits for the way there and for the way back
             for s, c in product(range(len(stages)), range(len(busy[0]))):
@@ -131,7 +131,7 @@ class _Audit:
         way = self.prices.way(replica.devices)
         every = self.prices.layers(cls, replica.mesh, replica.rows, way)
         policies = _policies(stage)
-        kind = (cls.index, replica.mesh, replica.rows, parts(stage), policies, way)
+        kind = (cls.index, replica.mesh, replica.rows, stage.parts, policies, way)
         if kind not in self.times:
             scale = self.prices.scale(cls, replica.rows // replica.mesh.data_parallel)
             each = iter(policies)
@@ -144,7 +144,7 @@ class _Audit:
                     cls,
                     self.world.job,
                 )
-                for first, end in parts(stage)
+                for first, end in stage.parts
             ]
         times = [waiting(own, wait) for own, wait in zip(self.times[kind], busy, strict=True)]
         for name in StageTime.model_fields:
@@ -218,8 +218,8 @@ class _Audit:
             expert_replicas=copies[0] * apart.copies,
             inner=(whole.shares, apart.shares),
             boundary_bytes=boundary_buffer_bytes(
-                max(crossing_bytes(a, replica.rows, self.world) for a, _ in parts(stage)),
-                max(crossing_bytes(b, replica.rows, self.world) for _, b in parts(stage)),
+                max(crossing_bytes(a, replica.rows, self.world) for a, _ in stage.parts),
+                max(crossing_bytes(b, replica.rows, self.world) for _, b in stage.parts),
                 tp=replica.mesh.tensor_parallel,
                 sequence_parallel=self.world.job.sequence_parallel,
                 copies=whole.copies,

@@ -8,14 +8,14 @@ from itertools import pairwise, zip_longest
 from planner.errors import Problem
 from planner.plan import Pipeline, Stage
 from planner.restore import Restored
-from planner.verify.parts import is_interleaved, parts
+from planner.verify.parts import is_interleaved
 from planner.verify.schedule import stuck_stage
 
 
 def coverage_problems(pipeline: Pipeline, layers: int, where: str) -> Iterator[Problem]:
     """Whether the stages, or their chunks dealt out in turn, hold every layer once."""
     done = 0
-    rounds = zip_longest(*map(parts, pipeline.stages))
+    rounds = zip_longest(*(stage.parts for stage in pipeline.stages))
     dealt = [(s, c, part) for c, own in enumerate(rounds) for s, part in enumerate(own) if part]
     for s, c, (first, end) in dealt:
         at = f"{where}.stages[{s}].layers"
@@ -49,7 +49,7 @@ def chunk_problems(pipeline: Pipeline, where: str) -> Iterator[Problem]:
         yield Problem(f"{where}.schedule", message, "write interleaved")
     for s, stage in enumerate(pipeline.stages):
         at = f"{where}.stages[{s}]"
-        reach = (parts(stage)[0][0], parts(stage)[-1][1])
+        reach = (stage.parts[0][0], stage.parts[-1][1])
         if stage.layers != reach:
             message = f"{list(stage.layers)} is not where the stage's chunks begin and end"
             yield Problem(f"{at}.layers", message)
@@ -107,7 +107,7 @@ def recompute_problems(stage: Stage, world: Restored, at: str) -> Iterator[Probl
     allowed = {"none": True, "selective": job.recompute_selective, "full": job.recompute_full}
     allowed["offload"] = job.recompute_selective and job.activation_offload
     allowed["full_offload"] = job.recompute_full and job.activation_offload
-    unsaid = list(parts(stage))
+    unsaid = list(stage.parts)
     for part in stage.recompute:
         done, end = unsaid[0] if unsaid else (stage.layers[1], stage.layers[1])
         if part.layers[0] != done or part.layers[1] <= part.layers[0]:

@@ -6,7 +6,7 @@ from costmodels.units import PS_PER_S
 from planner.graphs.topology import Island
 from planner.plan import Pipeline, Replica
 from planner.restore import Restored
-from planner.verify.parts import is_interleaved, parts
+from planner.verify.parts import is_interleaved
 
 
 def hops_ps(pipeline: Pipeline, world: Restored) -> tuple[int | None, ...]:
@@ -22,7 +22,7 @@ def hops_ps(pipeline: Pipeline, world: Restored) -> tuple[int | None, ...]:
     for s in range(count if ring else count - 1):
         cuts = [pipeline.stages[s].layers[1]]
         if ring:
-            cuts = [end for stage in pipeline.stages for _, end in parts(stage)]
+            cuts = [end for stage in pipeline.stages for _, end in stage.parts]
         size = max(crossing_bytes(cut, rows, world) for cut in cuts)
         found.append(_hop(pipeline, s, size, world))
     return tuple(found)

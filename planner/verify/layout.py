@@ -18,7 +18,7 @@ from planner.verify.coverage import (
 )
 from planner.verify.degrees import mesh_problems, over_islands
 from planner.verify.meshes import chips_of, copies_of
-from planner.verify.parts import held, parts
+from planner.verify.parts import held
 
 
 def check_layout(plan: Plan, world: Restored) -> list[Problem]:
@@ -182,7 +182,7 @@ def _plan_class(plan: Plan) -> Iterator[Problem]:
             p.micro_batch_rows,
             p.last_micro_batch_rows,
             tuple(
-                (parts(s), s.offload, tuple((r.rows, r.mesh) for r in s.replicas)) for s in p.stages
+                (s.parts, s.offload, tuple((r.rows, r.mesh) for r in s.replicas)) for s in p.stages
             ),
         )
         for p in plan.pipelines

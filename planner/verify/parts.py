@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from planner.plan import Interval, Pipeline, Stage
-
-
-def parts(stage: Stage) -> tuple[Interval, ...]:
-    """The stage's intervals of layers in order of execution."""
-    return stage.chunks or (stage.layers,)
+from planner.plan import Pipeline, Stage
 
 
 def held(stage: Stage, layers: int) -> tuple[int, ...]:
     """Every layer of the stage in order of execution; those that the model has of so many."""
-    spans = [range(max(0, first), min(layers, end)) for first, end in parts(stage)]
+    spans = [range(max(0, first), min(layers, end)) for first, end in stage.parts]
     return tuple(layer for span in spans for layer in span)
 
 

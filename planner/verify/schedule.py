@@ -10,7 +10,7 @@ from itertools import islice
 from costmodels import interleaved, schedules
 from costmodels.price import LayerPrice
 from planner.plan import Pipeline, Stage
-from planner.verify.parts import is_interleaved, parts
+from planner.verify.parts import is_interleaved
 
 Times = Sequence[Sequence[int]]
 """Picoseconds by stage and chunk."""
@@ -49,17 +49,12 @@ def scheduled(
 def stuck_stage(pipeline: Pipeline) -> int | None:
     """The first stage of an interleaved pipeline that waits forever at these depths, if any."""
     depths = tuple(stage.in_flight for stage in pipeline.stages)
-    return _stuck(depths, len(parts(pipeline.stages[0])), pipeline.micro_batches)
+    return _stuck(depths, len(pipeline.stages[0].parts), pipeline.micro_batches)
 
 
 @lru_cache(maxsize=1024)
 def _stuck(depths: tuple[int, ...], chunks: int, micro_batches: int) -> int | None:
-    times = [[1] * chunks] * len(depths)
-    try:
-        interleaved.exact_time(times, times, [0] * len(depths), depths, micro_batches)
-    except interleaved.Deadlock as exc:
-        return exc.stage
-    return None
+    return interleaved.stuck_stage(depths, chunks, micro_batches)
 
 
 def in_flight(
@@ -68,7 +63,7 @@ def in_flight(
     """Micro-batches that each layer holds when the stage's device, and its host, hold the most."""
     if not is_interleaved(pipeline):
         return [stage.in_flight] * len(layers), [stage.in_flight] * len(layers)
-    lengths = [end - first for first, end in parts(stage)]
+    lengths = [end - first for first, end in stage.parts]
     pairs = interleaved.sequences(pipeline.micro_batches, len(pipeline.stages), len(lengths))
     order = interleaved.alternate(*pairs, min(stage.in_flight, len(pairs[0])))
     found = []

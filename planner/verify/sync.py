@@ -17,7 +17,6 @@ from planner.graphs.topology import Island, IslandClass
 from planner.plan import Plan, Replica, SyncGroup, SyncMember
 from planner.restore import Restored
 from planner.verify.meshes import Holding, dense, experts, trained
-from planner.verify.parts import parts
 from planner.verify.prices import Prices
 
 
@@ -274,7 +273,7 @@ def _update(plan: Plan, world: Restored, prices: Prices) -> Iterator[Problem]:
                         cls,
                         on_host=stage.offload == "optimizer",
                     )
-                    for part in parts(stage)
+                    for part in stage.parts
                     for parameters, holding in _parameters(replica, part, world, prices)
                 )
                 slowest = max(slowest, update)
