@@ -649,9 +649,6 @@ def _members(sync: SyncPrice, first: Ints) -> tuple[Ints, Ints]:
     return pipes, first[pipes] + positions
 
 
-__all__ = ["WAYS", "LayoutPipeline", "LayoutPricer", "LayoutStage", "PricedLayout"]
-
-
 def free_turns(pipe: LayoutPipeline) -> LayoutPipeline:
     """An interleaved pipeline with its depths left to the rule; others as they are.
 
@@ -660,3 +657,6 @@ def free_turns(pipe: LayoutPipeline) -> LayoutPipeline:
     if pipe.schedule != "interleaved":
         return pipe
     return replace(pipe, stages=tuple(replace(s, in_flight=None) for s in pipe.stages))
+
+
+__all__ = ["WAYS", "LayoutPipeline", "LayoutPricer", "LayoutStage", "PricedLayout"]

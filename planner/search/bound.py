@@ -26,7 +26,8 @@ too narrow to matter: these yield pipelines to add as columns.
 No stage may be through with its synchronisation after T. What m - 1 micro-batches leave of T is the
 room for the last one, which limits how many layers a stage may have (``uniform.Items.in_room``).
 
-In-flight depth is taken as min(r, m) (classic 1F1B, the least of any depth rule), memory and
+In-flight depth is taken as min(r, m) (classic 1F1B, the least of any depth rule; of interleaved
+pipelines see ``folded``, whose counts are of pairs and whose hops weigh v times), memory and
 synchronisation at the optimistic end of the setting: each choice can only admit more pipelines.
 """
 
@@ -138,7 +139,8 @@ def refute(
 def depth_groups(most: int, max_stages: int) -> list[tuple[int, int]]:
     """Intervals of micro-batch counts that share a depth cap (the interval's lower end).
 
-    Beyond ``max_stages`` micro-batches no stage is limited by their number.
+    Beyond ``max_stages`` micro-batches no stage is limited by their number (interleaved ones are up
+    to a little more; the groups steer prices alone).
     """
     groups = []
     low = 1

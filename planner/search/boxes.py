@@ -102,7 +102,9 @@ class Firsts:
 
 
 class BoxSearch:
-    """The boxes of one micro-batch size and some counts of micro-batches.
+    """The boxes of one size of pipelines and some counts of micro-batches, of ``worth`` rows each.
+
+    Of folded pipelines counts are of pairs of a chunk and a micro-batch, each worth its part.
 
     ``leaves`` is the least T of boxes left as they are. ``late`` are pipelines that would be worth
     more than their price if only their first stages had to synchronise: where nothing else is
@@ -118,7 +120,7 @@ class BoxSearch:
         tolerance: float,
     ) -> None:
         self.pricer = pricer
-        self.rows = pricer.space.worth
+        self.worth = pricer.space.worth
         self.option_prices = option_prices
         self.pipeline_price = pipeline_price
         self.least, self.most = counts
@@ -282,7 +284,7 @@ class BoxSearch:
         counted = np.flatnonzero(ratio > (0.0 if recount or natural is not None else COUNTS_ABOVE))
         ask = boxes.take(counted)
         weights = np.zeros(len(counted))
-        cutoffs = (self.rows * ask.high - self.pipeline_price).astype(np.float64)
+        cutoffs = (self.worth * ask.high - self.pipeline_price).astype(np.float64)
         if natural is None:
             own = self._natural(boxes, target)
             ask = join(boxes, ask)
@@ -305,7 +307,7 @@ class BoxSearch:
     def _natural(self, boxes: Boxes, target: float) -> tuple[Floats, Floats]:
         """The weight at which the count does not matter in (1), and the cost that reaches T."""
         shortest = self.points[boxes.a]
-        weights = self.rows / shortest
+        weights = self.worth / shortest
         return weights, weights * (target + shortest) - self.pipeline_price
 
     def _least_of(self, boxes: Boxes, target: float, *, exact: bool) -> Boxes:
@@ -327,10 +329,10 @@ class BoxSearch:
     ) -> tuple[Boxes, NDArray[np.bool_]]:
         """Boxes that (1) leaves open without the counts that (2) rules out; which lost some."""
         low = boxes.low.copy()
-        paid = np.where(np.isfinite(free), (free + self.pipeline_price) / self.rows - 1e-9, np.inf)
+        paid = np.where(np.isfinite(free), (free + self.pipeline_price) / self.worth - 1e-9, np.inf)
         paid = np.minimum(np.floor(paid), 1 << 40).astype(np.int64)
         low[counted] = np.maximum(low[counted], paid + 1)
-        least = (cost + self.pipeline_price) * self.points[boxes.a] / self.rows
+        least = (cost + self.pipeline_price) * self.points[boxes.a] / self.worth
         least = np.maximum(boxes.least, least - self.points[boxes.a])
         kept = np.flatnonzero(np.isfinite(cost) & (least < target) & (low <= boxes.high))
         raised = low[kept] > boxes.low[kept]
@@ -355,7 +357,7 @@ class BoxSearch:
     def _leave(self, boxes: Boxes, target: float) -> Boxes:
         """Leaves of a coarse look: their pipelines teach the prices."""
         shortest = self.points[boxes.a]
-        weights = self.rows / shortest
+        weights = self.worth / shortest
         cutoffs = weights * (target + shortest) - self.pipeline_price
         answer = self._ask(boxes, weights, cutoffs, trace=True)
         cost, pipelines = answer.cost, answer.pipelines
@@ -375,10 +377,10 @@ class BoxSearch:
         repeated = boxes.take(np.repeat(np.arange(len(boxes)), each))
         shortest = self.points[repeated.a]
         factors = np.tile(np.array(LEAF_WEIGHTS), len(boxes))
-        weights = factors * self.rows / shortest
+        weights = factors * self.worth / shortest
         high = np.maximum(
-            self.rows * repeated.low + weights * (target - (repeated.low - 1) * shortest),
-            self.rows * repeated.high + weights * (target - (repeated.high - 1) * shortest),
+            self.worth * repeated.low + weights * (target - (repeated.low - 1) * shortest),
+            self.worth * repeated.high + weights * (target - (repeated.high - 1) * shortest),
         )
         answer = self._ask(repeated, weights, high - self.pipeline_price, trace=True)
         cost, pipelines = answer.cost, answer.pipelines
@@ -409,7 +411,7 @@ class BoxSearch:
         counts = np.arange(low, int(box.high[0]) + 1, chunks, dtype=np.float64)
         if len(counts) == 0:
             return np.inf
-        missing = cost[:, None] + self.pipeline_price - self.rows * counts[None, :]
+        missing = cost[:, None] + self.pipeline_price - self.worth * counts[None, :]
         with np.errstate(divide="ignore", invalid="ignore"):
             at = (counts - 1) * shortest + missing / weights[:, None]
         at[weights == 0] = np.where(missing[weights == 0] >= 0, np.inf, -np.inf)
@@ -437,7 +439,7 @@ class BoxSearch:
             """Micro-batches by the target if they are worth more than the price; else 0."""
             room = (target - fill - after) / slowest
             count = min(high, int(room * (1 + ROUNDING)) + 1) if room >= 0 else 0
-            worth = self.rows * min(float(high), room + 1)
+            worth = self.worth * min(float(high), room + 1)
             return count if count >= max(low, self.least) and worth > price * (1 + ROUNDING) else 0
 
         count = stands(space.finish_after(pipeline, times, fill))

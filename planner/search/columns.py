@@ -263,12 +263,9 @@ def _column(
     if depths is None:
         return None, wanted, low
     limited = any(min(d, cap) < d and d > most for d, most in zip(depths, room, strict=True))
-    usage = [0] * len(costs.problem.packing_rows)
     stages = []
     for stage, policy, depth in zip(pipeline, choice, depths, strict=True):
         own = costs.chips[stage.option]
-        for row in own.rows:
-            usage[row] += own.chips
         mesh = space.options[stage.option].option.mesh
         way = space.policies[policy]
         stages.append(
@@ -286,7 +283,7 @@ def _column(
             fill_ps=sum(forward) + sum(backward) + 2 * sum(hops),
             period_ps=slow,
             finish_ps=finish_ps(costs, pipeline, backward, together),
-            usage=tuple(usage),
+            usage=costs.usage(pipeline),
             max_micro_batches=cap if limited else None,
             together=together,
         ),

@@ -156,28 +156,18 @@ def _pairs(
     layer too at most.
     """
     replicas = space.setting.replicas[1 if optimistic else 0]
-    rows = [
-        [_known(problem, table, policy, replicas, chunks, optimistic) for table in space.options]
-        for policy in space.policies
-    ]
+
+    def known(table: OptionTable, policy: int) -> tuple[Ints, Ints, Ints]:
+        """Found once for all settings with as many replicas."""
+        key = ("pairs", id(table), policy, replicas, chunks, optimistic)
+        if key not in problem.known:
+            problem.known[key] = _pairs_of(problem, table, policy, replicas, chunks, optimistic)
+        out: tuple[Ints, Ints, Ints] = problem.known[key]
+        return out
+
+    rows = [[known(table, policy) for table in space.options] for policy in space.policies]
     middle, tail, head = (np.stack([[own[k] for own in row] for row in rows]) for k in range(3))
     return np.moveaxis(middle, 1, 2)[..., None], tail, head
-
-
-def _known(
-    problem: Problem,
-    table: OptionTable,
-    policy: int,
-    replicas: int,
-    chunks: int,
-    optimistic: bool,
-) -> tuple[Ints, Ints, Ints]:
-    """Pairs of one option under one policy; found once for all settings with as many replicas."""
-    key = ("pairs", id(table), policy, replicas, chunks, optimistic)
-    if key not in problem.known:
-        problem.known[key] = _pairs_of(problem, table, policy, replicas, chunks, optimistic)
-    out: tuple[Ints, Ints, Ints] = problem.known[key]
-    return out
 
 
 def _pairs_of(
@@ -188,6 +178,7 @@ def _pairs_of(
     chunks: int,
     optimistic: bool,
 ) -> tuple[Ints, Ints, Ints]:
+    """Pairs of one option under one policy."""
     layers = problem.tables.layers
     length = (layers - 2) // chunks + 2
     _, _, room = stage_limits(problem, table, policy, replicas)
@@ -256,14 +247,11 @@ def interleaved_columns(
         any_number &= room[chosen[-1][0]] >= most
     forward = tuple(f for _, f, _ in chosen)
     backward = tuple(b for _, _, b in chosen)
-    usage = [0] * len(problem.packing_rows)
     stages = []
     for number, (stage, (policy, _, _), depth) in enumerate(
         zip(pipeline, chosen, depths, strict=True)
     ):
         own_chips = costs.chips[stage.option]
-        for row in own_chips.rows:
-            usage[row] += own_chips.chips
         dealt = _dealt(stage, number, count, space)
         stages.append(
             TemplateStage(
@@ -292,7 +280,7 @@ def interleaved_columns(
                 fill_ps=interleaved.fill_time(forward, backward, ring, chunks),
                 period_ps=interleaved.takt(forward, backward, ring, chunks),
                 finish_ps=finish_ps(costs, beside, [b // chunks for b in backward], together),
-                usage=tuple(usage),
+                usage=costs.usage(pipeline),
                 max_micro_batches=None if any_number else cap,
                 chunks=chunks,
                 together=together,

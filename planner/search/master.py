@@ -26,7 +26,7 @@ from planner.search.columns import Column
 from planner.search.problem import Problem, Setting, largest_share
 from planner.search.space import Floats
 
-LITTLE = 0.01
+NEXT_TO_NOTHING = 0.01
 """Part of what a chip would be worth alone that it costs where chips have no price."""
 ELASTIC = 4.0
 """Rows, in batches per missing pipeline's share, that one pipeline below the interval costs."""
@@ -64,7 +64,7 @@ class Prices:
             least.setdefault(c, k)
         chips = sum(problem.packing_rows[k][2] for k in least.values())
         packing = np.zeros(len(problem.packing_rows))
-        packing[list(least.values())] = LITTLE * problem.global_batch / max(chips, 1)
+        packing[list(least.values())] = NEXT_TO_NOTHING * problem.global_batch / max(chips, 1)
         return replace(self, packing=packing)
 
     def value(self, problem: Problem, setting: Setting) -> float:

@@ -50,6 +50,15 @@ class StageCosts:
         size = self.problem.topology.classes[own.class_index].size
         return Chips(own.class_index, own.chips, size, rows)
 
+    def usage(self, pipeline: Sequence[Stage]) -> tuple[int, ...]:
+        """Chips of a pipeline by packing row."""
+        out = [0] * len(self.problem.packing_rows)
+        for stage in pipeline:
+            own = self.chips[stage.option]
+            for row in own.rows:
+                out[row] += own.chips
+        return tuple(out)
+
     def _kind(self, stage: Stage) -> tuple[int, int, int]:
         """Stages with equal keys cannot be told apart by what they cost."""
         if not self.space.uniform or stage.first == 0 or stage.end == self.space.layers:
