@@ -262,7 +262,8 @@ def _interleaved(context: Context) -> list[str]:
         return []
     return [
         f"interleaved 1F1B with {{{', '.join(map(str, chunks))}}} chunks per stage, as many inner "
-        "layers in each chunk of a stage and the usual depths, among chips that may hold any layer"
+        "layers in each chunk of a stage, the usual depths and activations on the device, among "
+        "chips that may hold any layer"
     ]
 
 

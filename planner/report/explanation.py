@@ -10,6 +10,7 @@ from rich.text import Text
 
 from costmodels.catalog.names import short_name
 from costmodels.price import HOSTED
+from planner.chunks import even_chunks
 from planner.explain import Explanation, Margin, Neighbour, StageLoad, WhyNot
 from planner.explain.marginal import Step
 from planner.plan import Plan
@@ -68,7 +69,9 @@ def explanation_page(found: Explanation) -> RenderableType:
     if found.margins:
         parts.append(section("Worth at the margin", _margins(found.margins, found.plan)))
     if found.better:
-        text = f"a neighbour is faster: {_missed(found.plan)}; --improved FILE writes it for --hint"
+        plans = [n.plan for n in found.better if n.plan is not None]
+        text = f"a neighbour is faster: {_missed(found.plan, plans)}; "
+        text += "--improved FILE writes it for --hint"
         parts.append(Text(text, style="yellow"))
     return Group(*parts)
 
@@ -285,17 +288,22 @@ def _does_not_fit(answer: WhyNot) -> Text:
     return text
 
 
-def _missed(plan: Plan) -> str:
+def _missed(plan: Plan, faster: Sequence[Plan]) -> str:
     """What it means that something is faster: nothing yet where the objective is another one."""
     stated = plan.certificate.objective if plan.certificate is not None else None
-    return "the search missed it" if stated is None else f"the objective is {stated.name}, not time"
+    if stated is not None:
+        return f"the objective is {stated.name}, not time"
+    if faster and not any(all(map(even_chunks, other.pipelines)) for other in faster):
+        return "its chunks differ in length, which is not searched"
+    return "the search missed it"
 
 
 def _faster(answer: WhyNot, plan: Plan) -> str:
     """Why the plan is not the faster one: the search missed it, or was not asked for it."""
     if answer.beyond:
         return f"the plan's job is without {answer.beyond}; -o writes it"
-    return f"{_missed(plan)}; -o writes it, and --hint starts from it"
+    others = [answer.plan] if answer.plan is not None else []
+    return f"{_missed(plan, others)}; -o writes it, and --hint starts from it"
 
 
 def _compared(answer: WhyNot, plan: Plan) -> Text:

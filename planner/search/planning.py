@@ -25,7 +25,7 @@ from planner.search.master import (
 from planner.search.pipelines import Pricer
 from planner.search.problem import Problem, Setting, Size
 from planner.search.relaxation import Relaxation
-from planner.search.space import Floats, Stage, build_space
+from planner.search.space import Floats, Stage, StageSpace, build_space
 from planner.search.stage_costs import StageCosts
 
 GRID = 28
@@ -96,8 +96,7 @@ class Planning:
         self.queries = 0
         self._relaxation = relaxation
         self._master = RelaxedMaster(problem, setting)
-        self._pricers: dict[Size, Pricer] = {}
-        self._sizes: list[Size] | None = None
+        self._pricers: dict[Size, Pricer | None] = {}
         self._costs: dict[int, StageCosts] = {}
         self._options: dict[int, dict[tuple[int, StageMesh], int]] = {}
         self._seen: set[tuple[Size, tuple[Stage, ...], int]] = set()
@@ -105,19 +104,18 @@ class Planning:
     @property
     def sizes(self) -> list[Size]:
         """Sizes of which the setting has pipelines."""
-        if self._sizes is None:
-            self._sizes = [s for s in self.problem.sizes if s.chunks == 1 or self._has(s)]
-        return self._sizes
-
-    def _has(self, size: Size) -> bool:
-        try:
-            return len(self.pricer(size).space.options) > 0
-        except LookupError:
-            return False
+        return [size for size in self.problem.sizes if self._known(size) is not None]
 
     def pricer(self, size: Size) -> Pricer:
         """Pricer over what a plan may really use; LookupError where there is no such pipeline."""
+        found = self._known(size)
+        if found is None:
+            raise LookupError(f"no pipelines with {size.chunks} chunks per stage")
+        return found
+
+    def _known(self, size: Size) -> Pricer | None:
         if size not in self._pricers:
+            space: StageSpace | None
             if size.chunks == 1:
                 space = build_space(self.problem, self.setting, size.rows, optimistic=False)
                 self._costs[size.rows] = StageCosts(self.problem, space)
@@ -126,11 +124,9 @@ class Planning:
                 }
             else:
                 own = self.pricer(Size(size.rows)).space
-                found = folded(self.problem, own, size.chunks, optimistic=False)
-                if found is None:
-                    raise LookupError(f"no pipelines with {size.chunks} chunks per stage")
-                space = found
-            self._pricers[size] = Pricer(space, self.problem.max_stages)
+                space = folded(self.problem, own, size.chunks, optimistic=False)
+            made = None if space is None else Pricer(space, self.problem.max_stages)
+            self._pricers[size] = made
         return self._pricers[size]
 
     def add(self, pricer: Pricer, pipeline: Sequence[Stage], count: int) -> int:
@@ -230,7 +226,7 @@ class Planning:
             and reduced_value(c, known, 1.0, target) > -ROWS_SLACK * c.rows * n
         }
         if not good:
-            return list(self.sizes)
+            return self.sizes
         # of sizes that a rough look has not met nothing is known
         rows = {size.rows for size in good}
         unmet = set(self.sizes) - {c.size for c in met}

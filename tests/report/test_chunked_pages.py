@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console, RenderableType
 
+from planner.chunks import even_chunks
 from planner.diff import diff
 from planner.explain import WhyNot
 from planner.plan import Plan
@@ -111,8 +112,28 @@ def test_both_are_read_back_as_they_were_written(plan) -> None:
     assert Plan.model_validate_json(plan().to_json()) == plan()
 
 
-def test_a_faster_plan_of_another_job_was_not_missed_by_the_search() -> None:
+def even_plan() -> Plan:
+    """Two inner layers in every chunk."""
+    context = chunked_context()
+    devices = [("node0/0", "node0/1"), ("node0/2", "node0/3")]
+    dealt = (((0, 3), (5, 7)), ((3, 5), (7, 10)))
+    return plan_of(context, [chunked_pipeline(context, devices, dealt, 8)])
+
+
+def test_a_faster_plan_whose_chunks_differ_in_length_is_not_searched() -> None:
+    """Of the stage that holds the embedding, one chunk has two blocks and the other three."""
     plan, other = plain_plan(), chunked_plan()
+    assert not even_chunks(other.pipelines[0])
+    assert all(map(even_chunks, (*even_plan().pipelines, *plan.pipelines)))
+    terms = bottleneck(plan).terms
+    found = WhyNot("interleaved", "faster", "searched", plan=other, own_terms=terms, terms=terms)
+    text = text_of(why_not_text(found, plan))
+    assert "its chunks differ in length, which is not searched" in " ".join(text.split())
+    assert "missed" not in text
+
+
+def test_a_faster_plan_of_another_job_was_not_missed_by_the_search() -> None:
+    plan, other = plain_plan(), even_plan()
     terms = bottleneck(plan).terms
     found = WhyNot("interleaved", "faster", "searched", plan=other, own_terms=terms, terms=terms)
     assert "the search missed it" in text_of(why_not_text(found, plan))
