@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import accumulate, islice, product
 
 import numpy as np
@@ -19,9 +18,9 @@ from costmodels.memory import MemoryItems, boundary_buffer_bytes, device_overhea
 from costmodels.price import WAYS, LayerPrice, hosted
 from costmodels.schedules import (
     ExactTimes,
-    ScheduleName,
     depth_rule,
     exact_time,
+    fill,
     formula_time,
     takt,
 )
@@ -44,129 +43,36 @@ from planner.graphs.across import Port, islands_port
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import Island, Topology
 from planner.inputs.job import ResolvedJob
+from planner.layout_data import (
+    LayoutPipeline,
+    LayoutStage,
+    PricedLayout,
+    PricedPipeline,
+    PricedStage,
+    free_turns,
+)
 from planner.mesh import Part, StageMesh
 from planner.reductions import Reductions, SyncPrice
 
-
-@dataclass(frozen=True, slots=True)
-class LayoutStage:
-    """Layers ``[first, end)`` on named devices of one island, in the order of their mesh.
-
-    A stage of more chips than an island has lies on ``more`` whole ones as well, in that order.
-
-    ``policies`` says what each layer does with what it keeps (index in ``WAYS``); ``in_flight`` is
-    None where the depth rule decides within memory. An interleaved stage holds its ``chunks`` only,
-    the first of which begins at ``first`` and the last ends at ``end``; it has a policy for each of
-    their layers, and counts pairs of a chunk and a micro-batch in flight.
-    """
-
-    island: Island
-    devices: tuple[str, ...]
-    first: int
-    end: int
-    mesh: StageMesh
-    policies: tuple[int, ...]
-    in_flight: int | None = None
-    more: tuple[Island, ...] = ()
-    chunks: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def parts(self) -> tuple[tuple[int, int], ...]:
-        """The stage's intervals of layers in order."""
-        return self.chunks or ((self.first, self.end),)
-
-    @property
-    def islands(self) -> tuple[Island, ...]:
-        """All islands of the stage."""
-        return (self.island, *self.more)
-
-    @property
-    def tp(self) -> int:
-        """Tensor-parallel degree."""
-        return self.mesh.tp
-
-    @property
-    def chips(self) -> int:
-        """Chips of the stage."""
-        return len(self.devices)
-
-
-@dataclass(frozen=True, slots=True)
-class LayoutPipeline:
-    """One stream of micro-batches through its stages."""
-
-    stages: tuple[LayoutStage, ...]
-    rows: int
-    micro_batches: int
-    last_rows: int
-    schedule: ScheduleName = "1f1b"
+Held = tuple[int | Sequence[int], Sequence[int] | None]
+"""Micro-batches in flight of a stage, or of each of its layers; and, if at another moment, those
+that its host holds for each layer."""
 
 
 @dataclass(frozen=True)
-class PricedStage:
-    """A stage with its costs: picoseconds per micro-batch and itemised bytes.
+class _Run:
+    """How a pipeline runs: picoseconds and depths by stage, ``chunks`` by chunk as well."""
 
-    ``forward_ps`` and ``backward_ps`` include ``transfer_ps`` each, where transfers block.
-    ``host_bytes`` of its host's memory are there for what each device offloads. ``chunk_ps``:
-    forward and backward of each chunk of an interleaved stage. What leaves its last stage goes back
-    to the first one, ``hop_to_next_ps`` as well.
-    """
-
-    stage: LayoutStage
-    costs: tuple[LayerCost, ...]
-    forward_ps: int
-    backward_ps: int
-    in_flight: int
-    memory: MemoryItems
-    usable_bytes: int
-    hop_to_next_ps: int | None
-    transfer_ps: int = 0
-    host_bytes: int = 0
-    chunk_ps: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def last_backward_ps(self) -> int:
-        """Backward that the step ends with: of one chunk of several, by their mean."""
-        return self.backward_ps // max(1, len(self.chunk_ps))
-
-
-@dataclass(frozen=True)
-class PricedPipeline:
-    """A pipeline with formula and exact times (without synchronisation and update).
-
-    ``alike``: its stages as they were priced, maybe on other devices of the same kind.
-    """
-
-    pipeline: LayoutPipeline
-    alike: tuple[PricedStage, ...]
-    fill_ps: int
-    formula_ps: int
+    forward: Sequence[int]
+    backward: Sequence[int]
+    hops: tuple[int, ...]
+    blocked: Sequence[int]
+    depths: tuple[int, ...]
+    fill: int
+    formula: int
     exact: ExactTimes
-
-    @cached_property
-    def stages(self) -> tuple[PricedStage, ...]:
-        """Its stages on its own devices."""
-        pairs = zip(self.alike, self.pipeline.stages, strict=True)
-        return tuple(replace(priced, stage=stage) for priced, stage in pairs)
-
-
-@dataclass(frozen=True)
-class PricedLayout:
-    """The whole step, in picoseconds."""
-
-    pipelines: tuple[PricedPipeline, ...]
-    syncs: tuple[SyncPrice, ...]
-    sync_ps: int
-    update_ps: int
-    formula_ps: int
-    exact_ps: int
-    critical: int
-    problems: tuple[str, ...]
-
-    @property
-    def fits(self) -> bool:
-        """Whether every stage fits its devices and every transfer has a route."""
-        return not self.problems
+    held: Callable[[int], Held]
+    chunks: Sequence[tuple[tuple[int, int], ...]] = ()
 
 
 class LayoutPricer:
@@ -378,17 +284,41 @@ class LayoutPricer:
         self, pipe: LayoutPipeline, hops: tuple[int, ...], zero_level: int, replicas: int
     ) -> PricedPipeline:
         """Times and memory of a pipeline; the same for all whose classes and hops are equal."""
-        if pipe.schedule == "interleaved":
-            return self._price_interleaved(pipe, hops, zero_level, replicas)
         costs = self._stage_costs(pipe)
-        forward = [
-            sum(c.forward_total_ps(p) for c, p in zip(own, s.policies, strict=True))
-            for own, s in zip(costs, pipe.stages, strict=True)
-        ]
-        backward = [
-            sum(c.backward_total_ps(p) for c, p in zip(own, s.policies, strict=True))
-            for own, s in zip(costs, pipe.stages, strict=True)
-        ]
+        if pipe.schedule == "interleaved":
+            run = self._chunked(pipe, costs, hops)
+        else:
+            run = self._plain(pipe, costs, hops, zero_level, replicas)
+        stages = tuple(
+            PricedStage(
+                stage=stage,
+                costs=costs[s],
+                forward_ps=run.forward[s],
+                backward_ps=run.backward[s],
+                in_flight=run.depths[s],
+                memory=self._memory(pipe, s, costs[s], run.held(s), zero_level, replicas),
+                usable_bytes=self.topology.classes[stage.island.class_index].usable_memory_bytes,
+                hop_to_next_ps=run.hops[s] if s < len(run.hops) else None,
+                transfer_ps=run.blocked[s],
+                host_bytes=host_limit(self.topology.classes[stage.island.class_index]),
+                chunk_ps=run.chunks[s] if run.chunks else (),
+            )
+            for s, stage in enumerate(pipe.stages)
+        )
+        # the formula is an upper bound wherever slow forwards and slow backwards fit its period;
+        # elsewhere it is raised to what the recurrence gives
+        return PricedPipeline(pipe, stages, run.fill, max(run.formula, run.exact.total), run.exact)
+
+    def _plain(
+        self,
+        pipe: LayoutPipeline,
+        costs: Sequence[tuple[LayerCost, ...]],
+        hops: tuple[int, ...],
+        zero_level: int,
+        replicas: int,
+    ) -> _Run:
+        """Stages with their layers in a row: 1F1B or GPipe."""
+        forward, backward = ([own for (own,) in each] for each in _chunk_times(pipe, costs))
         blocked = [0] * len(forward)
         if self.topology.blocking_transfers:
             blocked, hops = blocked_ps(hops), (0,) * len(hops)
@@ -396,41 +326,28 @@ class LayoutPricer:
             backward = [f + b for f, b in zip(backward, blocked)]
         depths = self._depths(pipe, costs, forward, backward, hops, zero_level, replicas)
         m = pipe.micro_batches
-        formula = formula_time(forward, backward, hops, m, depths, pipe.schedule)
-        exact = exact_time(pipe.schedule, forward, backward, hops, depths, m)
-        stages = tuple(
-            PricedStage(
-                stage=stage,
-                costs=costs[s],
-                forward_ps=forward[s],
-                backward_ps=backward[s],
-                in_flight=depths[s],
-                memory=self._memory(pipe, s, costs[s], depths[s], zero_level, replicas),
-                usable_bytes=self.topology.classes[stage.island.class_index].usable_memory_bytes,
-                hop_to_next_ps=hops[s] if s < len(hops) else None,
-                transfer_ps=blocked[s],
-                host_bytes=host_limit(self.topology.classes[stage.island.class_index]),
-            )
-            for s, stage in enumerate(pipe.stages)
+        return _Run(
+            forward=forward,
+            backward=backward,
+            hops=hops,
+            blocked=blocked,
+            depths=depths,
+            fill=fill(forward, backward, hops),
+            formula=formula_time(forward, backward, hops, m, depths, pipe.schedule),
+            exact=exact_time(pipe.schedule, forward, backward, hops, depths, m),
+            held=lambda s: (depths[s], None),
         )
-        fill = sum(forward) + sum(backward) + 2 * sum(hops)
-        # the formula is an upper bound wherever slow forwards and slow backwards fit its period;
-        # elsewhere it is raised to what the recurrence gives
-        return PricedPipeline(pipe, stages, fill, max(formula, exact.total), exact)
 
-    def _price_interleaved(
-        self, pipe: LayoutPipeline, hops: tuple[int, ...], zero_level: int, replicas: int
-    ) -> PricedPipeline:
-        """As :meth:`_price_alone`, of stages that hold several chunks each."""
+    def _chunked(
+        self,
+        pipe: LayoutPipeline,
+        costs: Sequence[tuple[LayerCost, ...]],
+        hops: tuple[int, ...],
+    ) -> _Run:
+        """Interleaved stages, which hold several chunks each; at the usual depths, fit or not."""
         count, m = len(pipe.stages), pipe.micro_batches
         (chunks,) = {len(s.parts) for s in pipe.stages}
-        costs = self._stage_costs(pipe)
-        forward, backward = [], []
-        for own, stage in zip(costs, pipe.stages, strict=True):
-            each = iter(list(zip(own, stage.policies, strict=True)))
-            spans = [list(islice(each, end - first)) for first, end in stage.parts]
-            forward.append([sum(c.forward_total_ps(p) for c, p in span) for span in spans])
-            backward.append([sum(c.backward_total_ps(p) for c, p in span) for span in spans])
+        forward, backward = _chunk_times(pipe, costs)
         blocked = [0] * count
         if self.topology.blocking_transfers:
             for s, c in product(range(count), range(chunks)):
@@ -444,36 +361,28 @@ class LayoutPricer:
             d if s.in_flight is None else s.in_flight
             for d, s in zip(usual, pipe.stages, strict=True)
         )
-        exact = interleaved.exact_time(forward, backward, hops, depths, m)
-        whole = [sum(f) for f in forward], [sum(b) for b in backward]
-        formula = interleaved.formula_time(*whole, hops, m, chunks)
         orders = interleaved.orders(depths, chunks, m)
-        stages = tuple(
-            PricedStage(
-                stage=stage,
-                costs=costs[s],
-                forward_ps=whole[0][s],
-                backward_ps=whole[1][s],
-                in_flight=depths[s],
-                memory=self._memory(
-                    pipe,
-                    s,
-                    costs[s],
-                    _held_by_layer(stage, costs[s], orders[s], LayerPrice.kept),
-                    zero_level,
-                    replicas,
-                    _held_by_layer(stage, costs[s], orders[s], LayerPrice.on_host),
-                ),
-                usable_bytes=self.topology.classes[stage.island.class_index].usable_memory_bytes,
-                hop_to_next_ps=hops[s],
-                transfer_ps=blocked[s],
-                host_bytes=host_limit(self.topology.classes[stage.island.class_index]),
-                chunk_ps=tuple(zip(forward[s], backward[s], strict=True)),
+        whole = [sum(f) for f in forward], [sum(b) for b in backward]
+
+        def held(s: int) -> tuple[list[int], list[int]]:
+            stage, own, order = pipe.stages[s], costs[s], orders[s]
+            return (
+                _held_by_layer(stage, own, order, LayerPrice.kept),
+                _held_by_layer(stage, own, order, LayerPrice.on_host),
             )
-            for s, stage in enumerate(pipe.stages)
+
+        return _Run(
+            forward=whole[0],
+            backward=whole[1],
+            hops=hops,
+            blocked=blocked,
+            depths=depths,
+            fill=interleaved.fill_time(*whole, hops, chunks),
+            formula=interleaved.formula_time(*whole, hops, m, chunks),
+            exact=interleaved.exact_time(forward, backward, hops, depths, m),
+            held=held,
+            chunks=[tuple(zip(f, b, strict=True)) for f, b in zip(forward, backward, strict=True)],
         )
-        fill = interleaved.fill_time(*whole, hops, chunks)
-        return PricedPipeline(pipe, stages, fill, max(formula, exact.total), exact)
 
     def _stage_costs(self, pipe: LayoutPipeline) -> list[tuple[LayerCost, ...]]:
         """Costs of the layers of every stage, in order."""
@@ -508,10 +417,9 @@ class LayoutPricer:
         pipe: LayoutPipeline,
         s: int,
         costs: tuple[LayerCost, ...],
-        depth: int | Sequence[int],
+        depth: Held,
         zero_level: int,
         replicas: int,
-        hosted_depth: Sequence[int] | None = None,
     ) -> MemoryItems:
         stage, mesh = pipe.stages[s], pipe.stages[s].mesh
         cls = self.topology.classes[stage.island.class_index]
@@ -520,8 +428,8 @@ class LayoutPricer:
             stage.policies,
             state=self.job.state_bytes,
             overhead=device_overhead(cls.chip, cls.usable_memory_bytes),
-            in_flight=depth,
-            hosted_in_flight=hosted_depth,
+            in_flight=depth[0],
+            hosted_in_flight=depth[1],
             micro_batches=pipe.micro_batches,
             zero_level=zero_level,
             replicas=replicas * mesh.dense.copies,
@@ -562,7 +470,7 @@ class LayoutPricer:
             ceiling = depths[s - 1] - 1 if s else depths[s]
             depths[s] = max(min(depths[s], ceiling), count - s)
             while depths[s] > count - s:
-                items = self._memory(pipe, s, costs[s], depths[s], zero_level, replicas)
+                items = self._memory(pipe, s, costs[s], (depths[s], None), zero_level, replicas)
                 if min(depths[s], pipe.micro_batches) <= 1:
                     break
                 if any(map(hosted, stage.policies)) and items.host > host_limit(cls):
@@ -613,6 +521,19 @@ def _fits(stage: PricedStage) -> bool:
     return stage.memory.peak <= stage.usable_bytes and stage.memory.host <= stage.host_bytes
 
 
+def _chunk_times(
+    pipe: LayoutPipeline, costs: Sequence[tuple[LayerCost, ...]]
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Forward and backward picoseconds ``[stage][chunk]``."""
+    forward, backward = [], []
+    for own, stage in zip(costs, pipe.stages, strict=True):
+        each = iter(list(zip(own, stage.policies, strict=True)))
+        spans = [list(islice(each, end - first)) for first, end in stage.parts]
+        forward.append([sum(c.forward_total_ps(p) for c, p in span) for span in spans])
+        backward.append([sum(c.backward_total_ps(p) for c, p in span) for span in spans])
+    return forward, backward
+
+
 def _held_by_layer(
     stage: LayoutStage,
     costs: Sequence[LayerCost],
@@ -649,14 +570,13 @@ def _members(sync: SyncPrice, first: Ints) -> tuple[Ints, Ints]:
     return pipes, first[pipes] + positions
 
 
-def free_turns(pipe: LayoutPipeline) -> LayoutPipeline:
-    """An interleaved pipeline with its depths left to the rule; others as they are.
-
-    Of another number of micro-batches a group may be larger, for which given depths are too few.
-    """
-    if pipe.schedule != "interleaved":
-        return pipe
-    return replace(pipe, stages=tuple(replace(s, in_flight=None) for s in pipe.stages))
-
-
-__all__ = ["WAYS", "LayoutPipeline", "LayoutPricer", "LayoutStage", "PricedLayout"]
+__all__ = [
+    "WAYS",
+    "LayoutPipeline",
+    "LayoutPricer",
+    "LayoutStage",
+    "PricedLayout",
+    "PricedPipeline",
+    "PricedStage",
+    "free_turns",
+]

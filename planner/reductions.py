@@ -29,7 +29,7 @@ from planner.graphs.topology import Island, Route, Topology
 from planner.mesh import Part
 
 if TYPE_CHECKING:
-    from planner.layout import LayoutPipeline, LayoutStage
+    from planner.layout_data import LayoutPipeline, LayoutStage
 
 Floats = NDArray[np.float64]
 Parts = Callable[["LayoutStage", int, int, int], list[tuple[int, Part]]]
