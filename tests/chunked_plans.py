@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+from costmodels.schedules import ScheduleName
 from costmodels.units import PS_PER_S
 from planner import assemble
+from planner.graphs.topology import Island
 from planner.layout import LayoutPipeline, LayoutStage, PricedLayout
 from planner.mesh import StageMesh
 from planner.plan import Certificate, Interval, Plan, SearchSpace, SolverInfo, seal
@@ -27,6 +29,33 @@ def chunked_context(
     return small_context(cluster, sets, layers=layers, experts=0)
 
 
+def stage_on(
+    island: Island,
+    devices: Sequence[str],
+    parts: Sequence[Interval],
+    mesh: StageMesh,
+    policy: int,
+    in_flight: int | None = None,
+) -> LayoutStage:
+    """A stage that holds these intervals of layers under one policy."""
+    return LayoutStage(
+        island,
+        tuple(devices),
+        parts[0][0],
+        parts[-1][1],
+        mesh,
+        (policy,) * sum(end - first for first, end in parts),
+        in_flight,
+        chunks=tuple(parts) if len(parts) > 1 else (),
+    )
+
+
+def pipeline_of(stages: Sequence[LayoutStage], micro_batches: int, rows: int = 1) -> LayoutPipeline:
+    """Stages in a pipeline, interleaved where they hold chunks."""
+    schedule: ScheduleName = "interleaved" if stages[0].chunks else "1f1b"
+    return LayoutPipeline(tuple(stages), rows, micro_batches, rows, schedule)
+
+
 def chunked_pipeline(
     context: Context,
     devices: Sequence[Sequence[str]],
@@ -36,24 +65,11 @@ def chunked_pipeline(
 ) -> LayoutPipeline:
     """Stages on these devices with these chunks each, rows of one, one policy for all layers."""
     homes = {d: i for c in context.topology.classes for i in c.islands for d in i.devices}
-    return LayoutPipeline(
-        stages=tuple(
-            LayoutStage(
-                island=homes[own[0]],
-                devices=tuple(own),
-                first=chunks[0][0],
-                end=chunks[-1][1],
-                mesh=StageMesh(len(own)),
-                policies=(policy,) * sum(end - first for first, end in chunks),
-                chunks=tuple(chunks) if len(chunks) > 1 else (),
-            )
-            for own, chunks in zip(devices, dealt, strict=True)
-        ),
-        rows=1,
-        micro_batches=micro_batches,
-        last_rows=1,
-        schedule="interleaved" if len(dealt[0]) > 1 else "1f1b",
-    )
+    stages = [
+        stage_on(homes[own[0]], own, chunks, StageMesh(len(own)), policy)
+        for own, chunks in zip(devices, dealt, strict=True)
+    ]
+    return pipeline_of(stages, micro_batches)
 
 
 def plan_of(context: Context, pipelines: Sequence[LayoutPipeline]) -> Plan:
@@ -97,34 +113,16 @@ def _plan(context: Context, priced: PricedLayout, level: int) -> Plan:
 @lru_cache(maxsize=1)
 def chunked_plan() -> Plan:
     """Two equal pipelines of two stages of two chunks, four micro-batches each, tp 2."""
-    context = chunked_context()
-    return plan_of(
-        context,
-        [
-            chunked_pipeline(
-                context,
-                [(f"node{k}/0", f"node{k}/1"), (f"node{k}/2", f"node{k}/3")],
-                DEALT,
-                4,
-            )
-            for k in range(2)
-        ],
-    )
+    return _two_pipelines(DEALT)
 
 
 @lru_cache(maxsize=1)
 def plain_plan() -> Plan:
     """The same stages with their layers in a row."""
+    return _two_pipelines((((0, 5),), ((5, 10),)))
+
+
+def _two_pipelines(dealt: Sequence[Sequence[Interval]]) -> Plan:
     context = chunked_context()
-    return plan_of(
-        context,
-        [
-            chunked_pipeline(
-                context,
-                [(f"node{k}/0", f"node{k}/1"), (f"node{k}/2", f"node{k}/3")],
-                (((0, 5),), ((5, 10),)),
-                4,
-            )
-            for k in range(2)
-        ],
-    )
+    pairs = [[(f"node{k}/0", f"node{k}/1"), (f"node{k}/2", f"node{k}/3")] for k in range(2)]
+    return plan_of(context, [chunked_pipeline(context, own, dealt, 4) for own in pairs])

@@ -7,7 +7,7 @@ other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from costmodels.catalog import load_catalog
@@ -19,7 +19,7 @@ from planner.inputs.cluster import load_cluster
 from planner.inputs.job import load_job
 from planner.inputs.model import load_model
 from planner.inputs.overrides import parse_overrides
-from planner.layout import LayoutPipeline, LayoutStage
+from planner.layout import LayoutPipeline, LayoutPricer, LayoutStage
 from planner.mesh import StageMesh
 from planner.plan import (
     Certificate,
@@ -31,7 +31,7 @@ from planner.plan import (
     digest,
     seal,
 )
-from planner.solve import prepare
+from planner.solve import Context, prepare
 
 SMALL = {
     "llama-3-8b": [
@@ -240,3 +240,19 @@ def _unused(sketches: Sequence[PipelineSketch], topology: Topology) -> tuple[Unu
 
 def _record(name: str, resolved: dict[str, object]) -> object:
     return {"name": name, "digest": digest(resolved), "resolved": resolved}
+
+
+def check_by_kind(known: Context, pipelines: Sequence[LayoutPipeline]) -> None:
+    """Pipelines cost the same whether islands are known to be alike or not."""
+    assert known.topology.cells
+    unknown = replace(known.topology, cells={})
+    by_kind = known.pricer.price(pipelines, 1)
+    one_by_one = LayoutPricer(known.model.graph, unknown, known.job).price(pipelines, 1)
+    for one, other in zip(by_kind.pipelines, one_by_one.pipelines, strict=True):
+        assert one.stages == other.stages
+        assert (one.fill_ps, one.formula_ps, one.exact) == (
+            other.fill_ps,
+            other.formula_ps,
+            other.exact,
+        )
+    assert replace(by_kind, pipelines=()) == replace(one_by_one, pipelines=())

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.layout import LayoutPipeline, LayoutPricer, LayoutStage
+from planner.layout import LayoutPipeline, LayoutStage
 from planner.mesh import StageMesh
 from planner.search.problem import Setting
 from planner.search.space import Stage, build_space
 from planner.search.stage_costs import StageCosts
 from planner.solve import Context
 from tests.mesh_inputs import small_context
+from tests.priced_plans import check_by_kind
 
 FLEET = "3x4xA100-SXM-80GB + 3x4xV100-SXM2-32GB @ 100Gb/s"
 LAYERS = 6
@@ -59,19 +59,7 @@ def layouts(draw: st.DrawFn) -> list[LayoutPipeline]:
 def test_a_layout_costs_the_same_whether_islands_are_known_to_be_alike_or_not(
     pipelines: list[LayoutPipeline],
 ) -> None:
-    known = context()
-    assert known.topology.cells
-    unknown = replace(known.topology, cells={})
-    by_kind = known.pricer.price(pipelines, 1)
-    one_by_one = LayoutPricer(known.model.graph, unknown, known.job).price(pipelines, 1)
-    for one, other in zip(by_kind.pipelines, one_by_one.pipelines, strict=True):
-        assert one.stages == other.stages
-        assert (one.fill_ps, one.formula_ps, one.exact) == (
-            other.fill_ps,
-            other.formula_ps,
-            other.exact,
-        )
-    assert replace(by_kind, pipelines=()) == replace(one_by_one, pipelines=())
+    check_by_kind(context(), pipelines)
 
 
 @settings(max_examples=30, deadline=None)

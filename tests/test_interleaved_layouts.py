@@ -27,7 +27,9 @@ from planner.solve import Context, input_records, with_simulation
 from planner.verify import verify
 from planner.verify.costs import check_costs
 from planner.verify.prices import Prices
+from tests.chunked_plans import pipeline_of, stage_on
 from tests.mesh_inputs import small_context
+from tests.priced_plans import check_by_kind
 
 FLEET = "3x4xA100-SXM-80GB + 3x4xV100-SXM2-32GB @ 100Gb/s"
 LAYERS = 12
@@ -117,20 +119,9 @@ def pipelines(
             if apart:
                 del free[island.name][: mesh.chips]
             policy = draw(st.sampled_from(context(job).options.policies))
-            layout.append(
-                LayoutStage(
-                    island,
-                    devices,
-                    parts[0][0],
-                    parts[-1][1],
-                    mesh,
-                    (policy,) * sum(end - first for first, end in parts),
-                    None if deeper is None else depths[s] + deeper,
-                    chunks=() if whole else parts,
-                )
-            )
-        schedule = "1f1b" if whole else "interleaved"
-        out.append(LayoutPipeline(tuple(layout), ROWS, m, ROWS, schedule))
+            depth = None if deeper is None else depths[s] + deeper
+            layout.append(stage_on(island, devices, parts, mesh, policy, depth))
+        out.append(pipeline_of(layout, m, ROWS))
     return out
 
 
@@ -214,18 +205,7 @@ def test_a_pipeline_alone_is_replayed_in_its_exact_time(layout: list[LayoutPipel
 def test_pipelines_that_are_alike_cost_the_same_priced_once_or_one_by_one(
     layout: list[LayoutPipeline],
 ) -> None:
-    known = context()
-    unknown = replace(known.topology, cells={})
-    by_kind = known.pricer.price(layout, 1)
-    one_by_one = LayoutPricer(known.model.graph, unknown, known.job).price(layout, 1)
-    for one, other in zip(by_kind.pipelines, one_by_one.pipelines, strict=True):
-        assert one.stages == other.stages
-        assert (one.fill_ps, one.formula_ps, one.exact) == (
-            other.fill_ps,
-            other.formula_ps,
-            other.exact,
-        )
-    assert replace(by_kind, pipelines=()) == replace(one_by_one, pipelines=())
+    check_by_kind(context(), layout)
 
 
 # -- memory --------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from costmodels.units import PS_PER_S
 from planner.certify import declared_space
 from planner.costing import build_tables
 from planner.graphs.topology import Island
-from planner.layout import LayoutPipeline, LayoutPricer, LayoutStage
+from planner.layout import LayoutPipeline, LayoutPricer
 from planner.mesh import StageMesh
 from planner.search.columns import relaxed_column
 from planner.search.engine import Engine, SearchLimits
@@ -35,6 +35,7 @@ from planner.search.space import Stage, StageSpace, build_space
 from planner.search.stage_costs import StageCosts
 from planner.searches import engine_for
 from planner.solve import Context
+from tests.chunked_plans import pipeline_of, stage_on
 from tests.mesh_inputs import small_context
 
 BLOCKS = 8
@@ -158,23 +159,8 @@ def layouts(draw: st.DrawFn) -> tuple[Context, list[LayoutPipeline]]:
             devices = tuple(free[island][: mesh.chips])
             del free[island][: mesh.chips]
             policy = draw(st.sampled_from(policies))
-            layers = sum(end - first for first, end in parts)
-            stages.append(
-                LayoutStage(
-                    island,
-                    devices,
-                    parts[0][0],
-                    parts[-1][1],
-                    mesh,
-                    (policy,) * layers,
-                    chunks=parts if chunks > 1 else (),
-                )
-            )
-        count = draw(st.integers(1, 9))
-        schedule = "interleaved" if chunks > 1 else "1f1b"
-        pipelines.append(
-            LayoutPipeline(tuple(stages), rows, count, rows, schedule)  # type: ignore[arg-type]
-        )
+            stages.append(stage_on(island, devices, parts, mesh, policy))
+        pipelines.append(pipeline_of(stages, draw(st.integers(1, 9)), rows))
     return context, pipelines
 
 
@@ -265,20 +251,11 @@ def full_hosts(draw: st.DrawFn) -> tuple[Context, LayoutPipeline]:
     (island,) = context.topology.classes[0].islands
     cuts = sorted(draw(st.sets(st.integers(1, run - 1), min_size=count - 1, max_size=count - 1)))
     policy = draw(st.sampled_from(context.options.policies))
-    stages = tuple(
-        LayoutStage(
-            island,
-            island.devices[s : s + 1],
-            parts[0][0],
-            parts[-1][1],
-            StageMesh(1),
-            (policy,) * sum(b - a for a, b in parts),
-            chunks=parts,
-        )
+    stages = [
+        stage_on(island, island.devices[s : s + 1], parts, StageMesh(1), policy)
         for s, parts in enumerate(dealt(cuts, chunks, run))
-    )
-    micro_batches = draw(st.sampled_from((1, 2, 3, 4, 5, 7, 12)))
-    return context, LayoutPipeline(stages, 1, micro_batches, 1, "interleaved")
+    ]
+    return context, pipeline_of(stages, draw(st.sampled_from((1, 2, 3, 4, 5, 7, 12))))
 
 
 @settings(max_examples=60)
@@ -335,19 +312,11 @@ def test_a_column_is_priced_as_its_placement_where_nothing_is_shared() -> None:
     assert [s.parts for s in column.stages] == [((0, 3), (5, 7)), ((3, 5), (7, 10))]
     assert [s.in_flight for s in column.stages] == [5, 3]
     island = context.topology.classes[0].islands[0]
-    stages = tuple(
-        LayoutStage(
-            island,
-            island.devices[2 * k : 2 * k + 2],
-            s.first,
-            s.end,
-            s.mesh,
-            (s.policy,) * s.layers,
-            chunks=s.chunks,
-        )
+    stages = [
+        stage_on(island, island.devices[2 * k : 2 * k + 2], s.parts, s.mesh, s.policy)
         for k, s in enumerate(column.stages)
-    )
-    (priced,) = context.pricer.price([LayoutPipeline(stages, 1, 12, 1, "interleaved")], 1).pipelines
+    ]
+    (priced,) = context.pricer.price([pipeline_of(stages, 12)], 1).pipelines
     plain_time = column.time_ps(12) - column.finish_ps
     assert plain_time == interleaved.formula_time(
         column.forward_ps, column.backward_ps, (*column.hop_ps, max(column.hop_ps)), 12, 2
@@ -387,13 +356,13 @@ def brute_force_ps(context: Context) -> int:
 def _placed(
     each: list[tuple[tuple[int, int], ...]],
     islands: list[Island],
-    mesh: object,
+    mesh: StageMesh,
     policy: int,
     copies: int,
     rows: int,
     batch: int,
 ) -> list[LayoutPipeline] | None:
-    chips = mesh.chips  # type: ignore[attr-defined]
+    chips = mesh.chips
     free = {island: list(island.devices) for island in islands}
     pipes = []
     for _ in range(copies):
@@ -404,21 +373,8 @@ def _placed(
                 return None
             devices = tuple(free[island][:chips])
             del free[island][:chips]
-            layers = sum(end - first for first, end in parts)
-            stages.append(
-                LayoutStage(
-                    island,
-                    devices,
-                    parts[0][0],
-                    parts[-1][1],
-                    mesh,  # type: ignore[arg-type]
-                    (policy,) * layers,
-                    chunks=parts,
-                )
-            )
-        pipes.append(
-            LayoutPipeline(tuple(stages), rows, batch // rows // copies, rows, "interleaved")
-        )
+            stages.append(stage_on(island, devices, parts, mesh, policy))
+        pipes.append(pipeline_of(stages, batch // rows // copies, rows))
     return pipes
 
 
