@@ -26,6 +26,7 @@ from planner.place import Placement
 from planner.plan import Certificate, ObjectiveProof, SearchSpace, SolverInfo
 from planner.search.engine import SearchOutcome
 from planner.search.folded import CHUNKS, listed
+from planner.search.regions import mixes_chunks
 
 if TYPE_CHECKING:
     from planner.solve import Context, SolveParams
@@ -260,10 +261,15 @@ def _interleaved(context: Context) -> list[str]:
     chunks = context.problem.chunks
     if not (context.job.interleaved and chunks):
         return []
+    where = "among chips that may hold any layer"
+    if not mixes_chunks(context.problem):
+        where = (
+            "as many in all pipelines of a plan; vendors then share no layer, and every round of "
+            "chunks changes vendor at the same cuts"
+        )
     return [
         f"interleaved 1F1B with {{{', '.join(map(str, chunks))}}} chunks per stage, as many inner "
-        "layers in each chunk of a stage, the usual depths and activations on the device, among "
-        "chips that may hold any layer"
+        f"layers in each chunk of a stage, the usual depths and activations on the device, {where}"
     ]
 
 

@@ -18,6 +18,7 @@ from planner.place import Load, Placement, place
 from planner.search.engine import Engine, Progress, Realised, SearchLimits
 from planner.search.loads import assign_micro_batches
 from planner.search.planning import Solution
+from planner.search.regions import mixes_chunks
 
 if TYPE_CHECKING:
     from planner.solve import Context
@@ -81,7 +82,7 @@ def narrow_kinds(context: Context) -> tuple[Narrow, ...]:
         "all state on the host": any(m.offload for m in meshes),
         "activations on devices": any(map(hosted, context.problem.policies)),
         "gradients unpacked": context.problem.tables.packed is not None,
-        "one chunk per stage": bool(context.problem.chunks),
+        "one chunk per stage": mixes_chunks(context.problem),
     }
     return tuple(kind for kind, yes in wider.items() if yes)
 

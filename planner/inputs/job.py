@@ -45,9 +45,6 @@ LONG_SEQ_LEN = 32_768
 MANY_CHIPS = 1024
 """Chips from which interleaved pipelines are tried without being asked for, with fewer rows."""
 
-APART = ("none", "cpu-staged")
-"""Collectives between vendors with which these had better share no layer."""
-
 YOUNGER = (
     "context_parallel",
     "expert_parallel",
@@ -247,8 +244,7 @@ def resolve_job(job: JobInput, model: ModelGraph, topology: Topology) -> Resolve
 def _interleaved(spec: JobSpec, model: ModelGraph, topology: Topology, notes: list[str]) -> bool:
     """Whether interleaved pipelines are tried: where rows are few, filling takes much of a step.
 
-    Unless asked for, only of layers that are alike, others have none, and where any chips may hold
-    the same layer: pipelines that change vendor at fixed cuts go through each of them once.
+    Unless asked for, only of layers that are alike: others have none.
     """
     asked, chips = spec.techniques.interleaved, topology.chips
     if asked is not None and (not asked or spec.objective == "step_time"):
@@ -259,8 +255,6 @@ def _interleaved(spec: JobSpec, model: ModelGraph, topology: Topology, notes: li
     inner = [layer.shape for layer in model.layers[1:-1]]
     alike = all(shape == inner[0] for shape in inner)
     few = chips >= MANY_CHIPS and spec.global_batch < chips
-    vendors = {cls.chip.vendor for cls in topology.classes}
-    alike &= len(vendors) == 1 or topology.cross_vendor_collectives not in APART
     if few and alike and spec.objective == "step_time":
         rows = spec.global_batch
         notes.append(f"interleaved pipelines tried: {rows} rows for {chips} chips (default)")

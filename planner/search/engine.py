@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from costmodels.units import PS_PER_S
+from planner.search.equal import equal_plans
 from planner.search.infeasible import nothing_fits
 from planner.search.neighbours import FEW, fewer, more, moved, times, with_count
 from planner.search.planning import Planning, Solution
@@ -45,6 +46,10 @@ SCOUTED = 2
 """Plans of equal pipelines that are priced for real when numbers of pipelines are compared."""
 SLOW_COLLECTIVES = "cpu-staged"
 """Collectives between vendors with which plans without them are looked for first."""
+LARGE = 1024
+"""Chips from which plans of equal pipelines are built before any search."""
+EQUAL_PRICED = 6
+"""So many of a region are priced for real."""
 WORTH_A_LOOK = 1e-3
 """Regions whose relaxation is not this much better than the best plan are left to the proof."""
 GUESSED_WELL = 0.002
@@ -173,6 +178,10 @@ class Engine:
         The rest is left to the proof: it searches whatever it cannot rule out.
         """
         searched = 0
+        chips = sum(capacity for _, group, capacity in self.problem.packing_rows if group == 1)
+        built_first = self.problem.global_batch < chips
+        if chips >= LARGE and built_first:
+            self._offer_equal()
         first = self.problem.topology.cross_vendor_collectives == SLOW_COLLECTIVES
         if first:
             self._keep_apart()
@@ -190,7 +199,27 @@ class Engine:
                 searched += 1
         if not first:
             self._keep_apart()
+        if chips >= LARGE and not built_first:
+            self._offer_equal()
         return self.best
+
+    def _offer_equal(self) -> None:
+        """Plans of equal pipelines, built and not searched.
+
+        With fewer rows than chips they are hard to beat and come first; elsewhere the search finds
+        better ones, and would be misled by what it has to beat.
+        """
+        if self.limits.use_all:
+            return
+        for node in sorted(self._open, key=lambda n: (n.bound_ps, n.region)):
+            limit = self.limit_ps
+            if self.stop() or (limit is not None and node.bound_ps >= limit):
+                break
+            plans = equal_plans(
+                self.problem, node.region, self.limits.only_classes, EQUAL_PRICED, limit
+            )
+            if self._offer_each([p for p in plans if limit is None or p.target_ps < limit]):
+                self.report("searching", None)
 
     def _keep_apart(self) -> None:
         """Plans in which vendors share no layer, where they could but their collectives are slow.
@@ -202,6 +231,8 @@ class Engine:
             return
         nodes = []
         for region in apart(self.problem, self.limits.only_classes):
+            if region.chunks != 1:
+                continue  # these are regions of their own, or part of the one that is known
             setting = region.setting(self.problem, self.limits.only_classes)
             fluid = fluid_bound_s(self.problem, setting)
             if fluid < float("inf") and not self.stop():
@@ -348,7 +379,7 @@ class Engine:
             setting = node.region.setting(self.problem, self.limits.only_classes)
             guess = self.limit_ps or int(node.bound_ps * 1.25) + 1
             node.relaxation = Relaxation(
-                self.problem, setting, self.problem.sizes, guess, self.limit_ps
+                self.problem, setting, self.problem.sizes_of(setting), guess, self.limit_ps
             )
             if node.parent is not None and node.parent.relaxation is not None:
                 node.relaxation.inherit(node.parent.relaxation)

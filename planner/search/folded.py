@@ -22,17 +22,20 @@ import numpy as np
 
 from costmodels import interleaved
 from costmodels.price import hosted
+from costmodels.units import PS_PER_S
 from planner.costing import Ints, OptionTable
 from planner.mesh import StageMesh
 from planner.search.columns import Column, TemplateStage, finish_ps
 from planner.search.problem import Problem, Setting, Size
 from planner.search.space import (
     UNBOUNDED_DEPTH,
+    Floats,
     Leads,
     Stage,
     StageSpace,
     alike,
     build_space,
+    expected_hop_ps,
     stage_limits,
 )
 from planner.search.stage_costs import StageCosts
@@ -84,12 +87,17 @@ def folds(layers: int, chunks: int) -> bool:
     return inner % chunks == 0 and inner // chunks >= FEWEST_STAGES
 
 
-def unfold(cut: int, folded_layers: int, chunks: int) -> int:
-    """The layer at a folded cut, as if the chunks of a stage lay side by side."""
+def folded_layers(layers: int, chunks: int) -> int:
+    """Layers that one round of chunks goes through: the first, a run of inner ones, the last."""
+    return layers if chunks == 1 else (layers - 2) // chunks + 2
+
+
+def unfold(cut: int, length: int, chunks: int) -> int:
+    """The layer at a cut of ``length`` folded ones, as if chunks of a stage lay side by side."""
     if cut == 0:
         return 0
-    inner = 1 + chunks * (min(cut, folded_layers - 1) - 1)
-    return inner if cut < folded_layers else inner + 1
+    inner = 1 + chunks * (min(cut, length - 1) - 1)
+    return inner if cut < length else inner + 1
 
 
 def folded(
@@ -101,27 +109,31 @@ def folded(
     """
     if not space.uniform or not folds(space.layers, chunks):
         return None
-    length = (space.layers - 2) // chunks + 2
+    length = folded_layers(space.layers, chunks)
     at = np.array([unfold(cut, length, chunks) for cut in range(length + 1)])
-    # chunks lie all over the model: a class may hold any layer or none
-    anywhere = np.array(
-        [space.setting.windows[t.option.class_index] == (0, space.layers) for t in space.options]
-    )
-    if not anywhere.any():
+    starts, ends = space.starts[:, at[:-1]], space.ends[:, at]
+    if space.setting.chunks is None:
+        # chunks lie all over the model: a class may hold any layer or none
+        windows = [space.setting.windows[t.option.class_index] for t in space.options]
+        anywhere = np.array([window == (0, space.layers) for window in windows])
+        starts, ends = starts & anywhere[:, None], ends & anywhere[:, None]
+    if not starts.any():
         return None
     middle, tail, head = (part / chunks for part in space.time)
     time = (middle[:, chunks - 1 :: chunks], tail[..., at[:-1]], head[..., at])
     time[1][..., [0, -1]] = np.inf  # all layers, and the last one alone
     time[2][..., [0, 1, -1]] = np.inf
-    for part in time[1:]:  # inner stages have starts and ends
-        part[:, ~anywhere] = np.inf
+    time[1][:, ~(starts & ends[:, -1:])] = np.inf  # inner stages have starts and ends
+    time[2][:, ~(ends & starts[:, :1])] = np.inf
+    if not optimistic:
+        # what comes back to a first stage must keep pace as well: few chips have little of a port
+        time[2][:] = np.maximum(time[2], _back_s(problem, space)[None, :, None])
     pairs = _pairs(problem, space, chunks, optimistic=optimistic)
     depth = tuple(np.where(np.isfinite(t), count, 0) for t, count in zip(time, pairs, strict=True))
     layer_time = space.layer_time[:, at[:-1]].copy()
     layer_time[:, [0, -1]] /= chunks
-    layer_time[~anywhere] = np.inf
+    layer_time[~starts] = np.inf
     leads = space.leads
-    every = np.broadcast_to(anywhere[:, None], (len(anywhere), length))
     return StageSpace(
         rows=space.rows,
         setting=space.setting,
@@ -134,8 +146,8 @@ def folded(
         hop=space.hop[:, :, at],
         finish=space.finish[:, at],
         packing=space.packing,
-        starts=every,
-        ends=np.concatenate([np.zeros_like(every[:, :1]), every], axis=1),
+        starts=starts,
+        ends=ends,
         leads=Leads(
             before=leads.before[at] / chunks,
             after=leads.after[at] / chunks,
@@ -145,6 +157,21 @@ def folded(
         ),
         chunks=chunks,
     )
+
+
+def _back_s(problem: Problem, space: StageSpace) -> Floats:
+    """``[option]``: the hop from a last stage to a first one of the option, at least."""
+    bytes_ = int(problem.tables.boundary_bytes[space.rows][1])
+    last = {
+        (t.option.class_index, t.option.chips): t
+        for t, ends in zip(space.options, space.ends[:, -1], strict=True)
+        if ends
+    }
+    out = np.full(len(space.options), np.inf)
+    for k, table in enumerate(space.options):
+        ways = [expected_hop_ps(problem.topology, one, table, bytes_) for one in last.values()]
+        out[k] = min((way / PS_PER_S for way in ways if way is not None), default=np.inf)
+    return out
 
 
 def _pairs(
@@ -180,7 +207,7 @@ def _pairs_of(
 ) -> tuple[Ints, Ints, Ints]:
     """Pairs of one option under one policy."""
     layers = problem.tables.layers
-    length = (layers - 2) // chunks + 2
+    length = folded_layers(layers, chunks)
     _, _, room = stage_limits(problem, table, policy, replicas)
     each = table.activation_bytes[policy]
     first, last = (0, 0) if optimistic else (int(each[0]), int(each[-1]))
@@ -266,10 +293,10 @@ def interleaved_columns(
         )
     found: list[Column] = []
     for together in (False, True):
-        hops = costs.hops_ps(beside, together)
-        if hops is None or (together and found and found[0].hop_ps == hops):
+        hops, back = costs.hops_ps(beside, together), costs.back_ps(beside, together)
+        if hops is None or back is None or (together and found and found[0].hop_ps == hops):
             continue
-        ring = (*hops, max(hops))
+        ring = (*hops, back)
         found.append(
             Column(
                 stages=tuple(stages),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from planner.search.folded import folded_layers
 from planner.search.problem import Problem
 from planner.search.regions import Region, most_replicas
 
@@ -43,7 +44,7 @@ def moved(cut: int, by: int, problem: Problem, at: Region) -> Region:
     """One cut between vendors elsewhere, unless another one is there."""
     cuts = [low for low, _ in at.cuts]
     cuts[cut] += by
-    edges = [0, *cuts, problem.tables.layers]
+    edges = [0, *cuts, folded_layers(problem.tables.layers, at.chunks or 1)]
     if not edges[cut] < edges[cut + 1] < edges[cut + 2]:
         return at
     return replace(at, cuts=tuple((c, c) for c in cuts))

@@ -70,7 +70,7 @@ class Pricer:
         self._lengths: tuple[Floats, Ints] | None = None
         self.firsts: dict[tuple[int, int], object] = {}
         """What a proof remembers from one round to the next (``bound``)."""
-        self._items = Items(space) if space.uniform and space.layers > 2 else None
+        self.items = Items(space) if space.uniform and space.layers > 2 else None
 
     def breakpoints(self) -> Floats:
         """All distinct stage times and hop times: the takts that a pipeline can have."""
@@ -194,7 +194,7 @@ class Pricer:
         """The living queries in batches of similar takts."""
         chosen = np.flatnonzero(alive)
         chosen = chosen[np.argsort(takts[chosen], kind="stable")]
-        cells = 0 if self._items is None else self._items.seconds.size
+        cells = 0 if self.items is None else self.items.seconds.size
         return _batches(chosen, BEFORE_CELLS // cells if cells else self._states())
 
     def _states(self) -> int:
@@ -205,8 +205,8 @@ class Pricer:
         self, prices: Floats, takts: Floats, weights: Floats, caps: Ints, rooms: Floats | None
     ) -> Before | _Come:
         """The relaxation without positions."""
-        if self._items is not None:
-            return Before(self._items, prices, takts, weights, caps, rooms)
+        if self.items is not None:
+            return Before(self.items, prices, takts, weights, caps, rooms)
         return _Come(self, prices, takts, weights, caps)
 
     def _exact(self, come: Before | _Come, chosen: Ints, slope: int) -> Windows | _Sweep:

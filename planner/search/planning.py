@@ -104,7 +104,8 @@ class Planning:
     @property
     def sizes(self) -> list[Size]:
         """Sizes of which the setting has pipelines."""
-        return [size for size in self.problem.sizes if self._known(size) is not None]
+        sizes = self.problem.sizes_of(self.setting)
+        return [size for size in sizes if self._known(size) is not None]
 
     def pricer(self, size: Size) -> Pricer:
         """Pricer over what a plan may really use; LookupError where there is no such pipeline."""

@@ -28,12 +28,14 @@ class Setting:
     ``replicas`` is the inclusive interval of replica counts. ``windows[c]`` is the interval of
     layers that class c may hold; an empty interval keeps the class idle. Where the order of the
     vendors along the pipelines is fixed, ``ranks[c]`` is the place of class c in it: activations
-    never go to a lower rank.
+    never go to a lower rank. ``chunks``: that of all pipelines per stage, if it is fixed; with
+    several, windows count layers as if the chunks of a stage lay side by side.
     """
 
     replicas: tuple[int, int]
     windows: tuple[tuple[int, int], ...]
     ranks: tuple[int, ...] = ()
+    chunks: int | None = None
 
     def meet(self, one: int, other: int) -> bool:
         """Whether two classes may hold the same layer, and so have to sum its gradients."""
@@ -44,6 +46,8 @@ class Setting:
         """Short text for logs and certificates."""
         lo, hi = self.replicas
         count = f"{lo} replicas" if lo == hi else f"{lo} to {hi} replicas"
+        if self.chunks is not None and self.chunks > 1:
+            count += f" of {self.chunks} chunks per stage"
         if len(set(self.windows)) == 1:
             return count
         return f"{count}, layers per class {', '.join(f'{a}–{b}' for a, b in self.windows)}"
@@ -124,3 +128,7 @@ class Problem:
     def sizes(self) -> tuple[Size, ...]:
         """Sizes that pipelines may have."""
         return tuple(Size(r, v) for r in self.micro_batch_rows for v in (1, *self.chunks))
+
+    def sizes_of(self, setting: Setting) -> tuple[Size, ...]:
+        """Sizes that pipelines of a setting may have."""
+        return tuple(s for s in self.sizes if setting.chunks in (None, s.chunks))

@@ -1,8 +1,9 @@
 """Regions of the space: what the outer branch and bound splits, down to single settings.
 
 A region fixes an interval of replica counts and, where vendors share no collective, the order of
-the vendors along the pipelines with an interval for every cut between them. Inside a region that
-is not a single setting both ends of every interval are relaxed at once: replicas shard the
+the vendors along the pipelines with an interval for every cut between them: through the layers, or
+through every round of chunks, of which all pipelines then have as many per stage. Inside a region
+that is not a single setting both ends of every interval are relaxed at once: replicas shard the
 optimizer as if they were most, a vendor may hold every layer that some cut would give it. Regions
 only ever split, so a bound of a region holds for all its parts.
 """
@@ -16,8 +17,11 @@ from itertools import permutations
 import numpy as np
 from ortools.linear_solver import pywraplp  # type: ignore[attr-defined]
 
+from planner.search.folded import folded_layers, unfold
 from planner.search.problem import Problem, Setting
 
+SLOW = ("none", "cpu-staged")
+"""Collectives between vendors that there are not, or that go through the processors."""
 NARROW = 1.12
 WIDER_PER_REPLICA = 1 / 250
 WIDEST = 2.0
@@ -43,11 +47,15 @@ BALANCED = 4
 
 @dataclass(frozen=True, slots=True, order=True)
 class Region:
-    """``vendors`` in order along the pipelines, ``cuts`` between them; none: any chip anywhere."""
+    """``vendors`` in order along the pipelines, ``cuts`` between them; none: any chip anywhere.
+
+    ``chunks``: how many every stage has, if that is fixed; cuts then are those of one round.
+    """
 
     vendors: tuple[str, ...]
     cuts: tuple[tuple[int, int], ...]
     replicas: tuple[int, int]
+    chunks: int | None = None
 
     @property
     def same_cuts(self) -> bool:
@@ -66,7 +74,8 @@ class Region:
 
     def setting(self, problem: Problem, classes: Sequence[int] | None = None) -> Setting:
         """The relaxed setting of the region; classes outside ``classes`` stay idle."""
-        length = problem.tables.layers
+        chunks = self.chunks or 1
+        length = folded_layers(problem.tables.layers, chunks)
         windows, ranks = [], []
         for c in problem.topology.classes:
             window, rank = (0, length), 0
@@ -79,9 +88,11 @@ class Region:
                     window = (first, end)
             if classes is not None and c.index not in classes:
                 window = (0, 0)
-            windows.append(window)
+            first, end = (unfold(cut, length, chunks) for cut in window)
+            windows.append((first, end))
             ranks.append(rank)
-        return Setting(self.replicas, tuple(windows), tuple(ranks) if len(set(ranks)) > 1 else ())
+        order = tuple(ranks) if len(set(ranks)) > 1 else ()
+        return Setting(self.replicas, tuple(windows), order, self.chunks)
 
     def parts(self, pipelines: float, cuts: Sequence[float]) -> tuple[Region, ...]:
         """Two halves, around the replicas and cuts that the relaxation's optimum has."""
@@ -139,28 +150,38 @@ def roots(problem: Problem, classes: Sequence[int] | None = None) -> list[Region
 
     Without cross-vendor collectives no layer has replicas on two vendors, so all pipelines change
     vendor at the same cuts. Each vendor holds one run of consecutive layers (declared); vendors
-    may be left out.
+    may be left out. Where collectives between vendors go through the processors, interleaved
+    pipelines are declared for vendors that share no layer only.
     """
-    if problem.topology.cross_vendor_collectives == "none":
-        found = apart(problem, classes)
-        if found:
-            return found
-    return [Region((), (), (1, most_replicas(problem)))]
+    collectives, every = problem.topology.cross_vendor_collectives, (1, most_replicas(problem))
+    kept_apart = apart(problem, classes) if collectives in SLOW else []
+    if kept_apart and collectives == "none":
+        return kept_apart
+    if kept_apart and problem.chunks:
+        return [Region((), (), every, 1), *(r for r in kept_apart if r.chunks != 1)]
+    return [Region((), (), every)]
+
+
+def mixes_chunks(problem: Problem) -> bool:
+    """Whether pipelines with one and with several chunks per stage may stand side by side."""
+    return bool(problem.chunks) and any(region.chunks is None for region in roots(problem))
 
 
 def apart(problem: Problem, classes: Sequence[int] | None = None) -> list[Region]:
     """Regions in which no layer lies on two vendors; none where there is but one."""
-    length = problem.tables.layers
     every = (1, most_replicas(problem))
     members = [c for c in problem.topology.classes if classes is None or c.index in classes]
     vendors = sorted({c.chip.vendor for c in members})
     found: list[Region] = []
     if len(vendors) <= 1:
         return found
-    for count in range(1, min(len(vendors), length) + 1):
-        for order in permutations(vendors, count):
-            cuts = tuple((k, length - count + k) for k in range(1, count))
-            found.append(Region(order, cuts, every))
+    for chunks in (1, *problem.chunks):
+        length = folded_layers(problem.tables.layers, chunks)
+        beside = int(chunks > 1)  # the first and the last layer lie beside an inner one
+        for count in range(1, min(len(vendors), length - 2 * beside) + 1):
+            for order in permutations(vendors, count):
+                cuts = tuple((k + beside, length - count + k - beside) for k in range(1, count))
+                found.append(Region(order, cuts, every, chunks))
     return found
 
 

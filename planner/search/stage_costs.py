@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 from costmodels.units import PS_PER_S
-from planner.costing import fabric_hop_ps
+from planner.costing import fabric_hop_ps, shares_port
 from planner.search.finish import expected_finish_s, unhidden_s
 from planner.search.problem import Problem
 from planner.search.space import Stage, StageSpace, expected_hop_ps, over_network
@@ -42,6 +42,7 @@ class StageCosts:
         self._hops: dict[tuple[int, int, int, bool, bool], int | None] = {}
         self._inside: dict[tuple[int, int, int], int] = {}
         self._over: dict[tuple[int, int], bool] = {}
+        self._ports: dict[tuple[int, int, int], bool] = {}
         self._sums: dict[tuple[int, int], tuple[list[int], list[int]]] = {}
 
     def _chips(self, option: int) -> Chips:
@@ -119,7 +120,7 @@ class StageCosts:
         return self._finish[key]
 
     def hops_ps(self, pipeline: Sequence[Stage], together: bool) -> tuple[int, ...] | None:
-        """Hops of a placement; a middle stage with two network neighbours halves its port share.
+        """Hops of a placement; a middle stage halves its share of a port that both neighbours use.
 
         ``together``: neighbours on equal groups of one class fill an island before the next one.
         """
@@ -134,12 +135,26 @@ class StageCosts:
                 hops.append(self._fabric_hop(a.option, b.option, bytes_))
                 continue
             before = over[s] and s > 0 and over[s - 1]
+            before = before and self._share_port(a.option, pipeline[s - 1].option, b.option)
             after = over[s] and s < last and over[s + 1]
+            after = after and self._share_port(b.option, a.option, pipeline[s + 2].option)
             hop = self._hop(a.option, b.option, bytes_, before, after)
             if hop is None:
                 return None
             hops.append(hop)
         return tuple(hops)
+
+    def back_ps(self, pipeline: Sequence[Stage], together: bool) -> int | None:
+        """The hop from the last stage to the first, of stages that hold several chunks."""
+        over = [self._leaves(a.option, b.option) for a, b in pairwise(pipeline)]
+        over = self._filling(pipeline, over) if together else over
+        last, first = pipeline[-1].option, pipeline[0].option
+        bytes_ = int(self.problem.tables.boundary_bytes[self.space.rows][1])
+        if not self._leaves(last, first) or (together and not any(over)):
+            return self._fabric_hop(last, first, bytes_)
+        before = over[-1] and self._share_port(last, pipeline[-2].option, first)
+        after = over[0] and self._share_port(first, last, pipeline[1].option)
+        return self._hop(last, first, bytes_, before, after)
 
     def _filling(self, pipeline: Sequence[Stage], over: Sequence[bool]) -> list[bool]:
         """Which hops leave their island if the stages of a pipeline fill one after the other."""
@@ -160,6 +175,19 @@ class StageCosts:
             options, topology = self.space.options, self.problem.topology
             self._over[a, b] = over_network(topology, options[a], options[b])
         return self._over[a, b]
+
+    def _share_port(self, option: int, one: int, other: int) -> bool:
+        """Whether a stage sends to two neighbours on other islands by the same port."""
+        at, a, b = (self.chips[o].class_index for o in (option, one, other))
+        if (at, a, b) not in self._ports:
+            topology = self.problem.topology
+            here = topology.classes[at].islands[0]
+            ways = [
+                topology.route(here, next(i for i in topology.classes[c].islands if i != here))
+                for c in (a, b)
+            ]
+            self._ports[at, a, b] = shares_port(*ways)
+        return self._ports[at, a, b]
 
     def _fabric_hop(self, a: int, b: int, bytes_: int) -> int:
         key = (a, b, bytes_)

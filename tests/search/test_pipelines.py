@@ -267,7 +267,7 @@ def test_layers_that_are_alike_are_priced_as_any_others(replicas: int, slope: in
     setting = replace(open_setting(context.problem), replicas=(replicas, replicas))
     space = build_space(context.problem, setting, 2, optimistic=True)
     windows, plain = Pricer(space, 64), Pricer(space, 64)
-    plain._items = None  # the pass that makes nothing of equal layers
+    plain.items = None  # the pass that makes nothing of equal layers
     random = np.random.default_rng(replicas)
     points = windows.breakpoints()
     takts = np.sort(random.choice(points[points > 0], 60))

@@ -1,0 +1,138 @@
+"""Plans of equal pipelines that are built stage by stage."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from costmodels.units import PS_PER_S
+from planner.inputs.cluster import load_cluster
+from planner.inputs.overrides import parse_overrides
+from planner.search.columns import Column
+from planner.search.engine import LARGE, Engine, SearchLimits
+from planner.search.equal import NEVER, equal_plans, numbers
+from planner.search.planning import Solution
+from planner.search.problem import Problem
+from planner.search.regions import Region, roots
+from planner.searches import engine_for, realised
+from planner.solve import Context
+from tests.mesh_inputs import small_context
+
+MIXED = "4x4xA100-SXM-80GB + 4x4xV100-SXM2-32GB @ 100Gb/s"
+VENDORS = "2x4xA100-SXM-80GB + 2x4xV100-SXM2-32GB + 2x4x910B3-64GB @ 100Gb/s"
+
+
+def context_of(fleet: str, batch: int = 24, blocks: int = 16, more: str = "") -> Context:
+    job = f"global_batch={batch} micro_batch_rows=[1,2] seq_len=2048 {more}"
+    cluster = load_cluster(fleet, None, parse_overrides(["cluster.cross_vendor_collectives=none"]))
+    return small_context(cluster, job, layers=blocks, experts=0)
+
+
+def plans_of(problem: Problem, most: int = 50) -> list[tuple[Region, Solution]]:
+    return [
+        (region, plan)
+        for region in roots(problem)
+        for plan in equal_plans(problem, region, None, most)
+    ]
+
+
+def covered(column: Column) -> list[int]:
+    return sorted(k for s in column.stages for first, end in s.parts for k in range(first, end))
+
+
+@pytest.mark.parametrize("fleet", [MIXED, VENDORS])
+@pytest.mark.parametrize("interleaved", ["true", "false"])
+def test_equal_plans_fit_the_fleet_hold_every_layer_once_and_do_the_batch(
+    fleet: str, interleaved: str
+) -> None:
+    context = context_of(fleet, more=f"techniques.interleaved={interleaved}")
+    problem = context.problem
+    vendor = {c.index: c.chip.vendor for c in problem.topology.classes}
+    plans = plans_of(problem)
+    assert len(plans) > 4
+    assert {s.columns[0].chunks > 1 for _, s in plans} == {False, interleaved == "true"}
+    for region, plan in plans:
+        (column,), (copies,) = plan.columns, plan.counts
+        assert covered(column) == list(range(18))
+        for used, (_, _, capacity) in zip(column.usage, problem.packing_rows, strict=True):
+            assert used * copies <= capacity
+        assert column.rows * column.micro_batches(plan.target_ps) * copies >= problem.global_batch
+        order = [vendor[s.class_index] for s in column.stages]
+        if region.vendors:
+            assert list(dict.fromkeys(order)) == list(region.vendors)
+            assert sum(a != b for a, b in pairwise(order)) == len(region.vendors) - 1
+
+
+def test_on_one_kind_of_chips_the_takt_is_the_least_of_all_equal_splits() -> None:
+    """Sixteen chips, four pipelines of one stage per group: brute force over groups and stages."""
+    context = context_of("4x4xA100-SXM-80GB @ 400Gb/s", batch=32)
+    problem = context.problem
+    inner = problem.tables.layers - 2
+    for copies in (1, 2, 4):
+        region = Region((), (), (copies, copies))
+        (plan, *_) = equal_plans(problem, region, None, 1)
+        best = np.inf
+        for table in problem.tables.tables:
+            own = table.option
+            groups = 16 // (own.chips * copies)
+            if own.rows != plan.columns[0].rows or groups == 0:
+                continue
+            each = (table.forward_ps + table.backward_ps).min(axis=0)
+            for stages in range(1, groups + 1):
+                # inner layers as evenly as they go; first and last layer on the outer stages
+                sizes = [inner // stages + (k < inner % stages) for k in range(stages)]
+                sizes.sort()
+                ends = [0] * stages
+                ends[0], ends[-1] = ends[0] + int(each[0]), ends[-1] + int(each[-1])
+                sums = sorted(ends, reverse=True)
+                slowest = max(n * int(each[1]) + e for n, e in zip(sizes, sums, strict=True))
+                best = min(best, slowest)
+        assert plan.columns[0].period_ps <= best * 1.3
+        assert plan.columns[0].period_ps >= inner * 0.5 * min(
+            int((t.forward_ps + t.backward_ps).min(axis=0)[1]) * t.option.chips * copies / 16
+            for t in problem.tables.tables
+            if t.option.rows == plan.columns[0].rows
+        )
+
+
+def test_only_numbers_that_share_the_batch_evenly_or_are_small_are_looked_at() -> None:
+    problem = context_of(MIXED, batch=24).problem
+    assert numbers(problem, Region((), (), (1, 100))) == [1, 2, 3, 4, 5, 6, 7, 8, 12, 24]
+    assert numbers(problem, Region((), (), (5, 12))) == [5, 6, 7, 8, 12]
+
+
+def test_nothing_is_built_that_cannot_be_faster_than_what_is_known() -> None:
+    problem = context_of(MIXED).problem
+    (region,) = roots(problem)
+    best = equal_plans(problem, region, None, 1)[0].target_ps
+    assert best < NEVER
+    assert not equal_plans(problem, region, None, 1, limit_ps=1)
+    again = equal_plans(problem, region, None, 1, limit_ps=best + 1)
+    assert again
+    assert again[0].target_ps == best
+    only = equal_plans(problem, region, (0,), 5)
+    assert only
+    assert all(s.class_index == 0 for p in only for s in p.columns[0].stages)
+
+
+def test_large_fleets_begin_with_the_best_equal_plan_and_small_ones_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    context = context_of(MIXED)
+    assert sum(c.chips for c in context.topology.classes) < LARGE
+
+    def first(large: int) -> Engine:
+        monkeypatch.setattr("planner.search.engine.LARGE", large)
+        limits = SearchLimits(gap=0.01, seed=0)
+        engine = engine_for(context, limits, lambda _: None, lambda: False)
+        engine._offer_equal()
+        return engine
+
+    assert first(LARGE).best is None
+    best = first(32).best
+    assert best is not None
+    real = [realised(context, plan) for _, plan in plans_of(context.problem, 6)]
+    assert best.real_ps == min(r.real_ps for r in real if r is not None)
+    assert best.real_ps < PS_PER_S * 60
