@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from costmodels.layers import Division, anatomy, divide, expert_tokens, mlp_elements
+from costmodels.layers import Division, divide, expert_tokens, mlp_elements
 from costmodels.shapes import LayerShape, Matmul
 from costmodels.units import bytes_of
 
@@ -102,7 +102,7 @@ def _generic(shape: LayerShape, rows: int, split: Division, boundary: int) -> Ac
 
 def _block_bytes(shape: LayerShape, tokens: int, local: int, split: Division, size: int) -> int:
     """Kept bytes of a block without the scores."""
-    parts = anatomy(shape)
+    parts = shape.anatomy
     h, a, tp = shape.hidden, shape.attention, split.tp
     # Inputs of the norms (one per tensor-parallel region) and of the first matrices.
     undivided = 0
@@ -150,7 +150,7 @@ def _score_gradients(shape: LayerShape, rows: int, seq_len: int, split: Division
 
 def _gradient_bytes(shape: LayerShape, tokens: int, split: Division, size: int) -> tuple[int, int]:
     """Gradients of inner tensors that are alive together: in attention, in the MLP."""
-    parts, a, tp = anatomy(shape), shape.attention, split.tp
+    parts, a, tp = shape.anatomy, shape.attention, split.tp
     attention = 0
     if a is not None:
         attention = (divide(a.heads, tp) + divide(a.kv_heads, tp)) * (a.qk_head_dim + a.v_head_dim)

@@ -19,6 +19,7 @@ The constants are those of :mod:`costmodels.constants`, fitted to measured runs.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from costmodels.catalog import Chip
@@ -92,8 +93,11 @@ def product_s(
     """Seconds of ``count`` equal products in one kernel at ``flops`` FLOP/s sustained."""
     c = c or shipped_constants()
     depth = -(-k // _TILE) * _TILE + c.k_half
+    full = count * m * n / at.cores
     fewest = float("inf")
     for high, wide, share in c.tiles:
+        if full / share >= fewest:
+            continue  # these tiles would not end first if all of them and all waves were full
         tiles = count * -(-m // high) * -(-n // wide) / at.cores
         waves = tiles + c.wave_fill * (-(-tiles // 1) - tiles)
         fewest = min(fewest, waves * high * wide / share)
@@ -116,21 +120,38 @@ def gemm_s(
     forward, the output gradient backward. ``padded`` False: the runtime multiplies widths as they
     are, and those that do not divide by 8 run slower (:func:`ragged`).
     """
-    c = c or shipped_constants()
-    m, n, k, count = gemm.m, gemm.n, gemm.k, gemm.count
+    return gemms_s((gemm,), at, c or shipped_constants(), wide=wide, padded=padded)
+
+
+def gemms_s(
+    gemms: Iterable[Gemm], at: Rates, c: Constants, *, wide: bool = False, padded: bool = True
+) -> tuple[float, float, float]:
+    """The sums of :func:`gemm_s` over the products of a layer, many of which are of one size."""
+    known: dict[tuple[int, int, int, int, float], float] = {}
+
+    def seconds(m: int, n: int, k: int, count: int, flops: float) -> float:
+        size = (m, n, k, count, flops)
+        if size not in known:
+            known[size] = product_s(*size, at, c)
+        return known[size]
+
     flops = at.wide if wide else at.product
-    forward = product_s(m, n, k, count, flops, at, c)
-    inputs = product_s(m, k, n, count, flops, at, c)
-    weights = product_s(k, n, m, count, flops / at.weight_gradient, at, c)
-    if not padded and at.element_bytes == 2:
-        slow = ragged(n, k)
-        forward, inputs, weights = (
-            slow * (t - c.launch_s) + c.launch_s for t in (forward, inputs, weights)
-        )
-    if at.casts and not wide:
-        moving = c.cast_passes * count * at.element_bytes / (at.memory * c.stream)
-        forward += (m * k + k * n) * moving
-        inputs += m * n * moving
+    forward = inputs = weights = 0.0
+    for gemm in gemms:
+        m, n, k, count = gemm.m, gemm.n, gemm.k, gemm.count
+        forth = seconds(m, n, k, count, flops)
+        back = seconds(m, k, n, count, flops)
+        own = seconds(k, n, m, count, flops / at.weight_gradient)
+        if not padded and at.element_bytes == 2:
+            slow = ragged(n, k)
+            forth, back, own = (slow * (t - c.launch_s) + c.launch_s for t in (forth, back, own))
+        if at.casts and not wide:
+            moving = c.cast_passes * count * at.element_bytes / (at.memory * c.stream)
+            forth += (m * k + k * n) * moving
+            back += m * n * moving
+        forward += forth
+        inputs += back
+        weights += own
     return forward, inputs, weights
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 from costmodels.shapes import AttentionCore, LayerShape, Matmul
@@ -133,33 +132,6 @@ class LayerWork:
     tp_backward: tuple[Collective, ...]
     parameters: int
     expert_parameters: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Anatomy:
-    """A block's matrices by part. ``mlp_width`` is the MLP's inner width per token, all active
-    experts together; ``routed`` is how many experts each token passes."""
-
-    attention: tuple[Matmul, ...]
-    mlp: tuple[Matmul, ...]
-    mlp_width: int
-    routed: int
-
-
-@lru_cache(maxsize=1024)
-def anatomy(shape: LayerShape) -> Anatomy:
-    """Where attention ends and the MLP begins."""
-    split = 0
-    if shape.attention is not None:
-        rows = [i for i, m in enumerate(shape.matmuls) if m.split == "row" and m.experts == 1]
-        split = rows[0] + 1 if rows else len(shape.matmuls)
-    mlp = shape.matmuls[split:]
-    return Anatomy(
-        attention=shape.matmuls[:split],
-        mlp=mlp,
-        mlp_width=sum(m.inputs * m.active_experts for m in mlp if m.split == "row"),
-        routed=max((m.active_experts for m in mlp if m.experts > 1), default=0),
-    )
 
 
 def forward_flops(
@@ -331,7 +303,7 @@ def _streamed(
         return Streamed(2.0 * local * h * size, 1), Streamed(3.0 * local * h * size, 2)
     if shape.kind == "generic":
         return Streamed(), Streamed()
-    parts = anatomy(shape)
+    parts = shape.anatomy
     forward, backward = 10.0 * local * h, 12.0 * local * h
     kernels = 5
     if shape.attention is not None:
@@ -355,7 +327,7 @@ def _streamed(
 
 def mlp_elements(shape: LayerShape, tokens: int, split: Division) -> int:
     """Inner elements of the MLP on one device: dense width divided, experts where they lie."""
-    parts = anatomy(shape)
+    parts = shape.anatomy
     if not parts.routed or split.ep == 1:
         return tokens * divide(parts.mlp_width, split.tp)
     row = [m for m in parts.mlp if m.split == "row"]
@@ -383,7 +355,7 @@ def _collectives(
             Collective("all_gather", whole, "cp"),
             Collective("reduce_scatter", whole, "cp"),
         )
-    routed = anatomy(shape).routed if shape.kind == "block" else 0
+    routed = shape.anatomy.routed if shape.kind == "block" else 0
     if routed and split.ep > 1:
         sent = expert_tokens(tokens, split) * routed * shape.hidden * size
         groups = next(m.expert_groups for m in shape.matmuls if m.experts > 1)
@@ -420,7 +392,7 @@ def _tensor_collectives(
     if shape.kind == "generic":
         shared = shape.generic is not None and shape.generic.tensor_parallel and whole > 0
         return (pair, pair) if shared else ((), ())
-    parts = anatomy(shape)
+    parts = shape.anatomy
     whole_experts = split.expert_slices == 1
     regions = sum(
         any(m.split == "row" and not (whole_experts and m.experts > 1) for m in part)

@@ -7,7 +7,8 @@ and it makes the parameter count exact by construction.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 Split = Literal["column", "row", "replicated"]
@@ -79,6 +80,17 @@ class GenericWork:
 
 
 @dataclass(frozen=True, slots=True)
+class Anatomy:
+    """A block's matrices by part. ``mlp_width`` is the MLP's inner width per token, all active
+    experts together; ``routed`` is how many experts each token passes."""
+
+    attention: tuple[Matmul, ...]
+    mlp: tuple[Matmul, ...]
+    mlp_width: int
+    routed: int
+
+
+@dataclass(frozen=True)
 class LayerShape:
     """The immutable description of one layer.
 
@@ -89,7 +101,8 @@ class LayerShape:
 
     kind: LayerKind
     hidden: int
-    matmuls: tuple[Matmul, ...] = ()
+    # Not hashed: it takes long, and the few shapes of a model differ elsewhere, or are compared.
+    matmuls: tuple[Matmul, ...] = field(default=(), hash=False)
     attention: AttentionCore | None = None
     gated: bool = False
     vector_parameters: int = 0
@@ -122,3 +135,18 @@ class LayerShape:
     def is_moe(self) -> bool:
         """Whether any matrix is one of several experts."""
         return any(m.experts > 1 for m in self.matmuls)
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """Where attention ends and the MLP begins."""
+        split = 0
+        if self.attention is not None:
+            rows = [i for i, m in enumerate(self.matmuls) if m.split == "row" and m.experts == 1]
+            split = rows[0] + 1 if rows else len(self.matmuls)
+        mlp = self.matmuls[split:]
+        return Anatomy(
+            attention=self.matmuls[:split],
+            mlp=mlp,
+            mlp_width=sum(m.inputs * m.active_experts for m in mlp if m.split == "row"),
+            routed=max((m.active_experts for m in mlp if m.experts > 1), default=0),
+        )
