@@ -18,7 +18,7 @@ term; "full" keeps the block's input alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from costmodels.layers import Division, divide, expert_tokens, mlp_elements
 from costmodels.shapes import LayerShape, Matmul
@@ -33,8 +33,7 @@ _TOKEN_ID_BYTES = 8
 Bytes3 = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class ActivationBytes:
+class ActivationBytes(NamedTuple):
     """Bytes on one device for one micro-batch, by policy (none, selective, full)."""
 
     kept: Bytes3

@@ -138,7 +138,7 @@ def gemms_s(
     flops = at.wide if wide else at.product
     forward = inputs = weights = 0.0
     for gemm in gemms:
-        m, n, k, count = gemm.m, gemm.n, gemm.k, gemm.count
+        _, m, n, k, count = gemm
         forth = seconds(m, n, k, count, flops)
         back = seconds(m, k, n, count, flops)
         own = seconds(k, n, m, count, flops / at.weight_gradient)

@@ -7,7 +7,6 @@ Seconds are of one micro-batch and are a sum of named parts; bytes are by recomp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypedDict
@@ -30,7 +29,6 @@ from costmodels.layers import (
     EXPERT_IMBALANCE,
     Collective,
     Division,
-    Gemm,
     LayerWork,
     held,
     layer_work,
@@ -224,29 +222,28 @@ class Pricer:
         """The price of one layer."""
         config, at, derate, c = self.config, self.at, self.derate, self.constants
         work, memory = layer_work(shape, **self.run), activation_bytes(shape, **self.run)
-        training, split = config.training, self.run["split"]
-        learns = training.mode == "full"
-        extra = adapters(shape, training)
-        tokens = config.rows * -(-config.seq_len // split.cp)
-        low_rank = products(extra, tokens, split, config.sequence_parallel)
-        added, _ = held(extra, split)
+        learns = config.training.mode == "full"
+        added, inner, beside = self._adapters(shape)
         wide = shape.kind == "head"  # stays in 16 bits
         own = gemms_s(work.gemms, at, c, wide=wide, padded=config.padded)
-        beside = gemms_s(low_rank, at, c)
         product = (
             own[0] / derate + beside[0] / derate,
             own[1] / derate + beside[1] / derate,
             own[2] / derate * learns + beside[2] / derate,
         )
-        core = [0.0, 0.0]
+        core = (0.0, 0.0)
         if work.core:
-            fused = config.fused_softmax
-            core = [t / derate for t in core_s(work.core, at, c, fused_softmax=fused)]
+            there, back = core_s(work.core, at, c, fused_softmax=config.fused_softmax)
+            core = there / derate, back / derate
         passes = derate if config.fused_softmax else derate / c.eager_passes
-        streamed = [
-            streamed_s(s, at, c) / passes for s in (work.streamed_forward, work.streamed_backward)
-        ]
-        loss = [streamed_s(s, at, c) / derate for s in (work.loss_forward, work.loss_backward)]
+        streamed = (
+            streamed_s(work.streamed_forward, at, c) / passes,
+            streamed_s(work.streamed_backward, at, c) / passes,
+        )
+        loss = (
+            streamed_s(work.loss_forward, at, c) / derate,
+            streamed_s(work.loss_backward, at, c) / derate,
+        )
         generic = generic_s(work.generic_flops, work.generic_bytes, at, c) / derate
         forward = product[0] + core[0] + streamed[0] + loss[0] + generic
         backward_input = product[1] + core[1] + loss[1] + generic
@@ -264,13 +261,12 @@ class Pricer:
         )
         forward = max(forward, host[0])
         backward_input += waiting[1]
-        there = self._exposed_s(work.tp_forward, core[0])
-        back = self._exposed_s(work.tp_backward, core[1])
-        comm_forward, comm_backward = sum(there), sum(back)
+        sent = self._exposed_s(work.tp_forward, core[0])
+        sent_back = self._exposed_s(work.tp_backward, core[1])
+        comm_forward, comm_backward = sum(sent), sum(sent_back)
         again = 0.0
         if shape.kind in ("block", "generic"):
             again = forward + comm_forward - self._skipped_s(shape, work, forward)
-        inner = _low_rank_bytes(low_rank, at.element_bytes)
         full = LayerPrice(
             forward_s=forward,
             backward_input_s=backward_input,
@@ -290,19 +286,34 @@ class Pricer:
                 ("layer totals", (2 + learns) * generic),
                 ("adding gradients", adding),
                 ("waiting for the host", sum(waiting)),
-                ("tensor-parallel communication", there[0] + back[0]),
-                ("context-parallel communication", there[1] + back[1]),
-                ("expert-parallel communication", there[2] + back[2]),
+                ("tensor-parallel communication", sent[0] + sent_back[0]),
+                ("context-parallel communication", sent[1] + sent_back[1]),
+                ("expert-parallel communication", sent[2] + sent_back[2]),
             ),
             trained=None if learns else added,
             expert_parameters=work.expert_parameters,
         )
-        return _forward_only(full) if training.mode == "forward" else full
+        return _forward_only(full) if config.training.mode == "forward" else full
+
+    def _adapters(self, shape: LayerShape) -> tuple[int, int, tuple[float, float, float]]:
+        """What adapters add to a layer: parameters, kept bytes, seconds of products.
+
+        For the backward pass they keep the product with A, of the rank's width.
+        """
+        extra = adapters(shape, self.config.training)
+        if not extra:
+            return 0, 0, (0.0, 0.0, 0.0)
+        config, split = self.config, self.run["split"]
+        tokens = config.rows * -(-config.seq_len // split.cp)
+        gemms = products(extra, tokens, split, config.sequence_parallel)
+        kept = sum(g.m * g.n * g.number for g in gemms if g.name.endswith(" A"))
+        seconds = gemms_s(gemms, self.at, self.constants)
+        return held(extra, split)[0], kept * self.at.element_bytes, seconds
 
     def _host_s(self, shape: LayerShape, work: LayerWork) -> tuple[float, float]:
         """Seconds that the host takes to issue a layer: forward, backward."""
         calls = sum(1.0 if k.kind == "all_reduce" else 0.5 for k in work.tp_forward)
-        experts = max((g.count for g in work.gemms), default=0)
+        experts = max((g.number for g in work.gemms), default=0)
         c = self.constants
         pace = self.derate / (c.slow_host if self.config.slow_host else 1.0)
         forward, backward = host_floor_s(shape.kind, calls, c, experts if experts > 1 else 0)
@@ -319,6 +330,8 @@ class Pricer:
         self, collectives: tuple[Collective, ...], core: float
     ) -> tuple[float, float, float]:
         """What computation does not hide: tensor, context (behind the core), expert parallel."""
+        if not collectives:
+            return 0.0, 0.0, 0.0
         config, links, c = self.config, self.links, self.constants
         tensor = context = expert = 0.0
         for k in collectives:
@@ -350,11 +363,6 @@ def _forward_only(price: LayerPrice) -> LayerPrice:
             ("tensor-parallel communication", price.tp_comm_forward_s),
         ),
     )
-
-
-def _low_rank_bytes(low_rank: Sequence[Gemm], size: int) -> int:
-    """What adapters keep for their backward pass: the product with A, of the rank's width."""
-    return sum(g.m * g.n * g.count * size for g in low_rank if g.name.endswith(" A"))
 
 
 def _items(*parts: tuple[str, float]) -> tuple[tuple[str, float], ...]:

@@ -197,13 +197,10 @@ def _stages(run: Run, c: Constants, price: PriceLayer | None) -> tuple[StageCost
     config, price = run.config, price or _formulas(run, c)
     known: dict[LayerShape, _Layer] = {}
     seen: dict[int, _Layer] = {}
-    layers = []
-    for shape in run.layers:
-        found = seen.get(id(shape))
-        if found is None:
-            found = known.get(shape) or _layer(run, price(shape, config), c)
-            known[shape] = seen[id(shape)] = found
-        layers.append(found)
+    for i, shape in {id(shape): shape for shape in run.layers}.items():
+        found = known.get(shape) or _layer(run, price(shape, config), c)
+        known[shape] = seen[i] = found
+    layers = [seen[id(shape)] for shape in run.layers]
     out = []
     for first, end in zip(run.cuts, run.cuts[1:]):
         prices, forward, backward, gather, scatter, dense, experts = zip(*layers[first:end])
@@ -344,7 +341,7 @@ def _reduce_s(run: Run, bytes_: int, ranks: int, stride: int) -> float:
         exchanged_bytes=bytes_ * lanes,
         port_bytes_per_s=links.port * links.island if hosts > 1 else None,
     )
-    return gradient_sync_s([host] * min(hosts, 2), latency_s=links.latency_s, count=hosts)
+    return gradient_sync_s([host], latency_s=links.latency_s, count=hosts)
 
 
 def _update_s(run: Run, dense: int, experts: int, c: Constants) -> float:
