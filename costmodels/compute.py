@@ -21,13 +21,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil
 
 from costmodels.catalog import Chip
 from costmodels.catalog.efficiencies import LONG
 from costmodels.constants import Constants, shipped_constants
 from costmodels.layers import CoreWork, Gemm, Streamed
 from costmodels.memory import StateBytes
-from costmodels.shapes import LayerKind
 from costmodels.units import bytes_of
 
 NARROW = ("fp8", "fp4")
@@ -96,11 +96,10 @@ def product_s(
     full = count * m * n / at.cores
     fewest = float("inf")
     for high, wide, share in c.tiles:
-        if full / share >= fewest:
-            continue  # these tiles would not end first if all of them and all waves were full
-        tiles = count * -(-m // high) * -(-n // wide) / at.cores
-        waves = tiles + c.wave_fill * (-(-tiles // 1) - tiles)
-        fewest = min(fewest, waves * high * wide / share)
+        if full / share < fewest:  # else these tiles end later even if every one is full
+            tiles = count * -(-m // high) * -(-n // wide) / at.cores
+            waves = tiles + c.wave_fill * (ceil(tiles) - tiles)
+            fewest = min(fewest, waves * high * wide / share)
     busy = 2.0 * fewest * at.cores * depth / flops
     moved = count * (m * k + k * n + m * n) * at.element_bytes / at.memory
     return (busy if busy > moved else moved) + c.launch_s
@@ -243,18 +242,13 @@ def generic_s(flops: float, moved: float, at: Rates, c: Constants | None = None)
     return max(flops / at.product, moved / (at.memory * c.stream)) + c.launch_s
 
 
-def host_floor_s(
-    kind: LayerKind, collectives: float, c: Constants | None = None, experts: int = 0
-) -> tuple[float, float]:
-    """Seconds that the host needs to issue a layer's kernels: forward, backward.
+def host_floor_s(collectives: float, c: Constants, experts: int = 0) -> tuple[float, float]:
+    """Seconds that the host needs to issue a block's kernels: forward, backward.
 
-    Only blocks have many small kernels; ``collectives`` are the all-reduces of one pass, an
+    Other layers have few and large ones. ``collectives`` are the all-reduces of one pass, an
     all-gather or a reduce-scatter being half of one; ``experts`` lie on the chip and each has
     products of its own.
     """
-    if kind != "block":
-        return 0.0, 0.0
-    c = c or shipped_constants()
     calls = collectives * c.host_collective_s + experts * c.host_expert_s
     return c.host_forward_s + calls, c.host_backward_s + calls + experts * c.host_expert_s
 

@@ -7,6 +7,7 @@ Seconds are of one micro-batch and are a sum of named parts; bytes are by recomp
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypedDict
@@ -261,8 +262,10 @@ class Pricer:
         )
         forward = max(forward, host[0])
         backward_input += waiting[1]
-        sent = self._exposed_s(work.tp_forward, core[0])
-        sent_back = self._exposed_s(work.tp_backward, core[1])
+        distinct = dict.fromkeys(work.tp_forward + work.tp_backward)
+        seconds = {k: self._collective_s(k) for k in distinct}
+        sent = self._exposed_s(work.tp_forward, seconds, core[0])
+        sent_back = self._exposed_s(work.tp_backward, seconds, core[1])
         comm_forward, comm_backward = sum(sent), sum(sent_back)
         again = 0.0
         if shape.kind in ("block", "generic"):
@@ -311,12 +314,14 @@ class Pricer:
         return held(extra, split)[0], kept * self.at.element_bytes, seconds
 
     def _host_s(self, shape: LayerShape, work: LayerWork) -> tuple[float, float]:
-        """Seconds that the host takes to issue a layer: forward, backward."""
+        """Seconds that the host takes at least to issue a layer: forward, backward."""
+        if shape.kind != "block":
+            return 0.0, 0.0
         calls = sum(1.0 if k.kind == "all_reduce" else 0.5 for k in work.tp_forward)
         experts = max((g.number for g in work.gemms), default=0)
         c = self.constants
         pace = self.derate / (c.slow_host if self.config.slow_host else 1.0)
-        forward, backward = host_floor_s(shape.kind, calls, c, experts if experts > 1 else 0)
+        forward, backward = host_floor_s(calls, c, experts if experts > 1 else 0)
         return forward / pace, backward / pace
 
     def _skipped_s(self, shape: LayerShape, work: LayerWork, forward: float) -> float:
@@ -326,27 +331,30 @@ class Pricer:
         last = gemm_s(work.gemms[-1], self.at, self.constants)[0] / self.derate
         return min(last, 0.5 * forward)
 
+    def _collective_s(self, k: Collective) -> float:
+        config, links = self.config, self.links
+        if k.group == "tp":
+            return group_s(k.kind, k.bytes, config.tp, links)
+        if k.group == "cp":
+            return group_s(k.kind, k.bytes, config.cp, links, config.tp)
+        # Experts go over the devices that would otherwise be replicas, tensor parallel first.
+        stride = self.run["split"].expert_slices
+        copies = k.copies if config.once_per_host else 1
+        groups = k.groups if config.node_limited else (1, 1)
+        return group_s(k.kind, k.bytes, config.ep, links, stride, copies, groups)
+
     def _exposed_s(
-        self, collectives: tuple[Collective, ...], core: float
+        self, collectives: tuple[Collective, ...], seconds: Mapping[Collective, float], core: float
     ) -> tuple[float, float, float]:
         """What computation does not hide: tensor, context (behind the core), expert parallel."""
         if not collectives:
             return 0.0, 0.0, 0.0
-        config, links, c = self.config, self.links, self.constants
-        tensor = context = expert = 0.0
+        spent = {"tp": 0.0, "cp": 0.0, "ep": 0.0}
         for k in collectives:
-            if k.group == "tp":
-                tensor += group_s(k.kind, k.bytes, config.tp, links)
-            elif k.group == "cp":
-                context += group_s(k.kind, k.bytes, config.cp, links, config.tp)
-            else:
-                # Experts go over devices that would otherwise be replicas, tensor parallel first.
-                stride = self.run["split"].expert_slices
-                copies = k.copies if config.once_per_host else 1
-                groups = k.groups if config.node_limited else (1, 1)
-                expert += group_s(k.kind, k.bytes, config.ep, links, stride, copies, groups)
+            spent[k.group] += seconds[k]
+        c, context = self.constants, spent["cp"]
         hidden = max(c.context_exposed * context, context - core)
-        return c.tensor_exposed * tensor, hidden, c.expert_exposed * expert
+        return c.tensor_exposed * spent["tp"], hidden, c.expert_exposed * spent["ep"]
 
 
 def _forward_only(price: LayerPrice) -> LayerPrice:
