@@ -111,7 +111,7 @@ class LayerShape:
     generic: GenericWork | None = None
     generic_parameters: int = 0
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         """Stored parameters of the layer, all experts included."""
         return (
@@ -121,7 +121,7 @@ class LayerShape:
             + self.generic_parameters
         )
 
-    @property
+    @cached_property
     def active_parameters(self) -> int:
         """Parameters that one token uses; lookup tables count whole, as model cards do."""
         return (
@@ -131,7 +131,7 @@ class LayerShape:
             + self.generic_parameters
         )
 
-    @property
+    @cached_property
     def is_moe(self) -> bool:
         """Whether any matrix is one of several experts."""
         return any(m.experts > 1 for m in self.matmuls)
