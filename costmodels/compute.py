@@ -96,10 +96,11 @@ def product_s(
     full = count * m * n / at.cores
     fewest = float("inf")
     for high, wide, share in c.tiles:
-        if full / share < fewest:  # else these tiles end later even if every one is full
-            tiles = count * -(-m // high) * -(-n // wide) / at.cores
-            waves = tiles + c.wave_fill * (ceil(tiles) - tiles)
-            fewest = min(fewest, waves * high * wide / share)
+        if full / share >= fewest:
+            break  # slower tiles end later even if every one of them is full
+        tiles = count * -(-m // high) * -(-n // wide) / at.cores
+        waves = tiles + c.wave_fill * (ceil(tiles) - tiles)
+        fewest = min(fewest, waves * high * wide / share)
     busy = 2.0 * fewest * at.cores * depth / flops
     moved = count * (m * k + k * n + m * n) * at.element_bytes / at.memory
     return (busy if busy > moved else moved) + c.launch_s

@@ -89,13 +89,15 @@ class Constants:
 
     @cached_property
     def tiles(self) -> tuple[tuple[int, int, float], ...]:
-        """Height, width and relative rate of the tiles that a product may be cut into."""
-        return (
+        """Height, width and relative rate of the tiles that a product may be cut into, the fastest
+        first."""
+        tiles = (
             (256, 128, 1.0),
             (128, 128, self.tile_128),
             (128, 64, self.tile_64),
             (64, 64, self.tile_32),
         )
+        return tuple(sorted(tiles, key=lambda tile: -tile[2]))
 
 
 NAMES = tuple(f.name for f in fields(Constants))

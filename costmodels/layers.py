@@ -66,8 +66,7 @@ class Gemm(NamedTuple):
         return 2.0 * self.m * self.n * self.k * self.number
 
 
-@dataclass(frozen=True, slots=True)
-class CoreWork:
+class CoreWork(NamedTuple):
     """Attention core of one device: heads after the tensor-parallel division.
 
     ``seq_len`` counts the keys; ``context_parallel`` devices share the queries. ``pairs`` of query

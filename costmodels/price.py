@@ -374,4 +374,4 @@ def _forward_only(price: LayerPrice) -> LayerPrice:
 
 
 def _items(*parts: tuple[str, float]) -> tuple[tuple[str, float], ...]:
-    return tuple((name, seconds) for name, seconds in parts if seconds > 0)
+    return tuple([part for part in parts if part[1] > 0])

@@ -26,7 +26,7 @@ from costmodels.shapes import LayerShape
 from costmodels.sharding import ShardGroup, exposed_gathers_s
 from costmodels.units import PS_PER_S, bytes_of
 
-PriceLayer = Callable[[LayerShape, LayerConfig], LayerPrice]
+PriceLayer = Callable[[LayerShape], LayerPrice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,11 +194,12 @@ def price_step(
 
 
 def _stages(run: Run, c: Constants, price: PriceLayer | None) -> tuple[StageCost, ...]:
-    config, price = run.config, price or _formulas(run, c)
+    if price is None:
+        price = Pricer.of(run.chip, run.links.fabric, run.config, run.derate, c).price
     known: dict[LayerShape, _Layer] = {}
     seen: dict[int, _Layer] = {}
     for i, shape in {id(shape): shape for shape in run.layers}.items():
-        found = known.get(shape) or _layer(run, price(shape, config), c)
+        found = known.get(shape) or _layer(run, price(shape), c)
         known[shape] = seen[i] = found
     layers = [seen[id(shape)] for shape in run.layers]
     out = []
@@ -208,11 +209,6 @@ def _stages(run: Run, c: Constants, price: PriceLayer | None) -> tuple[StageCost
         seconds = (sum(forward) + there, sum(backward) + back, there, back)
         out.append(StageCost(prices, *seconds, (sum(dense), sum(experts))))
     return tuple(out)
-
-
-def _formulas(run: Run, c: Constants) -> PriceLayer:
-    pricer = Pricer.of(run.chip, run.links.fabric, run.config, run.derate, c)
-    return lambda shape, _: pricer.price(shape)
 
 
 _Layer = tuple[LayerPrice, float, float, float, float, int, int]
@@ -316,7 +312,9 @@ def _reduced_s(run: Run, dense: int, experts: int) -> float:
         return _reduce_s(run, own, run.replicas // shards, run.tp * shards)
     each = -(-(state.gradient + state.parameter) // 2) if run.zero else state.gradient
     total = _reduce_s(run, dense * each, run.replicas, run.tp)
-    return total + _reduce_s(run, experts * each, *_expert_group(run, run.replicas))
+    if experts:
+        total += _reduce_s(run, experts * each, *_expert_group(run, run.replicas))
+    return total
 
 
 def _sync_s(run: Run, stage: StageCost, total: float, c: Constants) -> float:
@@ -346,7 +344,7 @@ def _reduce_s(run: Run, bytes_: int, ranks: int, stride: int) -> float:
 
 def _update_s(run: Run, dense: int, experts: int, c: Constants) -> float:
     shards = run.shard if run.zero else 1
-    own = _expert_group(run, shards)[0] if run.zero else 1
+    own = _expert_group(run, shards)[0] if experts and run.zero else 1
     seconds = 0.0
     for parameters, replicas in ((dense, shards), (experts, own)):
         if parameters:

@@ -84,15 +84,15 @@ CORE = CoreWork(1, 4096, 32, 8, 128, 128, causal=True, flash=True)
     flash=st.booleans(),
 )
 def test_attention_never_gets_faster_with_rows_or_length(rows, seq_len, longer, flash):
-    base = replace(CORE, rows=rows, seq_len=seq_len, flash=flash)
-    for larger in (replace(base, rows=rows + 1), replace(base, seq_len=seq_len + longer)):
+    base = CORE._replace(rows=rows, seq_len=seq_len, flash=flash)
+    for larger in (base._replace(rows=rows + 1), base._replace(seq_len=seq_len + longer)):
         assert all(a <= b for a, b in zip(core_s(base, AT), core_s(larger, AT)))
 
 
 @given(seq_len=st.integers(256, 65_536), longer=st.integers(1, 65_536))
 def test_fused_attention_gains_from_longer_sequences_and_never_overtakes_its_work(seq_len, longer):
     def rate(s):
-        core = replace(CORE, seq_len=s)
+        core = CORE._replace(seq_len=s)
         return s**2 / (sum(core_s(core, AT)) - 3 * LAUNCH_S)
 
     assert rate(seq_len) <= rate(seq_len + longer) * (1 + 1e-9)
@@ -104,7 +104,7 @@ def test_a_query_takes_as_long_as_so_many_keys_more():
     s, more = 4096, round(shipped_constants().flash_query)
 
     def seconds(**changes):
-        return core_s(replace(CORE, **changes), AT)[0] - LAUNCH_S
+        return core_s(CORE._replace(**changes), AT)[0] - LAUNCH_S
 
     # s²/2 + s·q pairs of a causal mask are the s² of a full one, less what the rows beside take.
     causal, whole = seconds(), seconds(causal=False)
@@ -128,7 +128,7 @@ def test_weight_gradients_in_tf32_are_slower_on_hopper_alone():
 
 def test_a_kernel_more_in_eager_attention_costs_as_much_backward_as_forward():
     eager, fused = (
-        core_s(replace(CORE, flash=False), AT, fused_softmax=softmax) for softmax in (False, True)
+        core_s(CORE._replace(flash=False), AT, fused_softmax=softmax) for softmax in (False, True)
     )
     assert eager[0] - fused[0] == pytest.approx(eager[1] - fused[1])
     assert eager[0] > 2 * fused[0]
@@ -136,7 +136,7 @@ def test_a_kernel_more_in_eager_attention_costs_as_much_backward_as_forward():
 
 def test_a_causal_mask_speeds_up_flash_only():
     def seconds(**change):
-        return sum(core_s(replace(CORE, **change), AT))
+        return sum(core_s(CORE._replace(**change), AT))
 
     # Half of the pairs, less what each query takes whatever it sees.
     assert 1.85 * seconds() < seconds(causal=False) < 2 * seconds()
@@ -144,13 +144,13 @@ def test_a_causal_mask_speeds_up_flash_only():
 
 
 def test_unfused_attention_is_several_times_slower():
-    unfused = sum(core_s(replace(CORE, flash=False), AT))
+    unfused = sum(core_s(CORE._replace(flash=False), AT))
     assert 3 < unfused / sum(core_s(CORE, AT)) < 10
 
 
 def test_misaligned_heads_are_slow():
-    aligned, odd = replace(CORE, flash=False, qk_head_dim=152, v_head_dim=152), 149
-    misaligned = replace(aligned, qk_head_dim=odd, v_head_dim=odd)
+    aligned, odd = CORE._replace(flash=False, qk_head_dim=152, v_head_dim=152), 149
+    misaligned = aligned._replace(qk_head_dim=odd, v_head_dim=odd)
     assert core_s(misaligned, AT)[0] > 1.5 * core_s(aligned, AT)[0]
 
 
