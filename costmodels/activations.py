@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from costmodels.layers import Division, divide, expert_tokens, mlp_elements
-from costmodels.shapes import LayerShape, Matmul
+from costmodels.shapes import LayerShape
 from costmodels.units import bytes_of
 
 LOGITS_BYTES = 10
@@ -108,12 +108,11 @@ def _block_bytes(shape: LayerShape, tokens: int, local: int, split: Division, si
     divided = 0  # by heads
     routed = 0  # copies of tokens in expert order, twice where they travel
     if parts.attention:
-        widths = _input_widths(parts.attention)
-        latents = sum(w for w in widths if w != h)  # their norms keep them once more
+        widths = parts.attention_inputs
+        latents = sum([w for w in widths if w != h])  # their norms keep them once more
         undivided += h + sum(widths) + latents
     if parts.mlp:
-        shared = _input_widths([m for m in parts.mlp if m.experts == 1])
-        undivided += h + (sum(shared) or h)
+        undivided += h + (sum(parts.mlp_inputs) or h)
         if parts.routed:
             copies = h * parts.routed * (2 if split.ep > 1 else 1)
             routed = expert_tokens(tokens, split) * copies
@@ -123,11 +122,6 @@ def _block_bytes(shape: LayerShape, tokens: int, local: int, split: Division, si
         divided += divide(a.kv_heads, tp) * (a.qk_head_dim + a.v_head_dim)
     masks = 0 if shape.gated else local * h * sum(map(bool, (parts.attention, parts.mlp)))
     return (local * undivided + tokens * divided + inner + routed) * size + masks
-
-
-def _input_widths(matmuls: tuple[Matmul, ...] | list[Matmul]) -> list[int]:
-    """Widths of the tensors that feed column-parallel and replicated matrices, each once."""
-    return sorted({m.inputs for m in matmuls if m.split != "row"})
 
 
 def _scores_bytes(shape: LayerShape, rows: int, seq_len: int, split: Division, size: int) -> int:

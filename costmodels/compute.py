@@ -131,9 +131,10 @@ def gemms_s(
 
     def seconds(m: int, n: int, k: int, count: int, flops: float) -> float:
         size = (m, n, k, count, flops)
-        if size not in known:
-            known[size] = product_s(*size, at, c)
-        return known[size]
+        found = known.get(size)
+        if found is None:
+            found = known[size] = product_s(*size, at, c)
+        return found
 
     flops = at.wide if wide else at.product
     forward = inputs = weights = 0.0
@@ -188,7 +189,7 @@ def _flash_s(core: CoreWork, at: Rates, c: Constants) -> tuple[float, float]:
     Each query takes as long as ``flash_query`` keys more: tiles on the diagonal are computed whole,
     and each row of tiles is loaded, normalised and stored. So long sequences run at a higher rate.
     """
-    width = sum(-(-d // 32) * 32 for d in (core.qk_head_dim, core.v_head_dim))
+    width = -(-core.qk_head_dim // 32) * 32 - (-core.v_head_dim // 32) * 32
     # 2·s²·(d_qk + d_v) per head; the rate d/(d + half) cancels one d: the time grows with d.
     pairs = core.pairs or core.seq_len**2 * (0.5 if core.causal else 1.0)
     pairs += core.seq_len * c.flash_query

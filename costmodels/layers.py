@@ -200,7 +200,7 @@ def layer_work(
         share *= tp
     parameters, experts = _held(shape, split)
     return LayerWork(
-        gemms=tuple(_gemm(m, tokens, local, split) for m in shape.matmuls),
+        gemms=tuple([_gemm(m, tokens, local, split) for m in shape.matmuls]),
         core=core,
         streamed_forward=forward,
         streamed_backward=backward,
@@ -406,11 +406,7 @@ def _tensor_collectives(
         shared = shape.generic is not None and shape.generic.tensor_parallel and whole > 0
         return (pair, pair) if shared else ((), ())
     parts = shape.anatomy
-    whole_experts = split.expert_slices == 1
-    regions = sum(
-        any(m.split == "row" and not (whole_experts and m.experts > 1) for m in part)
-        for part in (parts.attention, parts.mlp)
-    )
+    regions = parts.dense_regions if split.expert_slices == 1 else parts.regions
     return pair * regions, pair * regions
 
 

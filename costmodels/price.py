@@ -318,7 +318,7 @@ class Pricer:
         if shape.kind != "block":
             return 0.0, 0.0
         calls = sum(1.0 if k.kind == "all_reduce" else 0.5 for k in work.tp_forward)
-        experts = max((g.number for g in work.gemms), default=0)
+        experts = max(g.number for g in work.gemms) if shape.is_moe else 1
         c = self.constants
         pace = self.derate / (c.slow_host if self.config.slow_host else 1.0)
         forward, backward = host_floor_s(calls, c, experts if experts > 1 else 0)

@@ -82,12 +82,21 @@ class GenericWork:
 @dataclass(frozen=True, slots=True)
 class Anatomy:
     """A block's matrices by part. ``mlp_width`` is the MLP's inner width per token, all active
-    experts together; ``routed`` is how many experts each token passes."""
+    experts together; ``routed`` is how many experts each token passes.
+
+    ``attention_inputs`` and ``mlp_inputs`` are the widths of the tensors that feed the part's
+    column-parallel and replicated matrices outside of experts, each once. ``regions`` parts end
+    in a row-parallel matrix, ``dense_regions`` in one that is not an expert's.
+    """
 
     attention: tuple[Matmul, ...]
     mlp: tuple[Matmul, ...]
     mlp_width: int
     routed: int
+    attention_inputs: tuple[int, ...]
+    mlp_inputs: tuple[int, ...]
+    regions: int
+    dense_regions: int
 
 
 @dataclass(frozen=True)
@@ -141,12 +150,21 @@ class LayerShape:
         """Where attention ends and the MLP begins."""
         split = 0
         if self.attention is not None:
-            rows = [i for i, m in enumerate(self.matmuls) if m.split == "row" and m.experts == 1]
-            split = rows[0] + 1 if rows else len(self.matmuls)
-        mlp = self.matmuls[split:]
+            ends = [i for i, m in enumerate(self.matmuls) if m.split == "row" and m.experts == 1]
+            split = ends[0] + 1 if ends else len(self.matmuls)
+        parts = attention, mlp = self.matmuls[:split], self.matmuls[split:]
+        rows = [[m for m in part if m.split == "row"] for part in parts]
         return Anatomy(
-            attention=self.matmuls[:split],
+            attention=attention,
             mlp=mlp,
-            mlp_width=sum(m.inputs * m.active_experts for m in mlp if m.split == "row"),
+            mlp_width=sum(m.inputs * m.active_experts for m in rows[1]),
             routed=max((m.active_experts for m in mlp if m.experts > 1), default=0),
+            attention_inputs=_input_widths(attention),
+            mlp_inputs=_input_widths(mlp),
+            regions=sum(map(bool, rows)),
+            dense_regions=sum(any(m.experts == 1 for m in part) for part in rows),
         )
+
+
+def _input_widths(matmuls: tuple[Matmul, ...]) -> tuple[int, ...]:
+    return tuple(sorted({m.inputs for m in matmuls if m.split != "row" and m.experts == 1}))

@@ -99,7 +99,7 @@ class Run:
     @property
     def boundary_bytes(self) -> int:
         """Bytes of one micro-batch's activations at a cut, on one context-parallel part."""
-        hidden = max(shape.hidden for shape in self.layers)
+        hidden = max([shape.hidden for shape in self.layers])
         return self.rows * self.seq_len * hidden * bytes_of(self.precision) // self.cp
 
     @property
