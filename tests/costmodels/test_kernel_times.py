@@ -1,5 +1,7 @@
 """Kernels: larger work never takes less time, and small work is bound by its launch."""
 
+import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,6 +12,7 @@ from costmodels.compute import (
     Rates,
     core_s,
     gemm_s,
+    gemms_s,
     generic_s,
     optimizer_update_s,
     product_s,
@@ -44,6 +47,33 @@ def test_a_slower_chip_never_takes_less_time(m, n, k, slower):
 def test_no_product_exceeds_the_best_measured_rate(m, n, k):
     best = chip().peak("bf16") * chip().gemm_fraction
     assert 2 * m * n * k / product_s(m, n, k, 1, AT.product, AT) < best
+
+
+@given(m=DIM, n=DIM, k=DIM, count=st.integers(1, 64))
+def test_a_product_takes_the_tiles_that_end_first(m, n, k, count):
+    c = shipped_constants()
+
+    def busy(high, wide, share) -> float:
+        tiles = count * -(-m // high) * -(-n // wide) / AT.cores
+        waves = tiles + c.wave_fill * (math.ceil(tiles) - tiles)
+        return waves * high * wide / share
+
+    deep = -(-k // 64) * 64 + c.k_half
+    first = 2.0 * min(busy(*tile) for tile in c.tiles) * AT.cores * deep / AT.product
+    moved = count * (m * k + k * n + m * n) * AT.element_bytes / AT.memory
+    assert product_s(m, n, k, count, AT.product, AT) == max(first, moved) + c.launch_s
+
+
+@given(sizes=st.lists(st.sampled_from([512, 1024, 4096]), min_size=3, max_size=9))
+def test_products_of_one_size_take_as_long_together_as_one_by_one(sizes):
+    gemms = [Gemm("", 2048, n, k) for n, k in itertools.pairwise(sizes)]
+    alone = [gemm_s(gemm, AT) for gemm in gemms]
+    together = gemms_s(gemms, AT, shipped_constants())
+    for way in range(3):
+        seconds = 0.0
+        for times in alone:
+            seconds += times[way]
+        assert together[way] == seconds
 
 
 def test_a_large_product_reaches_most_of_the_sustained_rate():
