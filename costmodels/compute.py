@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 from costmodels.catalog import Chip
 from costmodels.catalog.efficiencies import LONG
@@ -92,16 +92,17 @@ def product_s(
 ) -> float:
     """Seconds of ``count`` equal products in one kernel at ``flops`` FLOP/s sustained."""
     c = c or shipped_constants()
-    depth = -(-k // _TILE) * _TILE + c.k_half
-    full = count * m * n / at.cores
-    fewest = float("inf")
+    cores, fill = at.cores, c.wave_fill
+    full, fewest = count * m * n / cores, inf
     for high, wide, share in c.tiles:
         if full / share >= fewest:
             break  # slower tiles end later even if every one of them is full
-        tiles = count * -(-m // high) * -(-n // wide) / at.cores
-        waves = tiles + c.wave_fill * (ceil(tiles) - tiles)
-        fewest = min(fewest, waves * high * wide / share)
-    busy = 2.0 * fewest * at.cores * depth / flops
+        tiles = count * -(-m // high) * -(-n // wide) / cores
+        area = (tiles + fill * (ceil(tiles) - tiles)) * high * wide / share
+        if area < fewest:
+            fewest = area
+    depth = -(-k // _TILE) * _TILE + c.k_half
+    busy = 2.0 * fewest * cores * depth / flops
     moved = count * (m * k + k * n + m * n) * at.element_bytes / at.memory
     return (busy if busy > moved else moved) + c.launch_s
 
