@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from costmodels.catalog import Fabric
 
@@ -128,8 +128,7 @@ def point_to_point_s(bytes_: float, bandwidth: float, latency_s: float) -> float
     return latency_s + bytes_ / bandwidth
 
 
-@dataclass(frozen=True, slots=True)
-class SyncHost:
+class SyncHost(NamedTuple):
     """What one host takes part with in the synchronisation of one group of layers.
 
     ``replicas``: copies of the layers inside this host. ``shard_bytes``: gradient bytes that one

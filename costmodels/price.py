@@ -8,9 +8,9 @@ Seconds are of one micro-batch and are a sum of named parts; bytes are by recomp
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from costmodels.activations import activation_bytes
 from costmodels.catalog import Chip, Fabric
@@ -105,8 +105,7 @@ class LayerConfig:
         return Division(self.tp, self.cp, self.ep, self.expert_tp, self.imbalance)
 
 
-@dataclass(frozen=True, slots=True)
-class LayerPrice:
+class LayerPrice(NamedTuple):
     """One micro-batch of one layer on one device of its tensor-parallel group.
 
     ``forward_s``, ``backward_input_s`` and ``backward_weight_s`` are compute alone, derated, and
@@ -359,8 +358,7 @@ class Pricer:
 
 def _forward_only(price: LayerPrice) -> LayerPrice:
     """A layer before every trained one: no backward pass, nothing is kept for one."""
-    return replace(
-        price,
+    return price._replace(
         backward_input_s=0.0,
         backward_weight_s=0.0,
         tp_comm_backward_s=0.0,

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log
+from typing import NamedTuple
 
 from costmodels.catalog import Chip
 from costmodels.collectives import Links, SyncHost, gradient_sync_s
@@ -133,8 +134,7 @@ class Run:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class StageCost:
+class StageCost(NamedTuple):
     """One stage and one micro-batch: seconds of compute, recomputation, communication.
 
     ``held`` are the parameters of one device outside of experts, and in them.
@@ -148,8 +148,7 @@ class StageCost:
     held: tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class StepPrice:
+class StepPrice(NamedTuple):
     """Seconds of a step; ``items`` sum to ``step_s``."""
 
     step_s: float
