@@ -88,9 +88,9 @@ class _Task:
 
 @dataclass(slots=True)
 class _Stage:
-    """A stage while it runs: its tasks by chunk, its operations, and when those done so far ran.
+    """A stage while it runs: its tasks by chunk, its operations, and when those known so far run.
 
-    ``awake``: an input has come since it was followed.
+    ``free``: when the last of these ends. ``awake``: an input has come since it was followed.
     """
 
     forward: list[_Task]
