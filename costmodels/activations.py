@@ -18,10 +18,10 @@ term; "full" keeps the block's input alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from costmodels.layers import Division, anatomy, divide, expert_tokens, mlp_elements
-from costmodels.shapes import LayerShape, Matmul
+from costmodels.layers import Division, divide, expert_tokens, mlp_elements
+from costmodels.shapes import LayerShape
 from costmodels.units import bytes_of
 
 LOGITS_BYTES = 10
@@ -33,8 +33,7 @@ _TOKEN_ID_BYTES = 8
 Bytes3 = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class ActivationBytes:
+class ActivationBytes(NamedTuple):
     """Bytes on one device for one micro-batch, by policy (none, selective, full)."""
 
     kept: Bytes3
@@ -102,19 +101,18 @@ def _generic(shape: LayerShape, rows: int, split: Division, boundary: int) -> Ac
 
 def _block_bytes(shape: LayerShape, tokens: int, local: int, split: Division, size: int) -> int:
     """Kept bytes of a block without the scores."""
-    parts = anatomy(shape)
+    parts = shape.anatomy
     h, a, tp = shape.hidden, shape.attention, split.tp
     # Inputs of the norms (one per tensor-parallel region) and of the first matrices.
     undivided = 0
     divided = 0  # by heads
     routed = 0  # copies of tokens in expert order, twice where they travel
     if parts.attention:
-        widths = _input_widths(parts.attention)
-        latents = sum(w for w in widths if w != h)  # their norms keep them once more
+        widths = parts.attention_inputs
+        latents = sum([w for w in widths if w != h])  # their norms keep them once more
         undivided += h + sum(widths) + latents
     if parts.mlp:
-        shared = _input_widths([m for m in parts.mlp if m.experts == 1])
-        undivided += h + (sum(shared) or h)
+        undivided += h + (sum(parts.mlp_inputs) or h)
         if parts.routed:
             copies = h * parts.routed * (2 if split.ep > 1 else 1)
             routed = expert_tokens(tokens, split) * copies
@@ -124,11 +122,6 @@ def _block_bytes(shape: LayerShape, tokens: int, local: int, split: Division, si
         divided += divide(a.kv_heads, tp) * (a.qk_head_dim + a.v_head_dim)
     masks = 0 if shape.gated else local * h * sum(map(bool, (parts.attention, parts.mlp)))
     return (local * undivided + tokens * divided + inner + routed) * size + masks
-
-
-def _input_widths(matmuls: tuple[Matmul, ...] | list[Matmul]) -> list[int]:
-    """Widths of the tensors that feed column-parallel and replicated matrices, each once."""
-    return sorted({m.inputs for m in matmuls if m.split != "row"})
 
 
 def _scores_bytes(shape: LayerShape, rows: int, seq_len: int, split: Division, size: int) -> int:
@@ -150,7 +143,7 @@ def _score_gradients(shape: LayerShape, rows: int, seq_len: int, split: Division
 
 def _gradient_bytes(shape: LayerShape, tokens: int, split: Division, size: int) -> tuple[int, int]:
     """Gradients of inner tensors that are alive together: in attention, in the MLP."""
-    parts, a, tp = anatomy(shape), shape.attention, split.tp
+    parts, a, tp = shape.anatomy, shape.attention, split.tp
     attention = 0
     if a is not None:
         attention = (divide(a.heads, tp) + divide(a.kv_heads, tp)) * (a.qk_head_dim + a.v_head_dim)

@@ -15,10 +15,9 @@ Sources of the figures: notes of links.json.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from costmodels.catalog import Fabric
 
@@ -129,8 +128,7 @@ def point_to_point_s(bytes_: float, bandwidth: float, latency_s: float) -> float
     return latency_s + bytes_ / bandwidth
 
 
-@dataclass(frozen=True, slots=True)
-class SyncHost:
+class SyncHost(NamedTuple):
     """What one host takes part with in the synchronisation of one group of layers.
 
     ``replicas``: copies of the layers inside this host. ``shard_bytes``: gradient bytes that one
@@ -165,12 +163,12 @@ def gradient_sync_s(
     ValueError if several hosts must talk and one has no port.
     """
     n = len(hosts) if count is None else count
-    if n > 1 and any(h.port_bytes_per_s is None for h in hosts):
-        raise ValueError("a group over several hosts needs a network port on each of them")
     slowest = 0.0
     for host in hosts:
         inside = all_reduce_s(host.shard_bytes, host.replicas, host.fabric) + host.extra_s
-        if n > 1 and host.port_bytes_per_s is not None:
+        if n > 1:
+            if host.port_bytes_per_s is None:
+                raise ValueError("a group over several hosts needs a network port on each of them")
             inside += 2 * (n - 1) / n * host.exchanged_bytes / host.port_bytes_per_s
         slowest = max(slowest, inside)
     if n <= 1:
@@ -194,4 +192,5 @@ _FLAT = {
 
 
 def _steps(ranks: int) -> int:
-    return math.ceil(math.log2(ranks)) if ranks > 1 else 0
+    """⌈log2 k⌉."""
+    return (ranks - 1).bit_length() if ranks > 1 else 0

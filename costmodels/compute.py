@@ -19,14 +19,15 @@ The constants are those of :mod:`costmodels.constants`, fitted to measured runs.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil, inf
 
 from costmodels.catalog import Chip
 from costmodels.catalog.efficiencies import LONG
 from costmodels.constants import Constants, shipped_constants
 from costmodels.layers import CoreWork, Gemm, Streamed
 from costmodels.memory import StateBytes
-from costmodels.shapes import LayerKind
 from costmodels.units import bytes_of
 
 NARROW = ("fp8", "fp4")
@@ -91,13 +92,17 @@ def product_s(
 ) -> float:
     """Seconds of ``count`` equal products in one kernel at ``flops`` FLOP/s sustained."""
     c = c or shipped_constants()
-    depth = -(-k // _TILE) * _TILE + c.k_half
-    fewest = float("inf")
+    cores, fill = at.cores, c.wave_fill
+    full, fewest = count * m * n / cores, inf
     for high, wide, share in c.tiles:
-        tiles = count * -(-m // high) * -(-n // wide) / at.cores
-        waves = tiles + c.wave_fill * (-(-tiles // 1) - tiles)
-        fewest = min(fewest, waves * high * wide / share)
-    busy = 2.0 * fewest * at.cores * depth / flops
+        if full / share >= fewest:
+            break  # slower tiles end later even if every one of them is full
+        tiles = count * -(-m // high) * -(-n // wide) / cores
+        area = (tiles + fill * (ceil(tiles) - tiles)) * high * wide / share
+        if area < fewest:
+            fewest = area
+    depth = -(-k // _TILE) * _TILE + c.k_half
+    busy = 2.0 * fewest * cores * depth / flops
     moved = count * (m * k + k * n + m * n) * at.element_bytes / at.memory
     return (busy if busy > moved else moved) + c.launch_s
 
@@ -116,21 +121,39 @@ def gemm_s(
     forward, the output gradient backward. ``padded`` False: the runtime multiplies widths as they
     are, and those that do not divide by 8 run slower (:func:`ragged`).
     """
-    c = c or shipped_constants()
-    m, n, k, count = gemm.m, gemm.n, gemm.k, gemm.count
+    return gemms_s((gemm,), at, c or shipped_constants(), wide=wide, padded=padded)
+
+
+def gemms_s(
+    gemms: Iterable[Gemm], at: Rates, c: Constants, *, wide: bool = False, padded: bool = True
+) -> tuple[float, float, float]:
+    """The sums of :func:`gemm_s` over the products of a layer, many of which are of one size."""
+    known: dict[tuple[int, int, int, int, float], float] = {}
+
+    def seconds(m: int, n: int, k: int, count: int, flops: float) -> float:
+        size = (m, n, k, count, flops)
+        found = known.get(size)
+        if found is None:
+            found = known[size] = product_s(*size, at, c)
+        return found
+
     flops = at.wide if wide else at.product
-    forward = product_s(m, n, k, count, flops, at, c)
-    inputs = product_s(m, k, n, count, flops, at, c)
-    weights = product_s(k, n, m, count, flops / at.weight_gradient, at, c)
-    if not padded and at.element_bytes == 2:
-        slow = ragged(n, k)
-        forward, inputs, weights = (
-            slow * (t - c.launch_s) + c.launch_s for t in (forward, inputs, weights)
-        )
-    if at.casts and not wide:
-        moving = c.cast_passes * count * at.element_bytes / (at.memory * c.stream)
-        forward += (m * k + k * n) * moving
-        inputs += m * n * moving
+    forward = inputs = weights = 0.0
+    for gemm in gemms:
+        _, m, n, k, count = gemm
+        forth = seconds(m, n, k, count, flops)
+        back = seconds(m, k, n, count, flops)
+        own = seconds(k, n, m, count, flops / at.weight_gradient)
+        if not padded and at.element_bytes == 2:
+            slow = ragged(n, k)
+            forth, back, own = (slow * (t - c.launch_s) + c.launch_s for t in (forth, back, own))
+        if at.casts and not wide:
+            moving = c.cast_passes * count * at.element_bytes / (at.memory * c.stream)
+            forth += (m * k + k * n) * moving
+            back += m * n * moving
+        forward += forth
+        inputs += back
+        weights += own
     return forward, inputs, weights
 
 
@@ -167,7 +190,7 @@ def _flash_s(core: CoreWork, at: Rates, c: Constants) -> tuple[float, float]:
     Each query takes as long as ``flash_query`` keys more: tiles on the diagonal are computed whole,
     and each row of tiles is loaded, normalised and stored. So long sequences run at a higher rate.
     """
-    width = sum(-(-d // 32) * 32 for d in (core.qk_head_dim, core.v_head_dim))
+    width = -(-core.qk_head_dim // 32) * 32 - (-core.v_head_dim // 32) * 32
     # 2·s²·(d_qk + d_v) per head; the rate d/(d + half) cancels one d: the time grows with d.
     pairs = core.pairs or core.seq_len**2 * (0.5 if core.causal else 1.0)
     pairs += core.seq_len * c.flash_query
@@ -222,18 +245,13 @@ def generic_s(flops: float, moved: float, at: Rates, c: Constants | None = None)
     return max(flops / at.product, moved / (at.memory * c.stream)) + c.launch_s
 
 
-def host_floor_s(
-    kind: LayerKind, collectives: float, c: Constants | None = None, experts: int = 0
-) -> tuple[float, float]:
-    """Seconds that the host needs to issue a layer's kernels: forward, backward.
+def host_floor_s(collectives: float, c: Constants, experts: int = 0) -> tuple[float, float]:
+    """Seconds that the host needs to issue a block's kernels: forward, backward.
 
-    Only blocks have many small kernels; ``collectives`` are the all-reduces of one pass, an
+    Other layers have few and large ones. ``collectives`` are the all-reduces of one pass, an
     all-gather or a reduce-scatter being half of one; ``experts`` lie on the chip and each has
     products of its own.
     """
-    if kind != "block":
-        return 0.0, 0.0
-    c = c or shipped_constants()
     calls = collectives * c.host_collective_s + experts * c.host_expert_s
     return c.host_forward_s + calls, c.host_backward_s + calls + experts * c.host_expert_s
 

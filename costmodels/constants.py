@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from typing import cast
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Constants:
     """One set of constants. Seconds, bytes and pure numbers.
 
@@ -87,15 +87,17 @@ class Constants:
     shard_exposed: float
     jitter: float
 
-    @property
+    @cached_property
     def tiles(self) -> tuple[tuple[int, int, float], ...]:
-        """Height, width and relative rate of the tiles that a product may be cut into."""
-        return (
+        """Height, width and relative rate of the tiles that a product may be cut into, the fastest
+        first."""
+        tiles = (
             (256, 128, 1.0),
             (128, 128, self.tile_128),
             (128, 64, self.tile_64),
             (64, 64, self.tile_32),
         )
+        return tuple(sorted(tiles, key=lambda tile: -tile[2]))
 
 
 NAMES = tuple(f.name for f in fields(Constants))

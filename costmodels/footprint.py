@@ -61,12 +61,12 @@ def run_footprint(
     """
     overhead = device_overhead(run.chip)
     policy = run.policy if policy is None else policy
+    boundary = run.boundary_bytes
+    shards = run.shard if run.zero else 1
+    experts = max(1, shards * run.tp // (run.ep * run.division.expert_slices))
     out = []
     for s, stage in enumerate(stages):
-        boundary = run.boundary_bytes
         incoming, outgoing = (0 if s == 0 else boundary), (0 if s == run.pp - 1 else boundary)
-        shards = run.shard if run.zero else 1
-        experts = max(1, shards * run.tp // (run.ep * run.config.division.expert_slices))
         items = stage_memory(
             stage.layers,
             [policy] * len(stage.layers),

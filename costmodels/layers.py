@@ -19,8 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from costmodels.shapes import AttentionCore, LayerShape, Matmul
 from costmodels.units import bytes_of
@@ -52,24 +51,22 @@ class Division:
         return self.tp if self.ep == 1 else 1
 
 
-@dataclass(frozen=True, slots=True)
-class Gemm:
-    """``count`` equal products ``[m, k] x [k, n]`` of one kernel; its gradients are two more."""
+class Gemm(NamedTuple):
+    """``number`` equal products ``[m, k] x [k, n]`` of one kernel; its gradients are two more."""
 
     name: str
     m: int
     n: int
     k: int
-    count: int = 1
+    number: int = 1
 
     @property
     def flops(self) -> float:
         """Floating-point operations of the forward product."""
-        return 2.0 * self.m * self.n * self.k * self.count
+        return 2.0 * self.m * self.n * self.k * self.number
 
 
-@dataclass(frozen=True, slots=True)
-class CoreWork:
+class CoreWork(NamedTuple):
     """Attention core of one device: heads after the tensor-parallel division.
 
     ``seq_len`` counts the keys; ``context_parallel`` devices share the queries. ``pairs`` of query
@@ -88,16 +85,18 @@ class CoreWork:
     context_parallel: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Streamed:
+class Streamed(NamedTuple):
     """Kernels that only move memory: bytes read and written, and how many kernels."""
 
-    bytes: float = 0.0
-    kernels: int = 0
+    bytes: float
+    kernels: int
 
 
-@dataclass(frozen=True, slots=True)
-class Collective:
+NOTHING = Streamed(0.0, 0)
+"""No kernel at all."""
+
+
+class Collective(NamedTuple):
     """One collective of a layer; ``bytes`` is the whole tensor (all-to-all: of one device).
 
     An all-to-all sends ``copies`` of every token, to experts of so many of all ``groups``.
@@ -110,8 +109,7 @@ class Collective:
     groups: tuple[int, int] = (1, 1)
 
 
-@dataclass(frozen=True, slots=True)
-class LayerWork:
+class LayerWork(NamedTuple):
     """Everything that one device does for one micro-batch in one layer.
 
     ``gemms`` are forward products; each has an input gradient and a weight gradient of the same
@@ -133,33 +131,6 @@ class LayerWork:
     tp_backward: tuple[Collective, ...]
     parameters: int
     expert_parameters: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Anatomy:
-    """A block's matrices by part. ``mlp_width`` is the MLP's inner width per token, all active
-    experts together; ``routed`` is how many experts each token passes."""
-
-    attention: tuple[Matmul, ...]
-    mlp: tuple[Matmul, ...]
-    mlp_width: int
-    routed: int
-
-
-@lru_cache(maxsize=1024)
-def anatomy(shape: LayerShape) -> Anatomy:
-    """Where attention ends and the MLP begins."""
-    split = 0
-    if shape.attention is not None:
-        rows = [i for i, m in enumerate(shape.matmuls) if m.split == "row" and m.experts == 1]
-        split = rows[0] + 1 if rows else len(shape.matmuls)
-    mlp = shape.matmuls[split:]
-    return Anatomy(
-        attention=shape.matmuls[:split],
-        mlp=mlp,
-        mlp_width=sum(m.inputs * m.active_experts for m in mlp if m.split == "row"),
-        routed=max((m.active_experts for m in mlp if m.experts > 1), default=0),
-    )
 
 
 def forward_flops(
@@ -222,20 +193,19 @@ def layer_work(
     if shape.attention is not None:
         core = _divided_core(shape.attention, rows, seq_len, split, flash)
     forward, backward = _streamed(shape, tokens, local, split, size)
-    loss = tokens * divide(shape.vocab, tp) * 4.0 if shape.kind == "head" else 0.0
+    loss = _loss(tokens * divide(shape.vocab, tp)) if shape.kind == "head" else (NOTHING, NOTHING)
     exchange = _collectives(shape, tokens, split, size, sequence_parallel)
     generic, share = shape.generic, split.cp
     if generic is not None and generic.tensor_parallel:
         share *= tp
     parameters, experts = _held(shape, split)
     return LayerWork(
-        gemms=tuple(_gemm(m, tokens, local, split) for m in shape.matmuls),
+        gemms=tuple([_gemm(m, tokens, local, split) for m in shape.matmuls]),
         core=core,
         streamed_forward=forward,
         streamed_backward=backward,
-        # In fp32: cast, maximum, exponentials and their sum; then the gradient in place and cast.
-        loss_forward=Streamed(4 * loss, 3 if loss else 0),
-        loss_backward=Streamed(3 * loss, 2 if loss else 0),
+        loss_forward=loss[0],
+        loss_backward=loss[1],
         generic_flops=rows * generic.forward_flops_per_row / share if generic else 0.0,
         generic_bytes=rows * generic.forward_bytes_moved_per_row / share if generic else 0.0,
         tp_forward=exchange[0],
@@ -271,24 +241,29 @@ def held(matmuls: Sequence[Matmul], split: Division) -> tuple[int, int]:
 
 
 def _gemm(matmul: Matmul, tokens: int, local: int, split: Division) -> Gemm:
-    n, k, m = matmul.outputs, matmul.inputs, tokens
     routed = matmul.experts > 1
     slices = split.expert_slices if routed else split.tp
+    m, n, k = tokens, matmul.outputs, matmul.inputs
     if matmul.split == "column":
         n = divide(n, slices)
     elif matmul.split == "row":
         k = divide(k, slices)
     else:
         m = local
-    if not routed:
-        return Gemm(matmul.name, m, n, k)
-    # Balanced: a device gets as many token copies as it sends, for its own experts alone.
-    copies = expert_tokens(m, split) * matmul.active_experts
-    count = min(divide(matmul.experts, split.ep), copies)
-    busiest = copies / count
+    return _grouped(matmul, m, n, k, split) if routed else Gemm(matmul.name, m, n, k)
+
+
+def _grouped(matmul: Matmul, tokens: int, n: int, k: int, split: Division) -> Gemm:
+    """The products of the experts on one device.
+
+    Balanced: a device gets as many token copies as it sends, for its own experts alone.
+    """
+    copies = expert_tokens(tokens, split) * matmul.active_experts
+    number = min(divide(matmul.experts, split.ep), copies)
+    busiest = copies / number
     if matmul.experts > matmul.active_experts:
         busiest *= split.imbalance
-    return Gemm(matmul.name, -int(-busiest // 1), n, k, count)
+    return Gemm(matmul.name, -int(-busiest // 1), n, k, number)
 
 
 def expert_tokens(tokens: int, split: Division) -> int:
@@ -330,8 +305,8 @@ def _streamed(
     if shape.kind == "head":
         return Streamed(2.0 * local * h * size, 1), Streamed(3.0 * local * h * size, 2)
     if shape.kind == "generic":
-        return Streamed(), Streamed()
-    parts = anatomy(shape)
+        return NOTHING, NOTHING
+    parts = shape.anatomy
     forward, backward = 10.0 * local * h, 12.0 * local * h
     kernels = 5
     if shape.attention is not None:
@@ -353,9 +328,19 @@ def _streamed(
     return Streamed(forward * size, kernels), Streamed(backward * size, kernels + 2)
 
 
+def _loss(logits: int) -> tuple[Streamed, Streamed]:
+    """Kernels of the loss: forward, backward.
+
+    In fp32: cast, maximum, exponentials and their sum; then the gradient in place and cast.
+    """
+    if not logits:
+        return NOTHING, NOTHING
+    return Streamed(4 * 4.0 * logits, 3), Streamed(3 * 4.0 * logits, 2)
+
+
 def mlp_elements(shape: LayerShape, tokens: int, split: Division) -> int:
     """Inner elements of the MLP on one device: dense width divided, experts where they lie."""
-    parts = anatomy(shape)
+    parts = shape.anatomy
     if not parts.routed or split.ep == 1:
         return tokens * divide(parts.mlp_width, split.tp)
     row = [m for m in parts.mlp if m.split == "row"]
@@ -383,7 +368,7 @@ def _collectives(
             Collective("all_gather", whole, "cp"),
             Collective("reduce_scatter", whole, "cp"),
         )
-    routed = anatomy(shape).routed if shape.kind == "block" else 0
+    routed = shape.anatomy.routed if shape.kind == "block" else 0
     if routed and split.ep > 1:
         sent = expert_tokens(tokens, split) * routed * shape.hidden * size
         groups = next(m.expert_groups for m in shape.matmuls if m.experts > 1)
@@ -420,12 +405,8 @@ def _tensor_collectives(
     if shape.kind == "generic":
         shared = shape.generic is not None and shape.generic.tensor_parallel and whole > 0
         return (pair, pair) if shared else ((), ())
-    parts = anatomy(shape)
-    whole_experts = split.expert_slices == 1
-    regions = sum(
-        any(m.split == "row" and not (whole_experts and m.experts > 1) for m in part)
-        for part in (parts.attention, parts.mlp)
-    )
+    parts = shape.anatomy
+    regions = parts.dense_regions if split.expert_slices == 1 else parts.regions
     return pair * regions, pair * regions
 
 

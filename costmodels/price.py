@@ -7,21 +7,30 @@ Seconds are of one micro-batch and are a sum of named parts; bytes are by recomp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from costmodels.activations import activation_bytes
 from costmodels.catalog import Chip, Fabric
 from costmodels.collectives import Links, group_s
-from costmodels.compute import Rates, core_s, gemm_s, generic_s, host_floor_s, rates, streamed_s
+from costmodels.compute import (
+    Rates,
+    core_s,
+    gemm_s,
+    gemms_s,
+    generic_s,
+    host_floor_s,
+    rates,
+    streamed_s,
+)
 from costmodels.constants import Constants, shipped_constants
 from costmodels.layers import (
     EXPERT_IMBALANCE,
     Collective,
     Division,
-    Gemm,
+    LayerWork,
     held,
     layer_work,
     products,
@@ -96,8 +105,7 @@ class LayerConfig:
         return Division(self.tp, self.cp, self.ep, self.expert_tp, self.imbalance)
 
 
-@dataclass(frozen=True, slots=True)
-class LayerPrice:
+class LayerPrice(NamedTuple):
     """One micro-batch of one layer on one device of its tensor-parallel group.
 
     ``forward_s``, ``backward_input_s`` and ``backward_weight_s`` are compute alone, derated, and
@@ -166,7 +174,7 @@ def price_layer(
 def _price(
     shape: LayerShape, chip: Chip, fabric: Fabric, config: LayerConfig, derate: float
 ) -> LayerPrice:
-    return price_with(shape, chip, fabric, config, derate, shipped_constants())
+    return Pricer.of(chip, fabric, config, derate, shipped_constants()).price(shape)
 
 
 class _Run(TypedDict):
@@ -179,114 +187,178 @@ class _Run(TypedDict):
     split: Division
 
 
-def price_with(
-    shape: LayerShape,
-    chip: Chip,
-    fabric: Fabric,
-    config: LayerConfig,
-    derate: float,
-    constants: Constants,
-) -> LayerPrice:
-    """:func:`price_layer` under other constants, for their calibration; nothing is cached."""
-    c = constants
-    flash = config.flash and chip.flash_attention
-    run = _Run(
-        rows=config.rows,
-        seq_len=config.seq_len,
-        tp=config.tp,
-        precision=config.precision,
-        sequence_parallel=config.sequence_parallel,
-        flash=flash,
-        split=config.division,
-    )
-    work, memory = layer_work(shape, **run), activation_bytes(shape, **run)
-    at = rates(chip, config.precision)
-    training, split = config.training, config.division
-    learns = training.mode == "full"
-    extra = adapters(shape, training)
-    tokens = config.rows * -(-config.seq_len // split.cp)
-    low_rank = products(extra, tokens, split, config.sequence_parallel)
-    added, _ = held(extra, split)
-    wide = shape.kind == "head"  # stays in 16 bits
-    own = _products(work.gemms, at, derate, c, wide=wide, padded=config.padded)
-    beside = _products(low_rank, at, derate, c)
-    product = (own[0] + beside[0], own[1] + beside[1], own[2] * learns + beside[2])
-    core = (
-        [t / derate for t in core_s(work.core, at, c, fused_softmax=config.fused_softmax)]
-        if work.core
-        else [0.0, 0.0]
-    )
-    passes = derate if config.fused_softmax else derate / c.eager_passes
-    streamed = [
-        streamed_s(s, at, c) / passes for s in (work.streamed_forward, work.streamed_backward)
-    ]
-    loss = [streamed_s(s, at, c) / derate for s in (work.loss_forward, work.loss_backward)]
-    generic = generic_s(work.generic_flops, work.generic_bytes, at, c) / derate
-    forward = product[0] + core[0] + streamed[0] + loss[0] + generic
-    backward_input = product[1] + core[1] + loss[1] + generic
-    summed = 2 * config.gradient_bytes * c.accumulate * (work.parameters if learns else added)
-    adding = summed / (at.memory * c.stream) / derate
-    backward_weight = product[2] + generic * learns + adding
-    if shape.kind == "embedding":  # token ids have no gradient
-        backward_weight += streamed[1] * learns
-    else:
-        backward_input += streamed[1]
-    calls = sum(1.0 if k.kind == "all_reduce" else 0.5 for k in work.tp_forward)
-    experts = max((g.count for g in work.gemms), default=0)
-    pace = derate / (c.slow_host if config.slow_host else 1.0)
-    host = [t / pace for t in host_floor_s(shape.kind, calls, c, experts if experts > 1 else 0)]
-    waiting = (
-        max(0.0, host[0] - forward),
-        max(0.0, host[1] - backward_input - backward_weight),
-    )
-    forward = max(forward, host[0])
-    backward_input += waiting[1]
-    links = Links(fabric, config.island, config.port, config.port_latency_s)
-    there = _exposed_s(work.tp_forward, config, links, core[0], c)
-    back = _exposed_s(work.tp_backward, config, links, core[1], c)
-    comm_forward, comm_backward = sum(there), sum(back)
-    repeated = shape.kind in ("block", "generic")
-    skipped = 0.0
-    if config.early_stop and shape.kind == "block" and work.gemms:
-        skipped = min(gemm_s(work.gemms[-1], at, c)[0] / derate, 0.5 * forward)
-    inner = _low_rank_bytes(low_rank, at.element_bytes)
-    full = LayerPrice(
-        forward_s=forward,
-        backward_input_s=backward_input,
-        backward_weight_s=backward_weight,
-        tp_comm_forward_s=comm_forward,
-        tp_comm_backward_s=comm_backward,
-        recompute_s=(
-            0.0,
-            0.0 if flash else core[0],
-            forward + comm_forward - skipped if repeated else 0.0,
-        ),
-        parameters=work.parameters + added,
-        activation_bytes=(memory.kept[0] + inner, memory.kept[1] + inner, memory.kept[2]),
-        working_bytes=(memory.working[0], memory.working[1], memory.working[2] + inner),
-        logits_bytes=memory.logits,
-        items=_items(
-            ("matrix products", sum(product)),
-            ("attention core", sum(core)),
-            ("lookup" if shape.kind == "embedding" else "norms and elementwise", sum(streamed)),
-            ("softmax and loss", sum(loss)),
-            ("layer totals", (2 + learns) * generic),
-            ("adding gradients", adding),
-            ("waiting for the host", sum(waiting)),
-            ("tensor-parallel communication", there[0] + back[0]),
-            ("context-parallel communication", there[1] + back[1]),
-            ("expert-parallel communication", there[2] + back[2]),
-        ),
-        trained=None if learns else added,
-        expert_parameters=work.expert_parameters,
-    )
-    return _forward_only(full) if training.mode == "forward" else full
+@dataclass(frozen=True, slots=True)
+class Pricer:
+    """:func:`price_layer` on one chip under one configuration, and under any constants.
+
+    What does not depend on the layer is found once (:meth:`of`); nothing is cached.
+    """
+
+    config: LayerConfig
+    run: _Run
+    at: Rates
+    links: Links
+    derate: float
+    constants: Constants
+
+    @classmethod
+    def of(
+        cls, chip: Chip, fabric: Fabric, config: LayerConfig, derate: float, constants: Constants
+    ) -> Pricer:
+        """LookupError if the chip does not have the precision."""
+        run = _Run(
+            rows=config.rows,
+            seq_len=config.seq_len,
+            tp=config.tp,
+            precision=config.precision,
+            sequence_parallel=config.sequence_parallel,
+            flash=config.flash and chip.flash_attention,
+            split=config.division,
+        )
+        links = Links(fabric, config.island, config.port, config.port_latency_s)
+        return cls(config, run, rates(chip, config.precision), links, derate, constants)
+
+    def price(self, shape: LayerShape) -> LayerPrice:
+        """The price of one layer."""
+        config, at, derate, c = self.config, self.at, self.derate, self.constants
+        work, memory = layer_work(shape, **self.run), activation_bytes(shape, **self.run)
+        learns = config.training.mode == "full"
+        added, inner, beside = self._adapters(shape)
+        wide = shape.kind == "head"  # stays in 16 bits
+        own = gemms_s(work.gemms, at, c, wide=wide, padded=config.padded)
+        product = (
+            own[0] / derate + beside[0] / derate,
+            own[1] / derate + beside[1] / derate,
+            own[2] / derate * learns + beside[2] / derate,
+        )
+        core = (0.0, 0.0)
+        if work.core:
+            there, back = core_s(work.core, at, c, fused_softmax=config.fused_softmax)
+            core = there / derate, back / derate
+        passes = derate if config.fused_softmax else derate / c.eager_passes
+        streamed = (
+            streamed_s(work.streamed_forward, at, c) / passes,
+            streamed_s(work.streamed_backward, at, c) / passes,
+        )
+        loss = (
+            streamed_s(work.loss_forward, at, c) / derate,
+            streamed_s(work.loss_backward, at, c) / derate,
+        )
+        generic = generic_s(work.generic_flops, work.generic_bytes, at, c) / derate
+        forward = product[0] + core[0] + streamed[0] + loss[0] + generic
+        backward_input = product[1] + core[1] + loss[1] + generic
+        summed = 2 * config.gradient_bytes * c.accumulate * (work.parameters if learns else added)
+        adding = summed / (at.memory * c.stream) / derate
+        backward_weight = product[2] + generic * learns + adding
+        if shape.kind == "embedding":  # token ids have no gradient
+            backward_weight += streamed[1] * learns
+        else:
+            backward_input += streamed[1]
+        host = self._host_s(shape, work)
+        waiting = (
+            max(0.0, host[0] - forward),
+            max(0.0, host[1] - backward_input - backward_weight),
+        )
+        forward = max(forward, host[0])
+        backward_input += waiting[1]
+        distinct = dict.fromkeys(work.tp_forward + work.tp_backward)
+        seconds = {k: self._collective_s(k) for k in distinct}
+        sent = self._exposed_s(work.tp_forward, seconds, core[0])
+        sent_back = self._exposed_s(work.tp_backward, seconds, core[1])
+        comm_forward, comm_backward = sum(sent), sum(sent_back)
+        again = 0.0
+        if shape.kind in ("block", "generic"):
+            again = forward + comm_forward - self._skipped_s(shape, work, forward)
+        full = LayerPrice(
+            forward_s=forward,
+            backward_input_s=backward_input,
+            backward_weight_s=backward_weight,
+            tp_comm_forward_s=comm_forward,
+            tp_comm_backward_s=comm_backward,
+            recompute_s=(0.0, 0.0 if self.run["flash"] else core[0], again),
+            parameters=work.parameters + added,
+            activation_bytes=(memory.kept[0] + inner, memory.kept[1] + inner, memory.kept[2]),
+            working_bytes=(memory.working[0], memory.working[1], memory.working[2] + inner),
+            logits_bytes=memory.logits,
+            items=_items(
+                ("matrix products", sum(product)),
+                ("attention core", sum(core)),
+                ("lookup" if shape.kind == "embedding" else "norms and elementwise", sum(streamed)),
+                ("softmax and loss", sum(loss)),
+                ("layer totals", (2 + learns) * generic),
+                ("adding gradients", adding),
+                ("waiting for the host", sum(waiting)),
+                ("tensor-parallel communication", sent[0] + sent_back[0]),
+                ("context-parallel communication", sent[1] + sent_back[1]),
+                ("expert-parallel communication", sent[2] + sent_back[2]),
+            ),
+            trained=None if learns else added,
+            expert_parameters=work.expert_parameters,
+        )
+        return _forward_only(full) if config.training.mode == "forward" else full
+
+    def _adapters(self, shape: LayerShape) -> tuple[int, int, tuple[float, float, float]]:
+        """What adapters add to a layer: parameters, kept bytes, seconds of products.
+
+        For the backward pass they keep the product with A, of the rank's width.
+        """
+        extra = adapters(shape, self.config.training)
+        if not extra:
+            return 0, 0, (0.0, 0.0, 0.0)
+        config, split = self.config, self.run["split"]
+        tokens = config.rows * -(-config.seq_len // split.cp)
+        gemms = products(extra, tokens, split, config.sequence_parallel)
+        kept = sum(g.m * g.n * g.number for g in gemms if g.name.endswith(" A"))
+        seconds = gemms_s(gemms, self.at, self.constants)
+        return held(extra, split)[0], kept * self.at.element_bytes, seconds
+
+    def _host_s(self, shape: LayerShape, work: LayerWork) -> tuple[float, float]:
+        """Seconds that the host takes at least to issue a layer: forward, backward."""
+        if shape.kind != "block":
+            return 0.0, 0.0
+        calls = sum(1.0 if k.kind == "all_reduce" else 0.5 for k in work.tp_forward)
+        experts = max(g.number for g in work.gemms) if shape.is_moe else 1
+        c = self.constants
+        pace = self.derate / (c.slow_host if self.config.slow_host else 1.0)
+        forward, backward = host_floor_s(calls, c, experts if experts > 1 else 0)
+        return forward / pace, backward / pace
+
+    def _skipped_s(self, shape: LayerShape, work: LayerWork, forward: float) -> float:
+        """Seconds of a forward pass of ``forward`` that full recomputation leaves out."""
+        if not (self.config.early_stop and shape.kind == "block" and work.gemms):
+            return 0.0
+        last = gemm_s(work.gemms[-1], self.at, self.constants)[0] / self.derate
+        return min(last, 0.5 * forward)
+
+    def _collective_s(self, k: Collective) -> float:
+        config, links = self.config, self.links
+        if k.group == "tp":
+            return group_s(k.kind, k.bytes, config.tp, links)
+        if k.group == "cp":
+            return group_s(k.kind, k.bytes, config.cp, links, config.tp)
+        # Experts go over the devices that would otherwise be replicas, tensor parallel first.
+        stride = self.run["split"].expert_slices
+        copies = k.copies if config.once_per_host else 1
+        groups = k.groups if config.node_limited else (1, 1)
+        return group_s(k.kind, k.bytes, config.ep, links, stride, copies, groups)
+
+    def _exposed_s(
+        self, collectives: tuple[Collective, ...], seconds: Mapping[Collective, float], core: float
+    ) -> tuple[float, float, float]:
+        """What computation does not hide: tensor, context (behind the core), expert parallel."""
+        if not collectives:
+            return 0.0, 0.0, 0.0
+        spent = {"tp": 0.0, "cp": 0.0, "ep": 0.0}
+        for k in collectives:
+            spent[k.group] += seconds[k]
+        c, context = self.constants, spent["cp"]
+        hidden = max(c.context_exposed * context, context - core)
+        return c.tensor_exposed * spent["tp"], hidden, c.expert_exposed * spent["ep"]
 
 
 def _forward_only(price: LayerPrice) -> LayerPrice:
     """A layer before every trained one: no backward pass, nothing is kept for one."""
-    return replace(
-        price,
+    return price._replace(
         backward_input_s=0.0,
         backward_weight_s=0.0,
         tp_comm_backward_s=0.0,
@@ -299,53 +371,5 @@ def _forward_only(price: LayerPrice) -> LayerPrice:
     )
 
 
-def _low_rank_bytes(low_rank: Sequence[Gemm], size: int) -> int:
-    """What adapters keep for their backward pass: the product with A, of the rank's width."""
-    return sum(g.m * g.n * g.count * size for g in low_rank if g.name.endswith(" A"))
-
-
-def _products(
-    gemms: Sequence[Gemm],
-    at: Rates,
-    derate: float,
-    c: Constants,
-    *,
-    wide: bool = False,
-    padded: bool = True,
-) -> tuple[float, float, float]:
-    """Forward, input gradient, weight gradient of all products."""
-    forward = inputs = weights = 0.0
-    for gemm in gemms:
-        times = gemm_s(gemm, at, c, wide=wide, padded=padded)
-        forward += times[0]
-        inputs += times[1]
-        weights += times[2]
-    return forward / derate, inputs / derate, weights / derate
-
-
 def _items(*parts: tuple[str, float]) -> tuple[tuple[str, float], ...]:
-    return tuple((name, seconds) for name, seconds in parts if seconds > 0)
-
-
-def _exposed_s(
-    collectives: tuple[Collective, ...],
-    config: LayerConfig,
-    links: Links,
-    core: float,
-    c: Constants,
-) -> tuple[float, float, float]:
-    """What computation does not hide: tensor, context (behind the core), expert parallel."""
-    tensor = context = expert = 0.0
-    for k in collectives:
-        if k.group == "tp":
-            tensor += group_s(k.kind, k.bytes, config.tp, links)
-        elif k.group == "cp":
-            context += group_s(k.kind, k.bytes, config.cp, links, config.tp)
-        else:
-            # Experts go over the devices that would otherwise be replicas, tensor parallel first.
-            stride = config.division.expert_slices
-            copies = k.copies if config.once_per_host else 1
-            groups = k.groups if config.node_limited else (1, 1)
-            expert += group_s(k.kind, k.bytes, config.ep, links, stride, copies, groups)
-    hidden = max(c.context_exposed * context, context - core)
-    return c.tensor_exposed * tensor, hidden, c.expert_exposed * expert
+    return tuple([part for part in parts if part[1] > 0])

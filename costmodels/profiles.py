@@ -152,8 +152,7 @@ def measured_price(formula: LayerPrice, measured: Measurement, element_bytes: in
     again = measured.forward_s / forward if forward > 0 else 1.0
     kept = _kept(formula, measured.activation_bytes)
     extra = measured.activation_bytes - formula.activation_bytes[0]
-    return replace(
-        formula,
+    return formula._replace(
         forward_s=measured.forward_s,
         backward_input_s=measured.backward_s * share,
         backward_weight_s=measured.backward_s * (1.0 - share),
@@ -189,8 +188,7 @@ def slowed(price: LayerPrice, derate: float) -> LayerPrice:
     """A price on chips that run at ``derate`` of the measured speed."""
     if derate == 1.0:
         return price
-    return replace(
-        price,
+    return price._replace(
         forward_s=price.forward_s / derate,
         backward_input_s=price.backward_input_s / derate,
         backward_weight_s=price.backward_weight_s / derate,

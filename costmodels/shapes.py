@@ -7,7 +7,8 @@ and it makes the parameter count exact by construction.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 Split = Literal["column", "row", "replicated"]
@@ -79,6 +80,26 @@ class GenericWork:
 
 
 @dataclass(frozen=True, slots=True)
+class Anatomy:
+    """A block's matrices by part. ``mlp_width`` is the MLP's inner width per token, all active
+    experts together; ``routed`` is how many experts each token passes.
+
+    ``attention_inputs`` and ``mlp_inputs`` are the widths of the tensors that feed the part's
+    column-parallel and replicated matrices outside of experts, each once. ``regions`` parts end
+    in a row-parallel matrix, ``dense_regions`` in one that is not an expert's.
+    """
+
+    attention: tuple[Matmul, ...]
+    mlp: tuple[Matmul, ...]
+    mlp_width: int
+    routed: int
+    attention_inputs: tuple[int, ...]
+    mlp_inputs: tuple[int, ...]
+    regions: int
+    dense_regions: int
+
+
+@dataclass(frozen=True)
 class LayerShape:
     """The immutable description of one layer.
 
@@ -89,7 +110,8 @@ class LayerShape:
 
     kind: LayerKind
     hidden: int
-    matmuls: tuple[Matmul, ...] = ()
+    # Not hashed: it takes long, and the few shapes of a model differ elsewhere, or are compared.
+    matmuls: tuple[Matmul, ...] = field(default=(), hash=False)
     attention: AttentionCore | None = None
     gated: bool = False
     vector_parameters: int = 0
@@ -98,7 +120,7 @@ class LayerShape:
     generic: GenericWork | None = None
     generic_parameters: int = 0
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         """Stored parameters of the layer, all experts included."""
         return (
@@ -108,7 +130,7 @@ class LayerShape:
             + self.generic_parameters
         )
 
-    @property
+    @cached_property
     def active_parameters(self) -> int:
         """Parameters that one token uses; lookup tables count whole, as model cards do."""
         return (
@@ -118,7 +140,31 @@ class LayerShape:
             + self.generic_parameters
         )
 
-    @property
+    @cached_property
     def is_moe(self) -> bool:
         """Whether any matrix is one of several experts."""
         return any(m.experts > 1 for m in self.matmuls)
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """Where attention ends and the MLP begins."""
+        split = 0
+        if self.attention is not None:
+            ends = [i for i, m in enumerate(self.matmuls) if m.split == "row" and m.experts == 1]
+            split = ends[0] + 1 if ends else len(self.matmuls)
+        parts = attention, mlp = self.matmuls[:split], self.matmuls[split:]
+        rows = [[m for m in part if m.split == "row"] for part in parts]
+        return Anatomy(
+            attention=attention,
+            mlp=mlp,
+            mlp_width=sum(m.inputs * m.active_experts for m in rows[1]),
+            routed=max((m.active_experts for m in mlp if m.experts > 1), default=0),
+            attention_inputs=_input_widths(attention),
+            mlp_inputs=_input_widths(mlp),
+            regions=sum(map(bool, rows)),
+            dense_regions=sum(any(m.experts == 1 for m in part) for part in rows),
+        )
+
+
+def _input_widths(matmuls: tuple[Matmul, ...]) -> tuple[int, ...]:
+    return tuple(sorted({m.inputs for m in matmuls if m.split != "row" and m.experts == 1}))

@@ -13,19 +13,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log
+from typing import NamedTuple
 
 from costmodels.catalog import Chip
 from costmodels.collectives import Links, SyncHost, gradient_sync_s
 from costmodels.compute import optimizer_update_s
 from costmodels.constants import Constants, shipped_constants
+from costmodels.layers import Division
 from costmodels.memory import StateBytes
-from costmodels.price import LayerConfig, LayerPrice, price_with
+from costmodels.price import LayerConfig, LayerPrice, Pricer
 from costmodels.schedules import ScheduleName, exact_time
 from costmodels.shapes import LayerShape
 from costmodels.sharding import ShardGroup, exposed_gathers_s
 from costmodels.units import PS_PER_S, bytes_of
 
-PriceLayer = Callable[[LayerShape, LayerConfig], LayerPrice]
+PriceLayer = Callable[[LayerShape], LayerPrice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,13 @@ class Run:
     @property
     def boundary_bytes(self) -> int:
         """Bytes of one micro-batch's activations at a cut, on one context-parallel part."""
-        hidden = max(shape.hidden for shape in self.layers)
+        hidden = max([shape.hidden for shape in self.layers])
         return self.rows * self.seq_len * hidden * bytes_of(self.precision) // self.cp
+
+    @property
+    def division(self) -> Division:
+        """Degrees of every layer."""
+        return Division(self.tp, self.cp, self.ep, self.expert_tp, self.imbalance)
 
     @property
     def config(self) -> LayerConfig:
@@ -127,19 +134,21 @@ class Run:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class StageCost:
-    """One stage and one micro-batch: seconds of compute, recomputation, communication."""
+class StageCost(NamedTuple):
+    """One stage and one micro-batch: seconds of compute, recomputation, communication.
+
+    ``held`` are the parameters of one device outside of experts, and in them.
+    """
 
     layers: tuple[LayerPrice, ...]
     forward_s: float
     backward_s: float
     gather_forward_s: float
     gather_backward_s: float
+    held: tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class StepPrice:
+class StepPrice(NamedTuple):
     """Seconds of a step; ``items`` sum to ``step_s``."""
 
     step_s: float
@@ -162,8 +171,9 @@ def price_step(
     c = constants or shipped_constants()
     stages = _stages(run, c, price)
     pipeline, bubble = _pipeline_s(run, stages, exact)
-    sync = max(_sync_s(run, stage, c) for stage in stages)
-    update = max(_update_s(run, stage, c) for stage in stages)
+    reduced = {held: _reduced_s(run, *held) for held in {stage.held for stage in stages}}
+    sync = max(_sync_s(run, stage, reduced[stage.held], c) for stage in stages)
+    update = max(_update_s(run, *held, c) for held in reduced)
     whole = pipeline + sync + update
     hosts = -(-run.chips // run.links.island) if run.links.island else 1
     waiting = whole * c.jitter * log(hosts)
@@ -183,31 +193,26 @@ def price_step(
 
 
 def _stages(run: Run, c: Constants, price: PriceLayer | None) -> tuple[StageCost, ...]:
-    config = run.config
+    if price is None:
+        price = Pricer.of(run.chip, run.links.fabric, run.config, run.derate, c).price
     known: dict[LayerShape, _Layer] = {}
     seen: dict[int, _Layer] = {}
-    layers = []
-    for shape in run.layers:
-        found = seen.get(id(shape)) or known.get(shape)  # hashing a shape takes as long as a price
-        if found is None:
-            priced = (
-                price(shape, config)
-                if price is not None
-                else price_with(shape, run.chip, run.links.fabric, config, run.derate, c)
-            )
-            found = known[shape] = _layer(run, priced, c)
-        seen[id(shape)] = found
-        layers.append(found)
+    for i, shape in {id(shape): shape for shape in run.layers}.items():
+        found = known.get(shape) or _layer(run, price(shape), c)
+        known[shape] = seen[i] = found
+    layers = [seen[id(shape)] for shape in run.layers]
     out = []
     for first, end in zip(run.cuts, run.cuts[1:]):
-        prices, forward, backward, gather, scatter = zip(*layers[first:end])
+        prices, forward, backward, gather, scatter, dense, experts = zip(*layers[first:end])
         there, back = sum(gather), sum(scatter)
-        out.append(StageCost(prices, sum(forward) + there, sum(backward) + back, there, back))
+        seconds = (sum(forward) + there, sum(backward) + back, there, back)
+        out.append(StageCost(prices, *seconds, (sum(dense), sum(experts))))
     return tuple(out)
 
 
-_Layer = tuple[LayerPrice, float, float, float, float]
-"""A layer's price; seconds forward, backward, gathering before the one and around the other."""
+_Layer = tuple[LayerPrice, float, float, float, float, int, int]
+"""A layer's price; seconds forward, backward, gathering before the one and around the other;
+parameters outside of experts, and in them."""
 
 
 def _layer(run: Run, p: LayerPrice, c: Constants) -> _Layer:
@@ -215,7 +220,8 @@ def _layer(run: Run, p: LayerPrice, c: Constants) -> _Layer:
     backward = (
         p.backward_input_s + p.backward_weight_s + p.recompute_s[run.policy] + p.tp_comm_backward_s
     )
-    return (p, forward, backward, *_gather_s(run, p, c))
+    dense = p.parameters - p.expert_parameters
+    return (p, forward, backward, *_gather_s(run, p, c), dense, p.expert_parameters)
 
 
 def _gather_s(run: Run, layer: LayerPrice, c: Constants) -> tuple[float, float]:
@@ -242,7 +248,7 @@ def _expert_group(run: Run, replicas: int) -> tuple[int, int]:
     """Ranks and stride of the devices that hold the same experts."""
     if run.ep == 1:
         return replicas, run.tp
-    slices = run.config.division.expert_slices
+    slices = run.division.expert_slices
     return max(1, replicas * run.tp // (run.ep * slices)), run.ep * slices
 
 
@@ -295,21 +301,23 @@ def _hops_s(run: Run) -> list[float]:
     return [size / rate + links.fabric.latency_s] * (run.pp - 1)
 
 
-def _sync_s(run: Run, stage: StageCost, c: Constants) -> float:
-    """Exposed seconds of summing gradients and handing out updated weights after the last pass."""
-    dense = sum(p.parameters - p.expert_parameters for p in stage.layers)
-    experts = sum(p.expert_parameters for p in stage.layers)
+def _reduced_s(run: Run, dense: int, experts: int) -> float:
+    """Seconds of summing the gradients of a stage and handing out the updated weights."""
     state = run.state
-    each = -(-(state.gradient + state.parameter) // 2) if run.zero else state.gradient
     if run.zero >= 3:
         # Only replicas of the shards are left to be summed.
         shards = max(1, run.shard)
         own = -(-dense * state.gradient // shards)
-        total = _reduce_s(run, own, run.replicas // shards, run.tp * shards)
-    else:
-        total = _reduce_s(run, dense * each, run.replicas, run.tp)
-        ranks, stride = _expert_group(run, run.replicas)
-        total += _reduce_s(run, experts * each, ranks, stride)
+        return _reduce_s(run, own, run.replicas // shards, run.tp * shards)
+    each = -(-(state.gradient + state.parameter) // 2) if run.zero else state.gradient
+    total = _reduce_s(run, dense * each, run.replicas, run.tp)
+    if experts:
+        total += _reduce_s(run, experts * each, *_expert_group(run, run.replicas))
+    return total
+
+
+def _sync_s(run: Run, stage: StageCost, total: float, c: Constants) -> float:
+    """Those of the ``total`` seconds of :func:`_reduced_s` that come after the last pass."""
     beside = stage.backward_s + (stage.forward_s if run.zero else 0.0)
     hidden = c.gradient_overlap * beside if run.overlap else 0.0
     return max(total - hidden, c.gradient_tail * total)
@@ -330,14 +338,12 @@ def _reduce_s(run: Run, bytes_: int, ranks: int, stride: int) -> float:
         exchanged_bytes=bytes_ * lanes,
         port_bytes_per_s=links.port * links.island if hosts > 1 else None,
     )
-    return gradient_sync_s([host] * min(hosts, 2), latency_s=links.latency_s, count=hosts)
+    return gradient_sync_s([host], latency_s=links.latency_s, count=hosts)
 
 
-def _update_s(run: Run, stage: StageCost, c: Constants) -> float:
-    dense = sum(p.parameters - p.expert_parameters for p in stage.layers)
-    experts = sum(p.expert_parameters for p in stage.layers)
+def _update_s(run: Run, dense: int, experts: int, c: Constants) -> float:
     shards = run.shard if run.zero else 1
-    own = _expert_group(run, shards)[0] if run.zero else 1
+    own = _expert_group(run, shards)[0] if experts and run.zero else 1
     seconds = 0.0
     for parameters, replicas in ((dense, shards), (experts, own)):
         if parameters:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from costmodels.layers import anatomy
 from costmodels.shapes import LayerShape, Matmul, Split
 
 Mode = Literal["full", "lora", "frozen", "forward"]
@@ -41,7 +40,7 @@ def adapters(shape: LayerShape, training: Training) -> tuple[Matmul, ...]:
     """The low-rank matrices of a layer; only blocks have any."""
     if training.mode != "lora" or shape.kind != "block":
         return ()
-    parts = anatomy(shape)
+    parts = shape.anatomy
     chosen = {
         "attention": parts.attention,
         "mlp": parts.mlp,

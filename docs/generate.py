@@ -15,13 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import typer
-
 ROOT = Path(__file__).resolve().parent
 REFERENCE = ROOT / "reference"
 sys.path.insert(0, str(ROOT.parent))
 
-from planner.cli import EPILOG, app  # noqa: E402 - after the path is set
+from planner.cli import EPILOG, commands  # noqa: E402 - after the path is set
+from planner.commands.on_demand import OnDemand  # noqa: E402
 from planner.exporters import TARGETS  # noqa: E402
 from planner.exporters.capability import Capability  # noqa: E402
 from planner.exporters.exporter import Exporter  # noqa: E402
@@ -74,7 +73,7 @@ def pages() -> dict[str, str]:
 
 def command_page() -> str:
     """All commands with their arguments and options."""
-    root = typer.main.get_command(app)
+    root = commands()
     parts = [HEADER, "# Command line\n", str(root.help).strip() + "\n", EPILOG + "\n"]
     for path, command in _commands(root, "planner"):
         parts.append(f"## {path}\n")
@@ -190,6 +189,7 @@ def published_page() -> str:
 
 def _commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - Typer's own
     for name, command in group.commands.items():
+        command = command.load() if isinstance(command, OnDemand) else command
         if hasattr(command, "commands"):
             yield from _commands(command, f"{path} {name}")
         else:

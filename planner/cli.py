@@ -8,19 +8,13 @@ of a run died.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
-from planner.commands.calibrate import calibrate
-from planner.commands.check import check
-from planner.commands.chips import chips
-from planner.commands.diff import diff
-from planner.commands.estimate import estimate
-from planner.commands.explain import explain
-from planner.commands.export import export
 from planner.commands.failure import (
     USAGE,
     report_bug,
@@ -28,22 +22,8 @@ from planner.commands.failure import (
     report_interrupt,
     report_usage,
 )
-from planner.commands.import_ import imports
-from planner.commands.inverse import largest_, link_, price_, tornado_
+from planner.commands.on_demand import OnDemand
 from planner.commands.output import STDOUT, ReaderGone, write_text
-from planner.commands.partition import partition
-from planner.commands.plan import plan
-from planner.commands.profile import profile
-from planner.commands.profiles import profiles
-from planner.commands.report import report
-from planner.commands.run import run
-from planner.commands.schema import schema
-from planner.commands.shipped import FACTS, group
-from planner.commands.show import show
-from planner.commands.simulate import simulate
-from planner.commands.size import replace_, size
-from planner.commands.validate import validate
-from planner.commands.whatif import whatif
 from planner.errors import PlannerError
 from planner.version import VERSION
 
@@ -68,39 +48,108 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    plan,
-    check,
-    show,
-    estimate,
-    explain,
-    diff,
-    size,
-    simulate,
-    export,
-    run,
-    profile,
-    report,
-    partition,
-    validate,
-    calibrate,
-    schema,
-):
-    app.command()(command)
-app.add_typer(chips, name="chips")
-app.add_typer(profiles, name="profiles")
-app.add_typer(imports, name="import")
-for shipped in FACTS:
-    app.add_typer(group(shipped), name=shipped)
-for name, question in (
-    ("replace", replace_),
-    ("largest", largest_),
-    ("link", link_),
-    ("price", price_),
-    ("tornado", tornado_),
-):
-    whatif.command(name)(question)
-app.add_typer(whatif, name="whatif")
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "plan": (
+        "plan:plan",
+        "Find the fastest (or cheapest) plan for a model on a cluster, and prove how good it is.",
+    ),
+    "check": (
+        "check:check",
+        "Check inputs and plans: all problems at once, with file, line, value and remedy.",
+    ),
+    "show": (
+        "show:show",
+        "Draw a plan or a partition: stages, chips, memory, where the time goes.",
+    ),
+    "estimate": (
+        "estimate:estimate",
+        "Price a layout that you give, without searching: time, memory, and whether it fits.",
+    ),
+    "explain": (
+        "explain:explain",
+        "Explain a plan: what decides its time and memory, and what other decisions would cost.",
+    ),
+    "diff": (
+        "diff:diff",
+        "Compare two plans: layout, layers that move, time, memory, cost, checkpoints.",
+    ),
+    "size": (
+        "size:size",
+        "How many chips train so many tokens in so many days, with what is proven about fewer.",
+    ),
+    "simulate": (
+        "simulate:simulate",
+        "Replay one step of a plan event by event, with contention on the network.",
+    ),
+    "export": (
+        "export:export",
+        "Write a plan as runnable files for a runtime; what it cannot run is refused by name.",
+    ),
+    "run": (
+        "run:run",
+        "Train with a plan: any class of plan, on PyTorch; measured time and memory beside "
+        "planned.",
+    ),
+    "profile": (
+        "profile:profile",
+        "Measure the chips and links here: layer times and memory, matrix products, messages.",
+    ),
+    "report": (
+        "report:report",
+        "Write one self-contained HTML page: placement, timeline, memory, baselines, proof.",
+    ),
+    "partition": (
+        "partition:partition",
+        "Split an operator or layer graph into stages on unlike devices, and prove how good it is.",
+    ),
+    "validate": (
+        "validate:validate",
+        "Predict published or measured runs and print the error by chip, family and precision.",
+    ),
+    "calibrate": (
+        "calibrate:calibrate",
+        "Fit what chips sustain to your own measured runs, and show the error before and after.",
+    ),
+    "schema": (
+        "schema:schema",
+        "Print the JSON Schema of a kind of file, or list the kinds.",
+    ),
+    "chips": (
+        "chips:chips",
+        "The catalogue of chips: dense rates, memory, links, each figure with its source.",
+    ),
+    "profiles": (
+        "profiles:profiles",
+        "Measured layer times and links: bring them from other planners' files.",
+    ),
+    "import": (
+        "import_:imports",
+        "Make cluster, layout and job files from what you have: nvidia-smi, NCCL, Slurm, "
+        "Kubernetes, DeepSpeed, Megatron-LM. What a format cannot say is asked for.",
+    ),
+    "models": (
+        "shipped:models",
+        "The models that come with the planner; they work by name in any folder.",
+    ),
+    "clusters": (
+        "shipped:clusters",
+        "The clusters that come with the planner; they work by name in any folder.",
+    ),
+    "jobs": (
+        "shipped:jobs",
+        "The jobs that come with the planner; they work by name in any folder.",
+    ),
+    "layouts": (
+        "shipped:layouts",
+        "The layouts that come with the planner; they work by name in any folder.",
+    ),
+    "whatif": (
+        "whatif:whatif",
+        "What if: scenarios side by side, sweeps, and questions for the input.",
+    ),
+}
+"""Where each command is in :mod:`planner.commands`, and the first sentence of its help."""
 
 
 def _version(wanted: bool) -> None:
@@ -119,12 +168,21 @@ def _root(
     """Find the best way to train a transformer on mixed chips, and prove how good it is."""
 
 
+def commands() -> TyperGroup:
+    """The whole command line; each command is imported when it is run."""
+    root = typer.main.get_command(app)
+    assert isinstance(root, TyperGroup)  # it has a callback
+    for name, (where, line) in COMMANDS.items():
+        root.add_command(OnDemand(name, f"planner.commands.{where}", line))
+    return root
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: that of the process) and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = wants_json(given)
     try:
-        code = typer.main.get_command(app).main(given, prog_name="planner", standalone_mode=False)
+        code = commands().main(given, prog_name="planner", standalone_mode=False)
     except PlannerError as error:
         return report_error(error, as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):

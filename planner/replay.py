@@ -67,45 +67,54 @@ def replay(lanes: Sequence[Lane], capacity: Sequence[float]) -> tuple[PipelineRu
     Raises :class:`DeadlockError` when the orders of operations cannot be carried out.
     """
     engine = _Engine(capacity)
-    stages = [engine.add(lane) for lane in lanes]
+    pipelines = [engine.add(lane) for lane in lanes]
     engine.run()
-    return tuple(engine.result(lane, nodes) for lane, nodes in zip(lanes, stages))
+    return tuple(pipeline.result() for pipeline in pipelines)
 
 
-_Work = tuple[str, int, int]
-"""Kind, chunk and micro-batch of an operation."""
+@dataclass(slots=True)
+class _Task:
+    """What a stage does of one kind, forward or backward, for one chunk.
+
+    ``arrives``: by micro-batch when its input is at hand. Its output goes to the task ``feeds``,
+    over the channel ``sends`` if that is not the stage's own.
+    """
+
+    duration: int
+    arrives: dict[int, int] = field(default_factory=dict)
+    sends: _Transfer | None = None
+    feeds: _Task | None = None
 
 
 @dataclass(slots=True)
 class _Stage:
-    """A stage while it runs. ``arrived`` holds the operations whose inputs are at hand.
+    """A stage while it runs: its tasks by chunk, its operations, and when those known so far run.
 
-    ``first`` and ``last``: its chunk that is the first of the pipeline, and the last one, if any.
+    ``free``: when the last of these ends. ``awake``: an input has come since it was followed.
     """
 
-    order: tuple[_Work, ...]
-    duration: dict[str, tuple[int, ...]]
-    first: int | None = None
-    last: int | None = None
-    arrived: set[_Work] = field(default_factory=set)
-    sends: dict[str, _Transfer] = field(default_factory=dict)
+    forward: list[_Task]
+    backward: list[_Task]
+    order: list[tuple[_Task, int]]
     spans: list[Span] = field(default_factory=list)
-    busy: bool = False
+    free: int = 0
+    awake: bool = True
 
 
 @dataclass(slots=True)
 class _Transfer:
-    """A channel while it runs: what waits to be sent, and the state of the flowing transfer.
+    """A channel while it runs. If it shares nothing, ``free`` is all its state.
 
-    What it brings belongs to the chunk ``step`` further on the target.
+    Else what waits to be sent (since when, to which task, which micro-batch), and the state of the
+    flowing transfer.
     """
 
     channel: Channel
     target: _Stage
-    step: int
     spans: list[Span] = field(default_factory=list)
-    waiting: deque[_Work] = field(default_factory=deque)
-    flowing: _Work | None = None
+    free: int = 0
+    waiting: deque[tuple[int, _Task, int]] = field(default_factory=deque)
+    flowing: tuple[_Task, int] | None = None
     started: int = 0
     remaining: float = 0.0
     since: int = 0
@@ -113,110 +122,153 @@ class _Transfer:
     version: int = 0
 
 
+@dataclass(slots=True)
+class _Pipeline:
+    """A lane while it runs, with its channels down and up."""
+
+    lane: Lane
+    stages: list[_Stage]
+    down: list[_Transfer] = field(default_factory=list)
+    up: list[_Transfer] = field(default_factory=list)
+
+    def join(self, s: int, down: Channel, up: Channel) -> None:
+        """Lead from stage s to the next one, and back; from the last one to the first one's next
+        chunks."""
+        rounds, following = divmod(s + 1, len(self.stages))
+        here, there = self.stages[s], self.stages[following]
+        self.down.append(_Transfer(down, there))
+        self.up.append(_Transfer(up, here))
+        for ahead, further in zip(here.forward, there.forward[rounds:]):
+            ahead.sends, ahead.feeds = self.down[-1], further
+        for back, nearer in zip(there.backward[rounds:], here.backward):
+            back.sends, back.feeds = self.up[-1], nearer
+
+    def result(self) -> PipelineRun:
+        """What was recorded."""
+        return PipelineRun(
+            orders=self.lane.orders,
+            operations=tuple(tuple(stage.spans) for stage in self.stages),
+            activations=tuple(tuple(sent.spans) for sent in self.down),
+            gradients=tuple(tuple(sent.spans) for sent in self.up),
+            chunks=self.lane.chunks,
+        )
+
+
+_OFFERED = -1
+"""In place of a version: something waits to be sent."""
+
+
 class _Engine:
-    """Heap of events; all events of one instant are handled before rates are set anew."""
+    """Follows every stage as far as its inputs are known to come.
+
+    Transfers that share a resource need a clock: their events are on a heap, and all of one
+    instant are handled before rates are set anew.
+    """
 
     def __init__(self, capacity: Sequence[float]) -> None:
         self.capacity = capacity
         self.flows: list[dict[int, tuple[_Transfer, float]]] = [{} for _ in capacity]
         self.changed: dict[int, None] = {}
-        self.heap: list[tuple[int, int, _Stage | _Transfer, int]] = []
+        self.heap: list[tuple[int, int, _Transfer, int]] = []
         self.serial = 0
         self.stages: list[_Stage] = []
+        self.awake: deque[_Stage] = deque()
 
-    def add(self, lane: Lane) -> list[_Stage]:
+    def add(self, lane: Lane) -> _Pipeline:
         """Register a pipeline."""
-        count = len(lane.orders)
         chunks = lane.chunks or tuple((0,) * len(order) for order in lane.orders)
-        nodes = [
-            _Stage(
-                tuple((kind, c, i) for (kind, i), c in zip(order, own, strict=True)),
-                {"F": forward, "B": backward},
-            )
-            for order, own, forward, backward in zip(
-                lane.orders, chunks, lane.forward_ps, lane.backward_ps, strict=True
-            )
-        ]
-        nodes[0].first, nodes[-1].last = 0, len(lane.forward_ps[-1]) - 1
+        stages = []
+        for order, own, ahead, back in zip(
+            lane.orders, chunks, lane.forward_ps, lane.backward_ps, strict=True
+        ):
+            tasks = {"F": [*map(_Task, ahead)], "B": [*map(_Task, back)]}
+            work = [(tasks[kind][c], i) for (kind, i), c in zip(order, own, strict=True)]
+            stages.append(_Stage(tasks["F"], tasks["B"], work))
+        pipeline = _Pipeline(lane, stages)
         for s, (down, up) in enumerate(zip(lane.down, lane.up, strict=True)):
-            sender, receiver = nodes[s], nodes[(s + 1) % count]
-            sender.sends["F"] = _Transfer(down, receiver, (s + 1) // count)
-            receiver.sends["B"] = _Transfer(up, sender, -((s + 1) // count))
-        self.stages += nodes
-        return nodes
+            pipeline.join(s, down, up)
+        # the first chunk of all has its inputs from the start, the last one turns around
+        source, sink = stages[0].forward[0], stages[-1]
+        source.arrives = {i: 0 for task, i in stages[0].order if task is source}
+        sink.forward[-1].feeds = sink.backward[-1]
+        self.stages += stages
+        return pipeline
 
     def run(self) -> None:
-        """Handle events until none is left."""
-        for stage in self.stages:
-            self._start_operation(stage, 0)
+        """Run all stages to their ends."""
+        self.awake.extend(self.stages)
+        self._follow_all()
         while self.heap:
             now = self.heap[0][0]
             while self.heap and self.heap[0][0] == now:
-                _, _, what, version = heapq.heappop(self.heap)
-                if isinstance(what, _Stage):
-                    self._end_operation(what, now)
-                elif version == what.version:
-                    self._advance_transfer(what, now)
+                _, _, transfer, version = heapq.heappop(self.heap)
+                if version == _OFFERED:
+                    self._start_transfer(transfer, now)
+                elif version == transfer.version:
+                    self._advance_transfer(transfer, now)
+                self._follow_all()
             if self.changed:
                 self._share(now)
         stuck = sum(len(s.spans) < len(s.order) for s in self.stages)
         if stuck:
             raise DeadlockError(f"{stuck} stages wait for one another and never finish")
 
-    def result(self, lane: Lane, nodes: Sequence[_Stage]) -> PipelineRun:
-        """What was recorded for one lane."""
-        hops = [(nodes[s], nodes[(s + 1) % len(nodes)]) for s in range(len(lane.down))]
-        return PipelineRun(
-            orders=lane.orders,
-            operations=tuple(tuple(n.spans) for n in nodes),
-            activations=tuple(tuple(sender.sends["F"].spans) for sender, _ in hops),
-            gradients=tuple(tuple(receiver.sends["B"].spans) for _, receiver in hops),
-            chunks=lane.chunks,
-        )
-
-    def _push(self, at: int, what: _Stage | _Transfer, version: int = 0) -> None:
+    def _push(self, at: int, transfer: _Transfer, version: int) -> None:
         self.serial += 1  # ties are handled in the order in which they were planned
-        heapq.heappush(self.heap, (at, self.serial, what, version))
+        heapq.heappush(self.heap, (at, self.serial, transfer, version))
 
-    def _start_operation(self, stage: _Stage, now: int) -> None:
-        done = len(stage.spans)
-        if stage.busy or done == len(stage.order):
+    def _follow_all(self) -> None:
+        while self.awake:
+            self._follow(self.awake.popleft())
+
+    def _follow(self, stage: _Stage) -> None:
+        """Run the next operations for as long as their inputs are known to come."""
+        stage.awake = False
+        order, spans = stage.order, stage.spans
+        for k in range(len(spans), len(order)):
+            task, i = order[k]
+            ready = task.arrives.get(i)
+            if ready is None:
+                break
+            begin = ready if ready > stage.free else stage.free
+            stage.free = end = begin + task.duration
+            spans.append((begin, end))
+            if task.feeds is None:
+                continue
+            if task.sends is None:
+                task.feeds.arrives[i] = end
+            else:
+                self._send(task.sends, task.feeds, i, end)
+
+    def _send(self, transfer: _Transfer, task: _Task, micro_batch: int, now: int) -> None:
+        if transfer.channel.demands:
+            transfer.waiting.append((now, task, micro_batch))
+            self._push(now, transfer, _OFFERED)
             return
-        work = stage.order[done]
-        kind, chunk, _ = work
-        # the first chunk of all has its inputs from the start, the last one as soon as its own
-        # forward has ended
-        if work in stage.arrived or (chunk == stage.first and kind == "F"):
-            stage.busy = True
-            self._push(now + stage.duration[kind][chunk], stage)
+        begin = now if now > transfer.free else transfer.free
+        transfer.free = end = begin + transfer.channel.time_ps
+        self._bring(transfer, task, micro_batch, (begin, end))
 
-    def _end_operation(self, stage: _Stage, now: int) -> None:
-        work = stage.order[len(stage.spans)]
-        kind, chunk, micro_batch = work
-        stage.spans.append((now - stage.duration[kind][chunk], now))
-        stage.busy = False
-        if kind == "F" and chunk == stage.last:
-            stage.arrived.add(("B", chunk, micro_batch))
-        elif kind == "F" or chunk != stage.first:
-            transfer = stage.sends[kind]
-            transfer.waiting.append(work)
-            self._start_transfer(transfer, now)
-        self._start_operation(stage, now)
+    def _bring(self, transfer: _Transfer, task: _Task, micro_batch: int, span: Span) -> None:
+        """What arrives at the end of the span."""
+        transfer.spans.append(span)
+        task.arrives[micro_batch] = span[1]
+        if not transfer.target.awake:
+            transfer.target.awake = True
+            self.awake.append(transfer.target)
 
     def _start_transfer(self, transfer: _Transfer, now: int) -> None:
-        if transfer.flowing is not None or not transfer.waiting:
+        waiting = transfer.waiting
+        if transfer.flowing is not None or not waiting or waiting[0][0] > now:
             return
+        _, task, micro_batch = waiting.popleft()
+        transfer.flowing = (task, micro_batch)
         channel = transfer.channel
-        transfer.flowing = transfer.waiting.popleft()
         transfer.started = now
         transfer.version += 1
         transfer.ratio = 0.0
-        if channel.demands:
-            transfer.remaining = channel.time_ps - channel.latency_ps
-            self._push(now + channel.latency_ps, transfer, transfer.version)
-        else:
-            transfer.remaining = 0.0
-            self._push(now + channel.time_ps, transfer, transfer.version)
+        transfer.remaining = channel.time_ps - channel.latency_ps
+        self._push(now + channel.latency_ps, transfer, transfer.version)
 
     def _advance_transfer(self, transfer: _Transfer, now: int) -> None:
         """Its latency is over, or all of its bytes have arrived."""
@@ -226,12 +278,9 @@ class _Engine:
             return
         if transfer.ratio:
             self._mark(transfer, flowing=False)
-        transfer.spans.append((transfer.started, now))
         if transfer.flowing is not None:
-            kind, chunk, micro_batch = transfer.flowing
-            transfer.target.arrived.add((kind, chunk + transfer.step, micro_batch))
+            self._bring(transfer, *transfer.flowing, (transfer.started, now))
         transfer.flowing = None
-        self._start_operation(transfer.target, now)
         self._start_transfer(transfer, now)
 
     def _mark(self, transfer: _Transfer, *, flowing: bool) -> None:

@@ -41,6 +41,17 @@ class Restored:
         """The cluster with the chips that the job must not use."""
         return self.topology if self.whole is None else self.whole
 
+    def boundary_bytes(self, cut: int, rows: int) -> int:
+        """Bytes of the activations of some rows at a cut of the model, as the job runs it."""
+        if (cut, rows) not in self._boundaries:
+            size = self.model.boundary_bytes(cut, rows, self.job.seq_len, self.job.element_bytes)
+            self._boundaries[cut, rows] = size
+        return self._boundaries[cut, rows]
+
+    @cached_property
+    def _boundaries(self) -> dict[tuple[int, int], int]:
+        return {}
+
     @cached_property
     def island_of(self) -> dict[str, Island]:
         """The island of every device of the cluster, by the device's name."""

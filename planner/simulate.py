@@ -164,10 +164,7 @@ def _hop(
         raise InputError("a stage that sends to another has no hop", where=f"{where}.stages[{s}]")
     latency, loads = 0.0, dict[str, int]()
     for sender, receiver, rows in _legs(source, target):
-        size = max(
-            world.model.boundary_bytes(cut, rows, world.job.seq_len, world.job.element_bytes)
-            for cut in cuts
-        )
+        size = max(world.boundary_bytes(cut, rows) for cut in cuts)
         ways = legs(_islands(sender, world, where), _islands(receiver, world, where))
         for here, there in ways:
             if here.name == there.name:

@@ -6,7 +6,7 @@ All times are integer picoseconds after the step began. Pipelines that run alike
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal, TextIO
@@ -133,6 +133,17 @@ class Timeline:
         """:attr:`step_time_ps` in seconds."""
         return self.step_time_ps / PS_PER_S
 
+    def finish_ps(self) -> dict[tuple[int, int, str], int]:
+        """How long each stage synchronises and updates, by pipeline, stage and category.
+
+        Reductions of a stage that run at the same time count once: this is time that passes.
+        """
+        spans: dict[tuple[int, int, str], list[Span]] = {}
+        for piece in self.finish:
+            key = (piece.pipeline, piece.stage, piece.category)
+            spans.setdefault(key, []).append((piece.start_ps, piece.end_ps))
+        return {key: covered_ps(own) for key, own in spans.items()}
+
     @property
     def bubble_fractions(self) -> tuple[tuple[float, ...], ...]:
         """Per pipeline and stage: :meth:`PipelineRun.bubble_fraction`."""
@@ -157,6 +168,16 @@ class Timeline:
         """What a notebook shows."""
         shown: str = import_module("planner.report.notebook").timeline_html(self)
         return shown
+
+
+def covered_ps(spans: Iterable[Span]) -> int:
+    """Length of the union of some spans."""
+    total = reached = 0
+    for start, end in sorted(spans):
+        if end > reached:
+            total += end - max(start, reached)
+            reached = end
+    return total
 
 
 def write_trace(timeline: Timeline, file: TextIO, *, every_pipeline: bool = False) -> None:

@@ -40,7 +40,7 @@ def small_model(layers: int = 2, experts: int = 4, width: int = 4096) -> ModelIn
     if experts:
         config |= {"num_local_experts": experts, "num_experts_per_tok": 2}
     with TemporaryDirectory() as folder:
-        path = Path(folder, "config.json")
+        path = Path(folder, "small.json")  # a random folder's name may speak of a size
         path.write_text(json.dumps(config))
         return load_model(path)
 

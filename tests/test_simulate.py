@@ -11,7 +11,9 @@ from costmodels.interleaved import exact_time as exact_interleaved
 from costmodels.schedules import depth_rule, exact_time, takt
 from planner.errors import InputError
 from planner.plan import Plan
+from planner.report.replay import replay_object
 from planner.simulate import simulate
+from planner.timeline import covered_ps
 from tests.hand_plans import BOUNDARY_BYTES, HandPipeline, hand_plan, hand_world
 from tests.priced_plans import PipelineSketch, StageSketch, priced_plan
 
@@ -221,6 +223,30 @@ def test_a_stage_updates_as_soon_as_its_own_gradients_are_reduced() -> None:
         if piece.category == "update"
     }
     assert updates == {0: 10 + 100 + 10 + 20 + 100 + 20, 1: 10 + 100 + 10 + 20 + 1000}
+
+
+def test_reductions_that_overlap_pass_once() -> None:
+    early = HandPipeline([10], [20], [], ["a/0"], [1], 1)
+    late = HandPipeline([25], [35], [], ["b/0"], [1], 1)
+    both = [(0, 0), (1, 0)]
+    # The first stage is ready after 30 and alone in a reduction until 37, the pair reduces twice
+    # from 60 on: 7 + 50 pass, 7 + 50 + 20 are spent.
+    plan = hand_plan([early, late], syncs=[([(0, 0)], 7), (both, 50), (both, 20)], update=5)
+    timeline = simulate(plan, hand_world(1, PAIR))
+    assert timeline.finish_ps() == {
+        (0, 0, "sync"): 7 + 50,
+        (1, 0, "sync"): 50,
+        (0, 0, "update"): 5,
+        (1, 0, "update"): 5,
+    }
+    stages = [stage for p in replay_object(plan, timeline)["pipelines"] for stage in p["stages"]]
+    assert [stage["sync_s"] for stage in stages] == [57e-12, 50e-12]
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)).map(sorted)))
+def test_spans_cover_every_instant_once(spans: list[list[int]]) -> None:
+    instants = {t for start, end in spans for t in range(start, end)}
+    assert covered_ps((start, end) for start, end in spans) == len(instants)
 
 
 def test_a_short_last_micro_batch_counts_as_a_full_one() -> None:

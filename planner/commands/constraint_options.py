@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from planner.commands.options import complete_chip, repeatable
 from planner.errors import Problem
-from planner.inputs.document import JsonValue
-from planner.inputs.overrides import Override
+
+if TYPE_CHECKING:
+    from planner.inputs.document import JsonValue
+    from planner.inputs.overrides import Override
 
 ForbidChipOption = Annotated[
     list[str] | None,
@@ -93,6 +95,8 @@ class GivenConstraints:
 
 def constraint_overrides(given: GivenConstraints, problems: list[Problem]) -> list[Override]:
     """The options as fields of the job; what cannot be read goes to ``problems``."""
+    from planner.inputs.overrides import Override
+
     pins: list[JsonValue] = []
     for text in given.pin or ():
         match = _PIN.fullmatch(text)
@@ -126,6 +130,8 @@ def _figures(
     flag: str, field: str, texts: Sequence[str] | None, problems: list[Problem]
 ) -> list[Override]:
     """``CHIP=FIGURE`` options, each an entry of a field of the job."""
+    from planner.inputs.overrides import Override
+
     found = []
     for text in texts or ():
         chip, equals, figure = (part.strip() for part in text.partition("="))

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from costmodels.catalog import Catalog, CatalogError, load_catalog
 from planner.commands.calibration_file import calibrated_chips
 from planner.commands.constraint_options import GivenConstraints, constraint_overrides
 from planner.errors import InputError, Problem
-from planner.inputs.cluster import ClusterInput, load_cluster
-from planner.inputs.job import TECHNIQUES, JobInput, load_job
-from planner.inputs.model import ModelInput, load_model
-from planner.inputs.overrides import Override, parse_overrides
-from planner.inputs.problems import nearest
-from planner.inputs.profile import ProfileInput, load_profile
+
+if TYPE_CHECKING:
+    from planner.inputs.cluster import ClusterInput
+    from planner.inputs.job import JobInput
+    from planner.inputs.model import ModelInput
+    from planner.inputs.overrides import Override
+    from planner.inputs.profile import ProfileInput
 
 T = TypeVar("T")
 
@@ -44,6 +45,11 @@ def load_inputs(
 
     Raises InputError with the problems of all, after those ``found``.
     """
+    from planner.inputs.cluster import load_cluster
+    from planner.inputs.job import load_job
+    from planner.inputs.model import load_model
+    from planner.inputs.profile import load_profile
+
     problems = list(found)
     catalog = _attempt(lambda: _catalog(calibration), problems)
     found_model = _attempt(lambda: load_model(model, overrides), problems)
@@ -82,6 +88,10 @@ def read_overrides(
     A ``--set`` has the last word. The problems are for :func:`load_inputs`, which reports them
     together with those of the inputs.
     """
+    from planner.inputs.job import TECHNIQUES
+    from planner.inputs.overrides import Override, parse_overrides
+    from planner.inputs.problems import nearest
+
     problems: list[Problem] = []
     found: list[Override] = []
     for name in forbid or ():

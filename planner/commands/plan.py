@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 from rich.console import RenderableType
@@ -47,9 +47,10 @@ from planner.commands.options import (
 from planner.commands.output import STDOUT, Format, check_writable, show, write_text
 from planner.commands.progress import ProgressDisplay
 from planner.errors import GateFailed, InputError, Problem
-from planner.plan import Plan
-from planner.plan_file import read_plan
 from planner.report.format import duration, percent
+
+if TYPE_CHECKING:
+    from planner.plan import Plan
 
 
 def plan(
@@ -162,6 +163,8 @@ def plan(
     loaded = load_inputs(
         model, cluster, job, overrides, profile, calibration=calibration, found=wrong
     )
+    from planner.plan_file import read_plan
+
     old = read_plan(hint) if hint is not None else None
     talk = not quiet and format_ is Format.text
     beside = output == STDOUT

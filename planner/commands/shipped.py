@@ -141,3 +141,6 @@ def group(kind: FixtureKind) -> typer.Typer:
     app.command("list")(list_)
     app.command("show")(show_)
     return app
+
+
+models, clusters, jobs, layouts = map(group, FACTS)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from planner.commands.inverse import largest_, link_, price_, tornado_
 from planner.commands.options import (
     FormatOption,
     GlobalBatchOption,
@@ -21,6 +22,7 @@ from planner.commands.options import (
 from planner.commands.output import STDOUT, Format, show, show_json, write_text
 from planner.commands.rates import PowerOption, PriceOption, rate_changes
 from planner.commands.searching import GapOption, TimeLimitOption, searching, told
+from planner.commands.size import replace_
 from planner.commands.whatif_options import (
     AddressOption,
     BaseArgument,
@@ -279,3 +281,13 @@ def _end(found: Sweep) -> None:
     if failed:
         first = failed[0]
         raise PlannerError(f"{len(failed)} scenarios failed; the first: {first}")
+
+
+for name, question in (
+    ("replace", replace_),
+    ("largest", largest_),
+    ("link", link_),
+    ("price", price_),
+    ("tornado", tornado_),
+):
+    whatif.command(name)(question)

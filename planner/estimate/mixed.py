@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from costmodels.catalog import Chip
 from costmodels.collectives import Links
 from costmodels.step import Run
-from planner.estimate.uniform import UniformPrice, price_uniform
+from costmodels.uniform import UniformPrice, price_uniform
 from planner.graphs.topology import IslandClass, Topology
 
 

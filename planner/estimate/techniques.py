@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from costmodels.collectives import Links
 from costmodels.price import POLICIES
 from costmodels.step import Run
+from costmodels.uniform import UniformPrice, price_uniform
 from costmodels.units import GIB, bytes_of
 from planner.baselines import split_evenly
 from planner.errors import InputError, Problem
 from planner.estimate.mixed import KindPrice, chip_of, price_kinds
-from planner.estimate.uniform import UniformPrice, price_uniform
 from planner.graphs.model_graph import ModelGraph
 from planner.graphs.topology import IslandClass, Topology
 from planner.inputs.cluster import ClusterInput

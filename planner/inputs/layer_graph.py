@@ -21,9 +21,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import networkx as nx
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from costmodels.shapes import GenericWork, LayerShape
@@ -31,6 +30,9 @@ from planner.errors import InputError, Problem
 from planner.graphs.model_graph import Layer, ModelGraph, TensorEdge
 from planner.inputs.document import Document, JsonValue
 from planner.inputs.problems import field_error, nearest, problems_from_validation
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 FORMAT = "layer-graph"
 
@@ -102,6 +104,8 @@ def read_layer_graph(document: Document) -> tuple[LayerGraph, ModelGraph]:
 
     Raises InputError with all problems; a cycle is named layer by layer.
     """
+    import networkx as nx  # loaded where a graph is read: most models are none
+
     try:
         spec = LayerGraph.model_validate(document.data)
     except ValidationError as error:
@@ -177,6 +181,8 @@ def _bad_edges(spec: LayerGraph, document: Document) -> Iterator[Problem]:
 
 
 def _cycle(spec: LayerGraph, graph: nx.DiGraph, document: Document) -> Iterator[Problem]:
+    import networkx as nx
+
     try:
         cycle = nx.find_cycle(graph)
     except nx.NetworkXNoCycle:
@@ -187,6 +193,8 @@ def _cycle(spec: LayerGraph, graph: nx.DiGraph, document: Document) -> Iterator[
 
 
 def _islands(spec: LayerGraph, graph: nx.DiGraph, document: Document) -> Iterator[Problem]:
+    import networkx as nx
+
     parts = sorted(min(part) for part in nx.weakly_connected_components(graph))
     for start in parts[1:]:
         message = f"'{spec.layers[start].name}' is not connected to '{spec.layers[0].name}'"

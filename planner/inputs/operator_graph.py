@@ -21,7 +21,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated
 
-import networkx as nx
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from planner.errors import InputError, Problem
@@ -231,6 +230,8 @@ def _tensors(graph: OperatorGraph, document: Document) -> Iterator[Problem]:
 
 
 def _cycle(graph: OperatorGraph, document: Document) -> Iterator[Problem]:
+    import networkx as nx  # loaded where an operator graph is read
+
     found: nx.DiGraph = nx.DiGraph()
     follows = {node.name for node in graph.nodes if node.together is not None}
     found.add_edges_from(

@@ -36,7 +36,7 @@ def replay_page(plan: Plan, timeline: Timeline) -> RenderableType:
 
 def replay_object(plan: Plan, timeline: Timeline) -> dict[str, object]:
     """The same as a JSON value."""
-    finish = _finish(timeline)
+    finish = timeline.finish_ps()
     return {
         "plan_id": plan.plan_id,
         "planned_step_time_s": plan.estimate.step_time_s,
@@ -80,7 +80,7 @@ def _stages(group: PipelineGroup, timeline: Timeline) -> Table:
     table.add_column("last backward", justify="right", no_wrap=True)
     table.add_column("sync", justify="right", no_wrap=True)
     table.add_column("update", justify="right", no_wrap=True)
-    finish = _finish(timeline)
+    finish = timeline.finish_ps()
     for s, stage in enumerate(group.stages):
         # The slowest pipeline of the group stands for all: it is what the step waits for.
         p = max(group.numbers, key=lambda n: (timeline.runs[n].end_ps, -n))
@@ -102,12 +102,3 @@ def _stages(group: PipelineGroup, timeline: Timeline) -> Table:
 def _busy(fraction: float) -> Text:
     width = round(fraction * 16)
     return Text.assemble(("█" * width, "green"), ("░" * (16 - width), "dim"))
-
-
-def _finish(timeline: Timeline) -> dict[tuple[int, int, str], int]:
-    """Picoseconds of synchronisation and update by pipeline and stage."""
-    total: dict[tuple[int, int, str], int] = {}
-    for piece in timeline.finish:
-        key = (piece.pipeline, piece.stage, piece.category)
-        total[key] = total.get(key, 0) + piece.end_ps - piece.start_ps
-    return total

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from costmodels.catalog import Catalog
 from costmodels.catalog.efficiencies import Setting
 from costmodels.fitted import Calibration
+from costmodels.uniform import price_uniform
 from costmodels.units import GIB
-from planner.estimate.uniform import price_uniform
 from planner.validate.case import Case, build_case
 from planner.validate.fields import Unstated
 from planner.validate.stacks import UNKNOWN, workspace_of

@@ -32,7 +32,7 @@ def crossing_bytes(cut: int, rows: int, world: Restored) -> int:
     """Bytes of so many rows that cross a cut; none at either end of the model."""
     if cut in (0, len(world.model.layers)):
         return 0
-    return world.model.boundary_bytes(cut, rows, world.job.seq_len, world.job.element_bytes)
+    return world.boundary_bytes(cut, rows)
 
 
 def _hop(pipeline: Pipeline, s: int, size: int, world: Restored) -> int | None:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from planner.cli import commands
 from planner.commands.progress import progress_text
 from tests.command_line import ROOT, shell
 
@@ -28,10 +29,28 @@ def test_an_option_that_does_not_exist_yet_is_not_offered(run):
     assert "--max-cost" not in run("plan", "--help").out
 
 
-def test_help_and_checks_do_not_load_the_solver():
+def test_the_list_of_commands_says_what_each_says_of_itself():
+    for name, command in commands().commands.items():
+        first, *_ = command.load().help.split("\n\n")
+        assert command.help == " ".join(first.split()), name
+
+
+def test_help_loads_no_command():
+    script = (
+        "import sys; from planner.cli import main; main(['--help']); main(['plan', '--help']); "
+        "sys.exit(any(m in sys.modules for m in ('planner.commands.run', 'planner.inputs.job')))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=False
+    )
+    assert ended.returncode == 0
+
+
+def test_help_checks_and_predictions_do_not_load_the_solver():
     script = (
         "import sys; from planner.cli import main; "
         "main(['check', 'llama-2-7b', '8xA100-SXM-80GB']); main(['--help']); "
+        "main(['validate', 'costmodels/data/rows/h200_one_card.csv']); "
         "sys.exit('ortools' in sys.modules)"
     )
     ended = subprocess.run(

@@ -81,7 +81,7 @@ def test_point_to_point_by_hand():
 
 
 def host(**change) -> SyncHost:
-    return replace(SyncHost(1, 10**9, PLAIN, 10**9, 10e9), **change)
+    return SyncHost(1, 10**9, PLAIN, 10**9, 10e9)._replace(**change)
 
 
 def test_gradient_sync_over_two_hosts_by_hand():
@@ -132,8 +132,8 @@ def test_sync_never_gets_faster_with_more_bytes_or_worse_links(
     replicas, hosts, shard, more, port, slower, alpha
 ):
     base = SyncHost(replicas, shard, PLAIN, shard, port)
-    heavy = replace(base, shard_bytes=shard + more, exchanged_bytes=shard + more)
-    narrow = replace(base, port_bytes_per_s=port * slower)
+    heavy = base._replace(shard_bytes=shard + more, exchanged_bytes=shard + more)
+    narrow = base._replace(port_bytes_per_s=port * slower)
     seconds = gradient_sync_s([base] * hosts, latency_s=alpha)
     assert gradient_sync_s([heavy] * hosts, latency_s=alpha) >= seconds
     assert gradient_sync_s([narrow] * hosts, latency_s=alpha) >= seconds

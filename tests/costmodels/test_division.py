@@ -84,7 +84,7 @@ def test_expert_parallel_devices_hold_their_share_of_the_experts():
 
 def test_balanced_experts_do_the_same_work_wherever_they_lie():
     def flops(division):
-        return sum(g.flops for g in work(MOE, division).gemms if g.count > 1)
+        return sum(g.flops for g in work(MOE, division).gemms if g.number > 1)
 
     alone = flops(Division(imbalance=1.0))
     assert flops(Division(ep=8, imbalance=1.0)) == pytest.approx(alone, rel=1e-3)

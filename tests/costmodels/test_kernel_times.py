@@ -1,5 +1,7 @@
 """Kernels: larger work never takes less time, and small work is bound by its launch."""
 
+import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,6 +12,7 @@ from costmodels.compute import (
     Rates,
     core_s,
     gemm_s,
+    gemms_s,
     generic_s,
     optimizer_update_s,
     product_s,
@@ -44,6 +47,33 @@ def test_a_slower_chip_never_takes_less_time(m, n, k, slower):
 def test_no_product_exceeds_the_best_measured_rate(m, n, k):
     best = chip().peak("bf16") * chip().gemm_fraction
     assert 2 * m * n * k / product_s(m, n, k, 1, AT.product, AT) < best
+
+
+@given(m=DIM, n=DIM, k=DIM, count=st.integers(1, 64))
+def test_a_product_takes_the_tiles_that_end_first(m, n, k, count):
+    c = shipped_constants()
+
+    def busy(high, wide, share) -> float:
+        tiles = count * -(-m // high) * -(-n // wide) / AT.cores
+        waves = tiles + c.wave_fill * (math.ceil(tiles) - tiles)
+        return waves * high * wide / share
+
+    deep = -(-k // 64) * 64 + c.k_half
+    first = 2.0 * min(busy(*tile) for tile in c.tiles) * AT.cores * deep / AT.product
+    moved = count * (m * k + k * n + m * n) * AT.element_bytes / AT.memory
+    assert product_s(m, n, k, count, AT.product, AT) == max(first, moved) + c.launch_s
+
+
+@given(sizes=st.lists(st.sampled_from([512, 1024, 4096]), min_size=3, max_size=9))
+def test_products_of_one_size_take_as_long_together_as_one_by_one(sizes):
+    gemms = [Gemm("", 2048, n, k) for n, k in itertools.pairwise(sizes)]
+    alone = [gemm_s(gemm, AT) for gemm in gemms]
+    together = gemms_s(gemms, AT, shipped_constants())
+    for way in range(3):
+        seconds = 0.0
+        for times in alone:
+            seconds += times[way]
+        assert together[way] == seconds
 
 
 def test_a_large_product_reaches_most_of_the_sustained_rate():
@@ -84,15 +114,15 @@ CORE = CoreWork(1, 4096, 32, 8, 128, 128, causal=True, flash=True)
     flash=st.booleans(),
 )
 def test_attention_never_gets_faster_with_rows_or_length(rows, seq_len, longer, flash):
-    base = replace(CORE, rows=rows, seq_len=seq_len, flash=flash)
-    for larger in (replace(base, rows=rows + 1), replace(base, seq_len=seq_len + longer)):
+    base = CORE._replace(rows=rows, seq_len=seq_len, flash=flash)
+    for larger in (base._replace(rows=rows + 1), base._replace(seq_len=seq_len + longer)):
         assert all(a <= b for a, b in zip(core_s(base, AT), core_s(larger, AT)))
 
 
 @given(seq_len=st.integers(256, 65_536), longer=st.integers(1, 65_536))
 def test_fused_attention_gains_from_longer_sequences_and_never_overtakes_its_work(seq_len, longer):
     def rate(s):
-        core = replace(CORE, seq_len=s)
+        core = CORE._replace(seq_len=s)
         return s**2 / (sum(core_s(core, AT)) - 3 * LAUNCH_S)
 
     assert rate(seq_len) <= rate(seq_len + longer) * (1 + 1e-9)
@@ -104,7 +134,7 @@ def test_a_query_takes_as_long_as_so_many_keys_more():
     s, more = 4096, round(shipped_constants().flash_query)
 
     def seconds(**changes):
-        return core_s(replace(CORE, **changes), AT)[0] - LAUNCH_S
+        return core_s(CORE._replace(**changes), AT)[0] - LAUNCH_S
 
     # s²/2 + s·q pairs of a causal mask are the s² of a full one, less what the rows beside take.
     causal, whole = seconds(), seconds(causal=False)
@@ -128,7 +158,7 @@ def test_weight_gradients_in_tf32_are_slower_on_hopper_alone():
 
 def test_a_kernel_more_in_eager_attention_costs_as_much_backward_as_forward():
     eager, fused = (
-        core_s(replace(CORE, flash=False), AT, fused_softmax=softmax) for softmax in (False, True)
+        core_s(CORE._replace(flash=False), AT, fused_softmax=softmax) for softmax in (False, True)
     )
     assert eager[0] - fused[0] == pytest.approx(eager[1] - fused[1])
     assert eager[0] > 2 * fused[0]
@@ -136,7 +166,7 @@ def test_a_kernel_more_in_eager_attention_costs_as_much_backward_as_forward():
 
 def test_a_causal_mask_speeds_up_flash_only():
     def seconds(**change):
-        return sum(core_s(replace(CORE, **change), AT))
+        return sum(core_s(CORE._replace(**change), AT))
 
     # Half of the pairs, less what each query takes whatever it sees.
     assert 1.85 * seconds() < seconds(causal=False) < 2 * seconds()
@@ -144,13 +174,13 @@ def test_a_causal_mask_speeds_up_flash_only():
 
 
 def test_unfused_attention_is_several_times_slower():
-    unfused = sum(core_s(replace(CORE, flash=False), AT))
+    unfused = sum(core_s(CORE._replace(flash=False), AT))
     assert 3 < unfused / sum(core_s(CORE, AT)) < 10
 
 
 def test_misaligned_heads_are_slow():
-    aligned, odd = replace(CORE, flash=False, qk_head_dim=152, v_head_dim=152), 149
-    misaligned = replace(aligned, qk_head_dim=odd, v_head_dim=odd)
+    aligned, odd = CORE._replace(flash=False, qk_head_dim=152, v_head_dim=152), 149
+    misaligned = aligned._replace(qk_head_dim=odd, v_head_dim=odd)
     assert core_s(misaligned, AT)[0] > 1.5 * core_s(aligned, AT)[0]
 
 

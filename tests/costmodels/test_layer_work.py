@@ -86,14 +86,14 @@ def test_no_parameter_is_lost(tp):
 def test_experts_are_small_products_of_one_kernel():
     moe = moe_block(1024, 2048, 8, experts=8, active=2)
     gate = next(g for g in work(moe).gemms if g.name == "gate")
-    assert gate.count == 8
+    assert gate.number == 8
     assert gate.m == pytest.approx(4096 * 2 / 8 * EXPERT_IMBALANCE, abs=1)
 
 
 def test_few_tokens_reach_few_experts():
     moe = moe_block(64, 64, 4, experts=64, active=2)
     gate = next(g for g in work(moe, seq_len=3).gemms if g.name == "gate")
-    assert gate.count == 6
+    assert gate.number == 6
 
 
 def test_a_block_costs_two_all_reduces_forward_and_two_backward():

@@ -36,7 +36,7 @@ def seconds(**change) -> float:
 def fixed(forward: float, backward: float):
     """A layer price of given seconds, whatever the layer."""
 
-    def price(shape, config) -> LayerPrice:
+    def price(shape) -> LayerPrice:
         nothing = (0, 0, 0)
         return LayerPrice(
             forward, backward / 2, backward / 2, 0, 0, (0, 0, forward), 10**6, *[nothing] * 2, 0, ()

@@ -50,10 +50,7 @@ def slowest(group: PipelineGroup, timeline: Timeline) -> int:
 
 def shares(view: View, timeline: Timeline) -> tuple[Share, ...]:
     """One per stage of every group."""
-    finish: dict[tuple[int, int, str], int] = {}
-    for piece in timeline.finish:
-        key = (piece.pipeline, piece.stage, piece.category)
-        finish[key] = finish.get(key, 0) + piece.end_ps - piece.start_ps
+    finish = timeline.finish_ps()
     found = []
     for g, group in enumerate(view.groups):
         p = slowest(group, timeline)
