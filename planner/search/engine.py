@@ -50,6 +50,8 @@ LARGE = 1024
 """Chips from which plans of equal pipelines are built before any search."""
 EQUAL_PRICED = 6
 """So many of a region are priced for real."""
+FAR = 1.1
+"""Regions whose equal pipelines are so much slower than the best plan are left to the proof."""
 WORTH_A_LOOK = 1e-3
 """Regions whose relaxation is not this much better than the best plan are left to the proof."""
 GUESSED_WELL = 0.002
@@ -119,6 +121,8 @@ class _Node:
         self.relaxation: Relaxation | None = None
         self.searched = False
         self.settled = False
+        self.built_ps: int | None = None
+        """Guessed time of the best equal pipelines, where such were built."""
 
     @property
     def outlook_ps(self) -> int:
@@ -218,8 +222,14 @@ class Engine:
             plans = equal_plans(
                 self.problem, node.region, self.limits.only_classes, EQUAL_PRICED, limit
             )
+            node.built_ps = min((p.target_ps for p in plans), default=None)
             if self._offer_each([p for p in plans if limit is None or p.target_ps < limit]):
                 self.report("searching", None)
+
+    def _hopeful(self, node: _Node) -> bool:
+        """Whether equal pipelines of a region came near the best plan, as far as some were built."""
+        limit = self.limit_ps
+        return limit is None or node.built_ps is None or node.built_ps <= limit * FAR
 
     def _keep_apart(self) -> None:
         """Plans in which vendors share no layer, where they could but their collectives are slow.
@@ -228,6 +238,8 @@ class Engine:
         collectives cost.
         """
         if self.problem.topology.cross_vendor_collectives == "none" or not self._open:
+            return
+        if not self._hopeful(self._open[0]):
             return
         nodes = []
         for region in apart(self.problem, self.limits.only_classes):
@@ -367,7 +379,7 @@ class Engine:
 
     def _promising(self) -> _Node | None:
         """The unsearched region with the best outlook, if it may still hold a better plan."""
-        left = [n for n in self._open if not n.searched]
+        left = [n for n in self._open if not n.searched and self._hopeful(n)]
         best = min(left, key=lambda n: (n.outlook_ps, n.region), default=None)
         limit = self.limit_ps
         if best is None or limit is None:
