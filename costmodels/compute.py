@@ -19,7 +19,7 @@ The constants are those of :mod:`costmodels.constants`, fitted to measured runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from costmodels.catalog import Chip
 from costmodels.catalog.efficiencies import LONG
@@ -87,9 +87,20 @@ matrix units load operands of 32 bits untransposed alone: measured on an H100
 
 
 def product_s(
-    m: int, n: int, k: int, count: int, flops: float, at: Rates, c: Constants | None = None
+    m: int,
+    n: int,
+    k: int,
+    count: int,
+    flops: float,
+    at: Rates,
+    c: Constants | None = None,
+    *,
+    stream: float = 1.0,
 ) -> float:
-    """Seconds of ``count`` equal products in one kernel at ``flops`` FLOP/s sustained."""
+    """Seconds of ``count`` equal products in one kernel at ``flops`` FLOP/s sustained.
+
+    ``stream``: the share of the memory bandwidth that the kernel can use.
+    """
     c = c or shipped_constants()
     depth = -(-k // _TILE) * _TILE + c.k_half
     fewest = float("inf")
@@ -98,7 +109,7 @@ def product_s(
         waves = tiles + c.wave_fill * (-(-tiles // 1) - tiles)
         fewest = min(fewest, waves * high * wide / share)
     busy = 2.0 * fewest * at.cores * depth / flops
-    moved = count * (m * k + k * n + m * n) * at.element_bytes / at.memory
+    moved = count * (m * k + k * n + m * n) * at.element_bytes / (at.memory * stream)
     return (busy if busy > moved else moved) + c.launch_s
 
 
@@ -109,30 +120,46 @@ def gemm_s(
     *,
     wide: bool = False,
     padded: bool = True,
+    rescaled: bool = False,
 ) -> tuple[float, float, float]:
     """Seconds of a layer's product: forward, input gradient, weight gradient.
 
     ``wide`` keeps it in 16 bits. In 8 bits every operand is cast once: activations and weights
     forward, the output gradient backward. ``padded`` False: the runtime multiplies widths as they
-    are, and those that do not divide by 8 run slower (:func:`ragged`).
+    are, and those that do not divide by 8 run slower (:func:`ragged`). ``rescaled``: every operand's
+    scale is found before it is cast, and what was cast forward is cast again backward
+    (:data:`RESCALED`). Products of several experts, few tokens each, read weights at
+    ``expert_stream`` of the memory's rate.
     """
     c = c or shipped_constants()
     m, n, k, count = gemm.m, gemm.n, gemm.k, gemm.count
     flops = at.wide if wide else at.product
-    forward = product_s(m, n, k, count, flops, at, c)
-    inputs = product_s(m, k, n, count, flops, at, c)
-    weights = product_s(k, n, m, count, flops / at.weight_gradient, at, c)
+    stream = c.expert_stream if count > 1 else 1.0
+    forward = product_s(m, n, k, count, flops, at, c, stream=stream)
+    inputs = product_s(m, k, n, count, flops, at, c, stream=stream)
+    weights = product_s(k, n, m, count, flops / at.weight_gradient, at, c, stream=stream)
     if not padded and at.element_bytes == 2:
         slow = ragged(n, k)
         forward, inputs, weights = (
             slow * (t - c.launch_s) + c.launch_s for t in (forward, inputs, weights)
         )
     if at.casts and not wide:
-        moving = c.cast_passes * count * at.element_bytes / (at.memory * c.stream)
-        forward += (m * k + k * n) * moving
-        inputs += m * n * moving
+        moving = count * at.element_bytes / (at.memory * c.stream)
+        operands, gradient = m * k + k * n, m * n
+        if rescaled:
+            forward += operands * RESCALED[0] * moving
+            inputs += (operands + gradient) * RESCALED[1] * moving
+        else:
+            forward += operands * c.cast_passes * moving
+            inputs += gradient * c.cast_passes * moving
     return forward, inputs, weights
 
+
+RESCALED = (2.5, 3.5)
+"""Passes over an operand of a product in 8 bits (in elements of 16 bits) whose scale is that of the
+tensor itself: its largest element is looked for (2 bytes read), it is cast (2 read, 1 written), and
+for the two products backward, before which all operands are cast again, turned as well (1 read, 1
+written), since Hopper's matrix units load operands of 8 bits along the reduction alone."""
 
 RAGGED_EVEN, RAGGED_ODD = 2.5, 5.5
 """How many times as long a 16-bit product takes whose width divides by 2 or 4 but not by 8, and
@@ -148,15 +175,23 @@ def ragged(*widths: int) -> float:
 
 
 def core_s(
-    core: CoreWork, at: Rates, c: Constants | None = None, *, fused_softmax: bool = True
+    core: CoreWork,
+    at: Rates,
+    c: Constants | None = None,
+    *,
+    fused_softmax: bool = True,
+    equal_heads: bool = False,
 ) -> tuple[float, float]:
     """Seconds of the attention core: forward, backward.
 
     ``fused_softmax`` False: unfused attention whose scale, mask, softmax and casts are kernels of
-    their own.
+    their own. ``equal_heads``: the fused kernel knows one head size, values are padded to the keys'
+    (FlashAttention 2).
     """
     c = c or shipped_constants()
     if core.flash:
+        if equal_heads:
+            core = replace(core, v_head_dim=max(core.qk_head_dim, core.v_head_dim))
         return _flash_s(core, at, c)
     return _unfused_s(core, at, c, 1.0 if fused_softmax else c.eager_softmax)
 
@@ -223,19 +258,27 @@ def generic_s(flops: float, moved: float, at: Rates, c: Constants | None = None)
 
 
 def host_floor_s(
-    kind: LayerKind, collectives: float, c: Constants | None = None, experts: int = 0
+    kind: LayerKind,
+    collectives: float,
+    c: Constants | None = None,
+    experts: int = 0,
+    *,
+    casts: bool = False,
+    routing: bool = False,
 ) -> tuple[float, float]:
     """Seconds that the host needs to issue a layer's kernels: forward, backward.
 
     Only blocks have many small kernels; ``collectives`` are the all-reduces of one pass, an
     all-gather or a reduce-scatter being half of one; ``experts`` lie on the chip and each has
-    products of its own.
+    products of its own, whose operands it ``casts`` or does not; ``routing`` to experts is issued
+    kernel by kernel.
     """
     if kind != "block":
         return 0.0, 0.0
     c = c or shipped_constants()
-    calls = collectives * c.host_collective_s + experts * c.host_expert_s
-    return c.host_forward_s + calls, c.host_backward_s + calls + experts * c.host_expert_s
+    own = experts * (c.host_expert_s + c.host_cast_s * casts)
+    calls = collectives * c.host_collective_s + own + c.host_routing_s * routing
+    return c.host_forward_s + calls, c.host_backward_s + calls + own
 
 
 def optimizer_update_s(
@@ -246,16 +289,18 @@ def optimizer_update_s(
     *,
     derate: float = 1.0,
     constants: Constants | None = None,
+    unfused_bytes: int = 0,
 ) -> float:
     """Seconds of gradient norm, clipping and Adam update of ``parameters`` on one device.
 
     All of it streams memory: the norm reads every gradient; the update, of 1/``zero_replicas`` of
-    the parameters, reads gradient and state, writes the state and the weight back.
+    the parameters, reads gradient and state, writes the state and the weight back;
+    ``unfused_bytes`` more per parameter where clipping and casts are kernels of their own.
     """
     c = constants or shipped_constants()
     own = -(-parameters // zero_replicas)
     moved = parameters * state.gradient
-    moved += own * (state.gradient + 2 * state.optimizer + state.parameter)
+    moved += own * (state.gradient + 2 * state.optimizer + state.parameter + unfused_bytes)
     seconds = moved / (chip.memory_bandwidth * c.stream) + UPDATE_KERNELS * c.launch_s
     return seconds / derate
 

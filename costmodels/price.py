@@ -25,6 +25,7 @@ from costmodels.layers import (
     held,
     layer_work,
     products,
+    unfused_routing,
 )
 from costmodels.shapes import LayerShape
 from costmodels.training import FULL, Training, adapters
@@ -65,6 +66,10 @@ class LayerConfig:
     ``once_per_host``: a token crosses to a fabric once, however many of its experts lie there;
     ``node_limited``: to those fabrics alone that the groups of the model's router leave it.
     ``padded`` False: widths are multiplied as they are, also those that do not divide by 8.
+    ``grouped_experts``: all experts of a chip are multiplied by one kernel, not one by one;
+    ``fused_routing`` False: the way to them and back is (:func:`costmodels.layers.unfused_routing`).
+    ``rescaled``: operands of 8 bits are scaled by their own largest elements. ``equal_heads``: fused
+    attention knows one head size.
     ``training`` says what of the layer has gradients.
     """
 
@@ -89,6 +94,10 @@ class LayerConfig:
     once_per_host: bool = False
     node_limited: bool = False
     padded: bool = True
+    grouped_experts: bool = False
+    fused_routing: bool = True
+    rescaled: bool = False
+    equal_heads: bool = False
 
     @property
     def division(self) -> Division:
@@ -208,18 +217,24 @@ def price_with(
     low_rank = products(extra, tokens, split, config.sequence_parallel)
     added, _ = held(extra, split)
     wide = shape.kind == "head"  # stays in 16 bits
-    own = _products(work.gemms, at, derate, c, wide=wide, padded=config.padded)
+    own = _products(
+        work.gemms, at, derate, c, wide=wide, padded=config.padded, rescaled=config.rescaled
+    )
     beside = _products(low_rank, at, derate, c)
     product = (own[0] + beside[0], own[1] + beside[1], own[2] * learns + beside[2])
-    core = (
-        [t / derate for t in core_s(work.core, at, c, fused_softmax=config.fused_softmax)]
-        if work.core
-        else [0.0, 0.0]
-    )
+    core = [0.0, 0.0]
+    if work.core:
+        kind = {"fused_softmax": config.fused_softmax, "equal_heads": config.equal_heads}
+        core = [t / derate for t in core_s(work.core, at, c, **kind)]
     passes = derate if config.fused_softmax else derate / c.eager_passes
     streamed = [
         streamed_s(s, at, c) / passes for s in (work.streamed_forward, work.streamed_backward)
     ]
+    routing = not config.fused_routing and shape.is_moe
+    if routing:
+        more = unfused_routing(shape, tokens, split)
+        moving = at.element_bytes / (at.memory * c.stream) / derate
+        streamed = [s + elements * moving for s, elements in zip(streamed, more)]
     loss = [streamed_s(s, at, c) / derate for s in (work.loss_forward, work.loss_backward)]
     generic = generic_s(work.generic_flops, work.generic_bytes, at, c) / derate
     forward = product[0] + core[0] + streamed[0] + loss[0] + generic
@@ -234,7 +249,9 @@ def price_with(
     calls = sum(1.0 if k.kind == "all_reduce" else 0.5 for k in work.tp_forward)
     experts = max((g.count for g in work.gemms), default=0)
     pace = derate / (c.slow_host if config.slow_host else 1.0)
-    host = [t / pace for t in host_floor_s(shape.kind, calls, c, experts if experts > 1 else 0)]
+    alone = 0 if experts == 1 or config.grouped_experts else experts
+    floor = host_floor_s(shape.kind, calls, c, alone, casts=at.casts, routing=routing)
+    host = [t / pace for t in floor]
     waiting = (
         max(0.0, host[0] - forward),
         max(0.0, host[1] - backward_input - backward_weight),
@@ -312,11 +329,12 @@ def _products(
     *,
     wide: bool = False,
     padded: bool = True,
+    rescaled: bool = False,
 ) -> tuple[float, float, float]:
     """Forward, input gradient, weight gradient of all products."""
     forward = inputs = weights = 0.0
     for gemm in gemms:
-        times = gemm_s(gemm, at, c, wide=wide, padded=padded)
+        times = gemm_s(gemm, at, c, wide=wide, padded=padded, rescaled=rescaled)
         forward += times[0]
         inputs += times[1]
         weights += times[2]

@@ -42,7 +42,7 @@ class Stack:
     """Share of the activations that "selective" recomputation keeps."""
     attention: str = "fa2"
     """Generation of the fused attention kernel: triton (the first FlashAttention, in Triton), fa2,
-    or te (cuDNN and FlashAttention 3)."""
+    te (cuDNN and FlashAttention 3 in vendors' frameworks), or cudnn (its kernels alone)."""
     once_per_host: bool = False
     """Whether a token crosses to a host once, however many of its experts lie there (DeepEP)."""
     blocking: bool = False
@@ -55,6 +55,17 @@ class Stack:
     """Whether vocabularies and slices are padded, so that matrix units load them at full speed."""
     early_stop: bool = False
     """Whether full recomputation ends at the last tensor that is read (PyTorch's checkpoints)."""
+    grouped_experts: bool = False
+    """Whether all experts of a chip are multiplied by one kernel."""
+    fused_routing: bool = True
+    """Whether tokens are copied to experts, and results weighed and summed, by one kernel each."""
+    rescaled: bool = False
+    """Whether operands of 8 bits are scaled by their own largest elements, looked for each time."""
+    equal_heads: bool = False
+    """Whether fused attention pads values to the head size of keys (FlashAttention 2's own)."""
+    unfused_update: int = 0
+    """Bytes per parameter that clipping and casts move beside the fused optimizer. Dense rows of
+    plain PyTorch were fitted without: there their shares of the peak have it in them."""
 
 
 PLAIN = Stack(
@@ -65,8 +76,18 @@ PLAIN = Stack(
     pads=False,
     fp16_gradient_bytes=2,
     workspace_gib=0.8,
+    equal_heads=True,
 )
 """PyTorch without a framework around it."""
+
+EXPERTS = replace(
+    PLAIN,
+    pattern=r"pytorch-eager.*experts one by one",
+    fused_routing=False,
+    unfused_update=16,
+)
+"""The same with experts: clipping reads and writes 16-bit gradients (4), which are cast to 32 bits
+(6, and 2 more read by the update), as weights are cast back from their masters (4 more)."""
 
 STACKS = (
     Stack(
@@ -152,7 +173,12 @@ STACKS = (
         flash=False,
         fused_softmax=False,
     ),
+    replace(
+        PLAIN, name="pytorch-compiled", pattern=r"pytorch-compiled.*fp8 products", rescaled=True
+    ),
     replace(PLAIN, name="pytorch-compiled", pattern=r"pytorch-compiled"),
+    replace(EXPERTS, pattern=r"pytorch-eager.*one grouped product", grouped_experts=True),
+    EXPERTS,
     PLAIN,
     replace(PLAIN, name="planner-run", pattern=r"planner-run", slow_host=True),
     Stack("paddle", r"paddle", shards_optimizer=True, workspace_gib=11.0),
@@ -226,4 +252,7 @@ def stack_of(row: Row) -> Stack:
     """The generation of a row."""
     words = ("family", "source", "precision", "address", "notes")
     text = " ".join(row[word] for word in words).lower()
-    return next((s for s in STACKS if re.search(s.pattern, text)), UNKNOWN)
+    found = next((s for s in STACKS if re.search(s.pattern, text)), UNKNOWN)
+    if "attention by cudnn" in text:
+        return replace(found, attention="cudnn", equal_heads=False)
+    return found

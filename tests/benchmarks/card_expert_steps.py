@@ -2,8 +2,8 @@
 
     python tests/benchmarks/card_expert_steps.py FOLDER PART [--device cuda] [--seconds 300] [--tiny]
 
-PART: experts, eight (fp8), long, or check (models that nothing was fitted to when they were
-measured). Writes ``PART.jsonl``, one line per run as it ends; `card_rows.py` makes the CSV file of
+PART: experts, loops (experts one by one), eight (fp8), long, or check (models that nothing was
+fitted to when they were measured). Writes ``PART.jsonl``, one line per run as it ends; `card_rows.py` makes the CSV file of
 it. Runs are in the order of their worth: what does not fit into the seconds is left out.
 """
 
@@ -148,7 +148,17 @@ def check() -> list[Try]:
     ]  # fmt: skip
 
 
-PARTS = {"experts": experts, "eight": eight, "long": long, "check": check}
+def one_by_one() -> list[Try]:
+    """Experts multiplied one after the other, as older code does."""
+    a, b, c, _, e, *_ = SPARSE
+    return [
+        Try(model, seq, rows, loop=True)
+        for model, seq, rows in ((a, 4096, 1), (b, 4096, 1), (c, 4096, 2), (e, 4096, 2),
+                                 (b, 4096, 2), (c, 1024, 1))
+    ]  # fmt: skip
+
+
+PARTS = {"experts": experts, "eight": eight, "long": long, "check": check, "loops": one_by_one}
 
 
 def routed(t: Try, w: Widths, device: str) -> tuple[Route, float]:

@@ -161,10 +161,11 @@ class Experts(nn.Module):
         return torch._grouped_mm(F.silu(gate) * up, self.down.transpose(1, 2), offs=ends)
 
     def _one_by_one(self, copies: Tensor, counts: Tensor) -> Tensor:
+        parts = copies.split(counts.int().tolist())  # waits for the device
         out = []
-        for e, part in enumerate(copies.split(counts.int().tolist())):  # waits for the device
-            gate, up = F.linear(part, self.up[e]).chunk(2, -1)
-            out.append(F.linear(F.silu(gate) * up, self.down[e]))
+        for part, up, down in zip(parts, self.up.unbind(), self.down.unbind(), strict=True):
+            gate, inner = F.linear(part, up).chunk(2, -1)
+            out.append(F.linear(F.silu(gate) * inner, down))
         return torch.cat(out)
 
 

@@ -58,6 +58,7 @@ def sparse(line: dict[str, Any]) -> dict[str, object]:
     """A run of `card_expert_steps.py`."""
     row = plain(line) | {"source": "planner, tests/benchmarks/card_expert_steps.py"}
     t, w = line["try"], line["widths"]
+    row["notes"] = str(row["notes"]).replace("attention kernel: cudnn", "attention by cuDNN")
     if "experts" not in w:
         return row
     row["head_dim"] = w["head_dim"]

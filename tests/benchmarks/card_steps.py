@@ -178,21 +178,32 @@ def run(t: Any, w: Any, device: str, build: Build = plain, least_s: float = 1.0)
         goals = torch.randint(w.vocab, shape, device=device, generator=generator)
         scale = 1024.0 if t.precision == "fp16" else 1.0
         losses: list[float] = []
-        while len(found["times"]) < 5 or (
-            sum(found["times"][2:]) < least_s and len(found["times"]) < 14
-        ):
-            start = time.perf_counter()
+
+        def passes() -> torch.Tensor:
             total = torch.zeros((), device=device)
             with attention(t.kernel if cuda else ""):
                 for i in range(t.micro_batches):
                     loss = model(ids[i], goals[i], t.recompute) / t.micro_batches
                     (loss * scale).backward()
                     total += loss.detach()
+            return total
+
+        while len(found["times"]) < 5 or (
+            sum(found["times"][2:]) < least_s and len(found["times"]) < 14
+        ):
+            start = time.perf_counter()
+            total = passes()
             issued = time.perf_counter() - start
             master.step(scale)
             losses.append(float(total))  # waits
             found["times"].append(time.perf_counter() - start)
             found.setdefault("issued", []).append(issued)
+        float(passes())  # once more, to see the update alone
+        start = time.perf_counter()
+        float(master.step(scale))
+        if cuda:
+            torch.cuda.synchronize()
+        found["update_s"] = time.perf_counter() - start
         measured = found["times"][2:]
         found |= {"ok": True, "step_s": statistics.median(measured), "losses": losses}
         found["issue_s"] = statistics.median(found["issued"][2:])
