@@ -126,8 +126,8 @@ def gemm_s(
 
     ``wide`` keeps it in 16 bits. In 8 bits every operand is cast once: activations and weights
     forward, the output gradient backward. ``padded`` False: the runtime multiplies widths as they
-    are, and those that do not divide by 8 run slower (:func:`ragged`). ``rescaled``: every operand's
-    scale is found before it is cast, and what was cast forward is cast again backward
+    are, and those that do not divide by 8 run slower (:func:`ragged`). ``rescaled``: the scale of
+    an operand is found before it is cast, and what was cast forward is cast again backward
     (:data:`RESCALED`). Products of several experts, few tokens each, read weights at
     ``expert_stream`` of the memory's rate.
     """
@@ -144,14 +144,12 @@ def gemm_s(
             slow * (t - c.launch_s) + c.launch_s for t in (forward, inputs, weights)
         )
     if at.casts and not wide:
-        moving = count * at.element_bytes / (at.memory * c.stream)
         operands, gradient = m * k + k * n, m * n
-        if rescaled:
-            forward += operands * RESCALED[0] * moving
-            inputs += (operands + gradient) * RESCALED[1] * moving
-        else:
-            forward += operands * c.cast_passes * moving
-            inputs += gradient * c.cast_passes * moving
+        there, back = RESCALED if rescaled else (c.cast_passes, c.cast_passes)
+        moving = at.memory * c.stream
+        forward += operands * (there * count * at.element_bytes / moving)
+        turned = operands + gradient if rescaled else gradient
+        inputs += turned * (back * count * at.element_bytes / moving)
     return forward, inputs, weights
 
 

@@ -66,10 +66,10 @@ class LayerConfig:
     ``once_per_host``: a token crosses to a fabric once, however many of its experts lie there;
     ``node_limited``: to those fabrics alone that the groups of the model's router leave it.
     ``padded`` False: widths are multiplied as they are, also those that do not divide by 8.
-    ``grouped_experts``: all experts of a chip are multiplied by one kernel, not one by one;
-    ``fused_routing`` False: the way to them and back is (:func:`costmodels.layers.unfused_routing`).
-    ``rescaled``: operands of 8 bits are scaled by their own largest elements. ``equal_heads``: fused
-    attention knows one head size.
+    ``grouped_experts``: all experts of a chip are multiplied by one kernel, not one by one.
+    ``fused_routing`` False: the way to experts and back takes many kernels
+    (:func:`costmodels.layers.unfused_routing`). ``rescaled``: operands of 8 bits are scaled by
+    their own largest elements. ``equal_heads``: fused attention knows one head size.
     ``training`` says what of the layer has gradients.
     """
 

@@ -8,7 +8,9 @@ gradients behind the backward pass) follows from it.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from costmodels.footprint import Workspace
 from costmodels.units import GIB
@@ -64,8 +66,7 @@ class Stack:
     equal_heads: bool = False
     """Whether fused attention pads values to the head size of keys (FlashAttention 2's own)."""
     unfused_update: int = 0
-    """Bytes per parameter that clipping and casts move beside the fused optimizer. Dense rows of
-    plain PyTorch were fitted without: there their shares of the peak have it in them."""
+    """Bytes per parameter that clipping and casts move beside the fused optimizer."""
 
 
 PLAIN = Stack(
@@ -79,15 +80,6 @@ PLAIN = Stack(
     equal_heads=True,
 )
 """PyTorch without a framework around it."""
-
-EXPERTS = replace(
-    PLAIN,
-    pattern=r"pytorch-eager.*experts one by one",
-    fused_routing=False,
-    unfused_update=16,
-)
-"""The same with experts: clipping reads and writes 16-bit gradients (4), which are cast to 32 bits
-(6, and 2 more read by the update), as weights are cast back from their masters (4 more)."""
 
 STACKS = (
     Stack(
@@ -173,12 +165,7 @@ STACKS = (
         flash=False,
         fused_softmax=False,
     ),
-    replace(
-        PLAIN, name="pytorch-compiled", pattern=r"pytorch-compiled.*fp8 products", rescaled=True
-    ),
     replace(PLAIN, name="pytorch-compiled", pattern=r"pytorch-compiled"),
-    replace(EXPERTS, pattern=r"pytorch-eager.*one grouped product", grouped_experts=True),
-    EXPERTS,
     PLAIN,
     replace(PLAIN, name="planner-run", pattern=r"planner-run", slow_host=True),
     Stack("paddle", r"paddle", shards_optimizer=True, workspace_gib=11.0),
@@ -231,6 +218,22 @@ STACKS = (
 )
 """Every generation that is told apart, the most particular first."""
 
+_EXPERTS: dict[str, Any] = {"fused_routing": False, "unfused_update": 16}
+
+WAYS: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    (r"pytorch-eager.*experts one by one", _EXPERTS),
+    (r"pytorch-eager.*experts in one grouped product", _EXPERTS | {"grouped_experts": True}),
+    (r"pytorch-compiled.*fp8 products", {"rescaled": True}),
+    (r"attention by cudnn", {"attention": "cudnn", "equal_heads": False}),
+)
+"""What single runs did otherwise than their generation, by words of the row.
+
+Plain PyTorch's update moves 16 bytes per parameter more than one fused kernel: clipping reads and
+writes 16-bit gradients (4), they are cast to 32 bits (6, and 2 more for the update to read), and
+weights are cast back from their masters (4 more). Dense rows of it were fitted without, so that
+the shares of the peak have it in them; of experts on one card it is up to four fifths of a step.
+"""
+
 ALLOCATOR_SHARE = 0.1
 """What the allocator loses of everything that comes and goes."""
 
@@ -253,6 +256,7 @@ def stack_of(row: Row) -> Stack:
     words = ("family", "source", "precision", "address", "notes")
     text = " ".join(row[word] for word in words).lower()
     found = next((s for s in STACKS if re.search(s.pattern, text)), UNKNOWN)
-    if "attention by cudnn" in text:
-        return replace(found, attention="cudnn", equal_heads=False)
+    for pattern, facts in WAYS:
+        if re.search(pattern, text):
+            found = replace(found, **facts)
     return found

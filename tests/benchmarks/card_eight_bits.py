@@ -1,9 +1,9 @@
 """Linear layers in fp8 with one scale per tensor, found anew for every product.
 
-What TorchAO's ``Float8Linear`` does: the largest element is looked for, the operand scaled and cast
-(e4m3 forward, e5m2 for gradients), and the two backward products need the 8-bit operands transposed,
-since Hopper's matrix units load them along the reduction alone. To be compiled: one by one these
-kernels move several times as much.
+What TorchAO's ``Float8Linear`` does: the largest element is looked for, the operand scaled and
+cast (e4m3 forward, e5m2 for gradients), and the two backward products need the 8-bit operands
+transposed, since Hopper's matrix units load them along the reduction alone. To be compiled: one by
+one these kernels move several times as much.
 """
 
 from __future__ import annotations

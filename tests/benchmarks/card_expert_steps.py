@@ -1,10 +1,11 @@
-"""Whole training steps of mixtures of experts, latent attention, fp8 and long sequences on one card.
+"""Whole steps with experts, latent attention, fp8 and long sequences on one card.
 
-    python tests/benchmarks/card_expert_steps.py FOLDER PART [--device cuda] [--seconds 300] [--tiny]
+    python tests/benchmarks/card_expert_steps.py FOLDER PART [--device cuda] [--seconds 300]
 
 PART: experts, loops (experts one by one), eight (fp8), long, or check (models that nothing was
-fitted to when they were measured). Writes ``PART.jsonl``, one line per run as it ends; `card_rows.py` makes the CSV file of
-it. Runs are in the order of their worth: what does not fit into the seconds is left out.
+fitted to when they were measured). Writes ``PART.jsonl``, one line per run as it ends;
+`card_rows.py` makes the CSV file of it. Runs are in the order of their worth: what does not fit
+into the seconds is left out. ``--tiny`` only sees that all of it works.
 """
 
 from __future__ import annotations

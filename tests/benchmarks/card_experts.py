@@ -1,9 +1,9 @@
 """A plain PyTorch decoder with experts, latent attention or windows, for measuring one card.
 
-Beside :mod:`card_model`, whose optimizer and loss it shares. Tokens are copied in the order of their
-experts, all experts are multiplied in one grouped product (``torch._grouped_mm``), and the results
-are copied back, weighted and summed: what Transformers and TorchTitan do, nothing fused. Experts may
-also be multiplied one by one, as older code does.
+Beside :mod:`card_model`, whose optimizer and loss it shares. Tokens are copied in the order of
+their experts, all experts are multiplied in one grouped product (``torch._grouped_mm``), and the
+results are copied back, weighted and summed: what Transformers and TorchTitan do, nothing fused.
+Experts may also be multiplied one by one, as older code does.
 """
 
 from __future__ import annotations

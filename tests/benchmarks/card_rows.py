@@ -18,9 +18,9 @@ SPARSE = (
 """Columns of mixtures of experts and latent attention; left out where no row has them."""
 HEADER = (
     "id", "family", "model", "params_B", "layers", "hidden", "heads", "kv_heads", "ffn", "vocab",
-    "seq", *SPARSE, "chip", "chip_count", "chips_per_node", "precision", "TP", "PP", "DP", "zero_stage",
-    "recompute", "micro_batch", "global_batch", "step_time_s", "peak_mem_GiB", "metric_other",
-    "source", "address", "source_confidence", "quality", "notes",
+    "seq", *SPARSE, "chip", "chip_count", "chips_per_node", "precision", "TP", "PP", "DP",
+    "zero_stage", "recompute", "micro_batch", "global_batch", "step_time_s", "peak_mem_GiB",
+    "metric_other", "source", "address", "source_confidence", "quality", "notes",
 )  # fmt: skip
 WORDS = {
     ("bf16", False): "BF16 pure, gradients too; masters and Adam FP32",
