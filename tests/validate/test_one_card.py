@@ -10,6 +10,7 @@ from rows import row
 
 from planner.validate import predict_table, read_table, validation_of
 from planner.validate.fields import precision
+from planner.validate.shapes import build_model
 from planner.validate.stacks import stack_of
 
 
@@ -81,6 +82,14 @@ def grouped(row):
 def test_every_run_with_experts_is_predicted(experts):
     table, found = experts
     assert found.predicted == len(table.rows) == 121
+
+
+@pytest.mark.parametrize("name", ["h100_experts_one_card.csv", "h200_experts_one_card.csv"])
+def test_rows_become_the_models_that_ran(name):
+    table = read_table(str(files("costmodels") / "data" / "rows" / name))
+    for measured in table.rows:
+        built = build_model(measured).graph.parameters
+        assert built == pytest.approx(float(measured["params_B"]) * 1e9, rel=1e-3), measured.id
 
 
 def test_mixtures_of_experts_are_within_a_tenth(experts):
