@@ -139,6 +139,9 @@ def constant_names() -> tuple[str, ...]:
 
 _HELD = (
     "flash_forward",
+    "expert_stream",
+    "host_expert_s",
+    "host_routing_s",
     "unfused_backward",
     "wave_fill",
     "tile_128",
@@ -147,4 +150,5 @@ _HELD = (
     "jitter",
     "collective_launch_s",
 )
-"""Scales of another factor (attention), measured elsewhere (launch), or not determined by runs."""
+"""Scales of another factor (attention), measured elsewhere (launch, experts on one card), or not
+determined by runs."""

@@ -88,9 +88,20 @@ matrix units load operands of 32 bits untransposed alone: measured on an H100
 
 
 def product_s(
-    m: int, n: int, k: int, count: int, flops: float, at: Rates, c: Constants | None = None
+    m: int,
+    n: int,
+    k: int,
+    count: int,
+    flops: float,
+    at: Rates,
+    c: Constants | None = None,
+    *,
+    stream: float = 1.0,
 ) -> float:
-    """Seconds of ``count`` equal products in one kernel at ``flops`` FLOP/s sustained."""
+    """Seconds of ``count`` equal products in one kernel at ``flops`` FLOP/s sustained.
+
+    ``stream``: the share of the memory bandwidth that the kernel can use.
+    """
     c = c or shipped_constants()
     cores, fill = at.cores, c.wave_fill
     full, fewest = count * m * n / cores, inf
@@ -103,7 +114,7 @@ def product_s(
             fewest = area
     depth = -(-k // _TILE) * _TILE + c.k_half
     busy = 2.0 * fewest * cores * depth / flops
-    moved = count * (m * k + k * n + m * n) * at.element_bytes / at.memory
+    moved = count * (m * k + k * n + m * n) * at.element_bytes / (at.memory * stream)
     return (busy if busy > moved else moved) + c.launch_s
 
 
@@ -114,18 +125,29 @@ def gemm_s(
     *,
     wide: bool = False,
     padded: bool = True,
+    rescaled: bool = False,
 ) -> tuple[float, float, float]:
     """Seconds of a layer's product: forward, input gradient, weight gradient.
 
     ``wide`` keeps it in 16 bits. In 8 bits every operand is cast once: activations and weights
     forward, the output gradient backward. ``padded`` False: the runtime multiplies widths as they
-    are, and those that do not divide by 8 run slower (:func:`ragged`).
+    are, and those that do not divide by 8 run slower (:func:`ragged`). ``rescaled``: the scale of
+    an operand is found before it is cast, and what was cast forward is cast again backward
+    (:data:`RESCALED`). Products of several experts, few tokens each, read weights at
+    ``expert_stream`` of the memory's rate.
     """
-    return gemms_s((gemm,), at, c or shipped_constants(), wide=wide, padded=padded)
+    c = c or shipped_constants()
+    return gemms_s((gemm,), at, c, wide=wide, padded=padded, rescaled=rescaled)
 
 
 def gemms_s(
-    gemms: Iterable[Gemm], at: Rates, c: Constants, *, wide: bool = False, padded: bool = True
+    gemms: Iterable[Gemm],
+    at: Rates,
+    c: Constants,
+    *,
+    wide: bool = False,
+    padded: bool = True,
+    rescaled: bool = False,
 ) -> tuple[float, float, float]:
     """The sums of :func:`gemm_s` over the products of a layer, many of which are of one size."""
     known: dict[tuple[int, int, int, int, float], float] = {}
@@ -134,7 +156,8 @@ def gemms_s(
         size = (m, n, k, count, flops)
         found = known.get(size)
         if found is None:
-            found = known[size] = product_s(*size, at, c)
+            stream = c.expert_stream if count > 1 else 1.0
+            found = known[size] = product_s(*size, at, c, stream=stream)
         return found
 
     flops = at.wide if wide else at.product
@@ -148,14 +171,23 @@ def gemms_s(
             slow = ragged(n, k)
             forth, back, own = (slow * (t - c.launch_s) + c.launch_s for t in (forth, back, own))
         if at.casts and not wide:
-            moving = c.cast_passes * count * at.element_bytes / (at.memory * c.stream)
-            forth += (m * k + k * n) * moving
-            back += m * n * moving
+            operands, gradient = m * k + k * n, m * n
+            first, again = RESCALED if rescaled else (c.cast_passes, c.cast_passes)
+            moving = at.memory * c.stream
+            forth += operands * (first * count * at.element_bytes / moving)
+            turned = operands + gradient if rescaled else gradient
+            back += turned * (again * count * at.element_bytes / moving)
         forward += forth
         inputs += back
         weights += own
     return forward, inputs, weights
 
+
+RESCALED = (2.5, 3.5)
+"""Passes over an operand of a product in 8 bits (in elements of 16 bits) whose scale is that of the
+tensor itself: its largest element is looked for (2 bytes read), it is cast (2 read, 1 written), and
+for the two products backward, before which all operands are cast again, turned as well (1 read, 1
+written), since Hopper's matrix units load operands of 8 bits along the reduction alone."""
 
 RAGGED_EVEN, RAGGED_ODD = 2.5, 5.5
 """How many times as long a 16-bit product takes whose width divides by 2 or 4 but not by 8, and
@@ -171,15 +203,23 @@ def ragged(*widths: int) -> float:
 
 
 def core_s(
-    core: CoreWork, at: Rates, c: Constants | None = None, *, fused_softmax: bool = True
+    core: CoreWork,
+    at: Rates,
+    c: Constants | None = None,
+    *,
+    fused_softmax: bool = True,
+    equal_heads: bool = False,
 ) -> tuple[float, float]:
     """Seconds of the attention core: forward, backward.
 
     ``fused_softmax`` False: unfused attention whose scale, mask, softmax and casts are kernels of
-    their own.
+    their own. ``equal_heads``: the fused kernel knows one head size, values are padded to the keys'
+    (FlashAttention 2).
     """
     c = c or shipped_constants()
     if core.flash:
+        if equal_heads:
+            core = core._replace(v_head_dim=max(core.qk_head_dim, core.v_head_dim))
         return _flash_s(core, at, c)
     return _unfused_s(core, at, c, 1.0 if fused_softmax else c.eager_softmax)
 
@@ -245,15 +285,24 @@ def generic_s(flops: float, moved: float, at: Rates, c: Constants | None = None)
     return max(flops / at.product, moved / (at.memory * c.stream)) + c.launch_s
 
 
-def host_floor_s(collectives: float, c: Constants, experts: int = 0) -> tuple[float, float]:
+def host_floor_s(
+    collectives: float,
+    c: Constants,
+    experts: int = 0,
+    *,
+    casts: bool = False,
+    routing: bool = False,
+) -> tuple[float, float]:
     """Seconds that the host needs to issue a block's kernels: forward, backward.
 
     Other layers have few and large ones. ``collectives`` are the all-reduces of one pass, an
     all-gather or a reduce-scatter being half of one; ``experts`` lie on the chip and each has
-    products of its own.
+    products of its own, whose operands it ``casts`` or does not; ``routing`` to experts is issued
+    kernel by kernel.
     """
-    calls = collectives * c.host_collective_s + experts * c.host_expert_s
-    return c.host_forward_s + calls, c.host_backward_s + calls + experts * c.host_expert_s
+    own = experts * (c.host_expert_s + c.host_cast_s * casts)
+    calls = collectives * c.host_collective_s + own + c.host_routing_s * routing
+    return c.host_forward_s + calls, c.host_backward_s + calls + own
 
 
 def optimizer_update_s(
@@ -264,16 +313,18 @@ def optimizer_update_s(
     *,
     derate: float = 1.0,
     constants: Constants | None = None,
+    unfused_bytes: int = 0,
 ) -> float:
     """Seconds of gradient norm, clipping and Adam update of ``parameters`` on one device.
 
     All of it streams memory: the norm reads every gradient; the update, of 1/``zero_replicas`` of
-    the parameters, reads gradient and state, writes the state and the weight back.
+    the parameters, reads gradient and state, writes the state and the weight back;
+    ``unfused_bytes`` more per parameter where clipping and casts are kernels of their own.
     """
     c = constants or shipped_constants()
     own = -(-parameters // zero_replicas)
     moved = parameters * state.gradient
-    moved += own * (state.gradient + 2 * state.optimizer + state.parameter)
+    moved += own * (state.gradient + 2 * state.optimizer + state.parameter + unfused_bytes)
     seconds = moved / (chip.memory_bandwidth * c.stream) + UPDATE_KERNELS * c.launch_s
     return seconds / derate
 

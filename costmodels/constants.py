@@ -34,15 +34,18 @@ class Constants:
     by 8 (tensor cores cannot load it).
 
     Memory: ``stream`` is the achieved share of the memory bandwidth of elementwise kernels;
+    ``expert_stream`` that of products of experts with few tokens each, which only load weights;
     ``eager_passes`` times as many bytes where elementwise kernels are not fused;
     ``accumulate`` passes of reading and writing the accumulated gradients per micro-batch;
     ``cast_passes`` the reads and writes of each operand (in elements of 16 bits) that a cast to
     8 bits and its scaling take.
 
     Host: ``host_forward_s`` and ``host_backward_s`` to issue a block, ``host_collective_s`` for
-    each of its all-reduces, ``host_expert_s`` for each expert that lies on the chip; ``slow_host``
-    times as long in runtimes that issue every kernel from Python. A chip that is faster than its
-    host waits.
+    each of its all-reduces, ``host_expert_s`` for each expert that lies on the chip and
+    ``host_cast_s`` more where its operands are cast to 8 bits, ``host_routing_s`` for the way to
+    experts and back, each pass, where no kernel is fused;
+    ``slow_host`` times as long in runtimes that issue every kernel from Python. A chip that is
+    faster than its host waits.
 
     Communication: ``collective_launch_s`` per collective; ``tensor_exposed``, ``context_exposed``
     and ``expert_exposed`` are the shares of a layer's communication that no computation hides;
@@ -69,6 +72,7 @@ class Constants:
     eager_softmax: float
     misaligned_core: float
     stream: float
+    expert_stream: float
     eager_passes: float
     accumulate: float
     cast_passes: float
@@ -76,6 +80,8 @@ class Constants:
     host_backward_s: float
     host_collective_s: float
     host_expert_s: float
+    host_cast_s: float
+    host_routing_s: float
     slow_host: float
     collective_launch_s: float
     tensor_exposed: float

@@ -25,7 +25,7 @@ from costmodels.shapes import AttentionCore, LayerShape, Matmul
 from costmodels.units import bytes_of
 
 EXPERT_IMBALANCE = 1.1
-"""Tokens of the busiest expert over the mean: a grouped product waits for it. Assumed for
+"""Tokens of the device with the busiest experts over the mean: the others wait for it. Assumed for
 routers with a balancing loss."""
 
 CollectiveKind = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]
@@ -35,7 +35,8 @@ Group = Literal["tp", "cp", "ep"]
 @dataclass(frozen=True, slots=True)
 class Division:
     """How many devices share a layer, and along what. ``expert_tp`` None: ``tp`` where ``ep`` is 1,
-    else 1. ``imbalance``: tokens of the busiest expert over the mean."""
+    else 1. ``imbalance``: tokens of the device with the busiest experts over the mean; devices that
+    hold slices of all experts have as many tokens each, however they are spread."""
 
     tp: int = 1
     cp: int = 1
@@ -261,7 +262,7 @@ def _grouped(matmul: Matmul, tokens: int, n: int, k: int, split: Division) -> Ge
     copies = expert_tokens(tokens, split) * matmul.active_experts
     number = min(divide(matmul.experts, split.ep), copies)
     busiest = copies / number
-    if matmul.experts > matmul.active_experts:
+    if split.ep > 1 and matmul.experts > matmul.active_experts:
         busiest *= split.imbalance
     return Gemm(matmul.name, -int(-busiest // 1), n, k, number)
 
@@ -336,6 +337,19 @@ def _loss(logits: int) -> tuple[Streamed, Streamed]:
     if not logits:
         return NOTHING, NOTHING
     return Streamed(4 * 4.0 * logits, 3), Streamed(3 * 4.0 * logits, 2)
+
+
+def unfused_routing(shape: LayerShape, tokens: int, split: Division) -> tuple[float, float]:
+    """Elements more that are read and written where routing is not fused: forward, backward.
+
+    Copying tokens to their experts, copying results back, weighing and summing them are kernels of
+    their own. Forward they pass (1 + k) + 2k + 2k + (k + 1) copies of a token that has k experts;
+    backward the gradients of weighing (4k + 2), of the two copies (4k) and of the sum (k + 1).
+    Fused, both pass 2·(1 + k), which is counted already.
+    """
+    k = shape.anatomy.routed
+    each = float(expert_tokens(tokens, split) * shape.hidden)
+    return (4.0 * k * each, (7.0 * k + 1.0) * each) if k else (0.0, 0.0)
 
 
 def mlp_elements(shape: LayerShape, tokens: int, split: Division) -> int:

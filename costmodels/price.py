@@ -34,6 +34,7 @@ from costmodels.layers import (
     held,
     layer_work,
     products,
+    unfused_routing,
 )
 from costmodels.shapes import LayerShape
 from costmodels.training import FULL, Training, adapters
@@ -74,6 +75,10 @@ class LayerConfig:
     ``once_per_host``: a token crosses to a fabric once, however many of its experts lie there;
     ``node_limited``: to those fabrics alone that the groups of the model's router leave it.
     ``padded`` False: widths are multiplied as they are, also those that do not divide by 8.
+    ``grouped_experts``: all experts of a chip are multiplied by one kernel, not one by one.
+    ``fused_routing`` False: the way to experts and back takes many kernels
+    (:func:`costmodels.layers.unfused_routing`). ``rescaled``: operands of 8 bits are scaled by
+    their own largest elements. ``equal_heads``: fused attention knows one head size.
     ``training`` says what of the layer has gradients.
     """
 
@@ -98,6 +103,10 @@ class LayerConfig:
     once_per_host: bool = False
     node_limited: bool = False
     padded: bool = True
+    grouped_experts: bool = False
+    fused_routing: bool = True
+    rescaled: bool = False
+    equal_heads: bool = False
 
     @property
     def division(self) -> Division:
@@ -225,7 +234,7 @@ class Pricer:
         learns = config.training.mode == "full"
         added, inner, beside = self._adapters(shape)
         wide = shape.kind == "head"  # stays in 16 bits
-        own = gemms_s(work.gemms, at, c, wide=wide, padded=config.padded)
+        own = gemms_s(work.gemms, at, c, wide=wide, padded=config.padded, rescaled=config.rescaled)
         product = (
             own[0] / derate + beside[0] / derate,
             own[1] / derate + beside[1] / derate,
@@ -233,13 +242,24 @@ class Pricer:
         )
         core = (0.0, 0.0)
         if work.core:
-            there, back = core_s(work.core, at, c, fused_softmax=config.fused_softmax)
+            there, back = core_s(
+                work.core,
+                at,
+                c,
+                fused_softmax=config.fused_softmax,
+                equal_heads=config.equal_heads,
+            )
             core = there / derate, back / derate
         passes = derate if config.fused_softmax else derate / c.eager_passes
         streamed = (
             streamed_s(work.streamed_forward, at, c) / passes,
             streamed_s(work.streamed_backward, at, c) / passes,
         )
+        routing = not config.fused_routing and shape.is_moe
+        if routing:
+            more = unfused_routing(shape, self._tokens, self.run["split"])
+            moving = at.element_bytes / (at.memory * c.stream) / derate
+            streamed = streamed[0] + more[0] * moving, streamed[1] + more[1] * moving
         loss = (
             streamed_s(work.loss_forward, at, c) / derate,
             streamed_s(work.loss_backward, at, c) / derate,
@@ -254,7 +274,7 @@ class Pricer:
             backward_weight += streamed[1] * learns
         else:
             backward_input += streamed[1]
-        host = self._host_s(shape, work)
+        host = self._host_s(shape, work, routing=routing)
         waiting = (
             max(0.0, host[0] - forward),
             max(0.0, host[1] - backward_input - backward_weight),
@@ -305,14 +325,18 @@ class Pricer:
         extra = adapters(shape, self.config.training)
         if not extra:
             return 0, 0, (0.0, 0.0, 0.0)
-        config, split = self.config, self.run["split"]
-        tokens = config.rows * -(-config.seq_len // split.cp)
-        gemms = products(extra, tokens, split, config.sequence_parallel)
+        split = self.run["split"]
+        gemms = products(extra, self._tokens, split, self.config.sequence_parallel)
         kept = sum(g.m * g.n * g.number for g in gemms if g.name.endswith(" A"))
         seconds = gemms_s(gemms, self.at, self.constants)
         return held(extra, split)[0], kept * self.at.element_bytes, seconds
 
-    def _host_s(self, shape: LayerShape, work: LayerWork) -> tuple[float, float]:
+    @property
+    def _tokens(self) -> int:
+        """Tokens of a micro-batch on one device, by its part of every sequence."""
+        return self.config.rows * -(-self.config.seq_len // self.run["split"].cp)
+
+    def _host_s(self, shape: LayerShape, work: LayerWork, *, routing: bool) -> tuple[float, float]:
         """Seconds that the host takes at least to issue a layer: forward, backward."""
         if shape.kind != "block":
             return 0.0, 0.0
@@ -320,7 +344,8 @@ class Pricer:
         experts = max(g.number for g in work.gemms) if shape.is_moe else 1
         c = self.constants
         pace = self.derate / (c.slow_host if self.config.slow_host else 1.0)
-        forward, backward = host_floor_s(calls, c, experts if experts > 1 else 0)
+        alone = 0 if experts == 1 or self.config.grouped_experts else experts
+        forward, backward = host_floor_s(calls, c, alone, casts=self.at.casts, routing=routing)
         return forward / pace, backward / pace
 
     def _skipped_s(self, shape: LayerShape, work: LayerWork, forward: float) -> float:

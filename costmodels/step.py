@@ -41,6 +41,9 @@ class Run:
     weights (3) over ``shard`` replicas. ``overlap``: the runtime reduces gradients while the last
     backward pass runs. ``pace`` multiplies the whole step (software generations).
     ``blocking``: a stage computes nothing while activations and gradients pass to it.
+    ``grouped_experts``, ``fused_routing``, ``rescaled`` and ``equal_heads`` are those of
+    :class:`costmodels.price.LayerConfig`.
+    ``unfused_update``: bytes per parameter that an optimizer of several kernels moves more.
     ``links`` are those of one chip; ``hosts`` the fabrics that the run fills.
     ``depths`` of None are classic 1F1B.
     """
@@ -71,6 +74,11 @@ class Run:
     slow_host: bool = False
     once_per_host: bool = False
     padded: bool = True
+    grouped_experts: bool = False
+    fused_routing: bool = True
+    rescaled: bool = False
+    equal_heads: bool = False
+    unfused_update: int = 0
     blocking: bool = False
     schedule: ScheduleName = "1f1b"
     imbalance: float = 1.0
@@ -130,6 +138,10 @@ class Run:
             slow_host=self.slow_host,
             once_per_host=self.once_per_host,
             padded=self.padded,
+            grouped_experts=self.grouped_experts,
+            fused_routing=self.fused_routing,
+            rescaled=self.rescaled,
+            equal_heads=self.equal_heads,
             gradient_bytes=self.state.gradient,
         )
 
@@ -348,6 +360,12 @@ def _update_s(run: Run, dense: int, experts: int, c: Constants) -> float:
     for parameters, replicas in ((dense, shards), (experts, own)):
         if parameters:
             seconds += optimizer_update_s(
-                parameters, run.state, run.chip, replicas, derate=run.derate, constants=c
+                parameters,
+                run.state,
+                run.chip,
+                replicas,
+                derate=run.derate,
+                constants=c,
+                unfused_bytes=run.unfused_update,
             )
     return seconds

@@ -52,7 +52,7 @@ CERTAIN = {
 }
 """Constants whose judged value is better known than most: their own spread."""
 
-FLOORS = ("host_forward_s", "host_backward_s", "host_collective_s", "host_expert_s")
+FLOORS = ("host_forward_s", "host_backward_s", "host_collective_s", "host_cast_s")
 """Constants of a least time: no row feels one that lies below all work, so that a fit which starts
 there stays. It starts from twice their judged values instead."""
 

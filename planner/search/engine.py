@@ -227,7 +227,7 @@ class Engine:
                 self.report("searching", None)
 
     def _hopeful(self, node: _Node) -> bool:
-        """Whether equal pipelines of a region came near the best plan, as far as some were built."""
+        """Whether equal pipelines of a region came near the best plan, if any were built."""
         limit = self.limit_ps
         return limit is None or node.built_ps is None or node.built_ps <= limit * FAR
 

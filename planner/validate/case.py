@@ -102,6 +102,11 @@ def build_case(row: Row, catalog: Catalog) -> Case:
         blocking=stack.blocking,
         slow_host=stack.slow_host,
         padded=stack.pads,
+        grouped_experts=stack.grouped_experts,
+        fused_routing=stack.fused_routing,
+        rescaled=stack.rescaled,
+        equal_heads=stack.equal_heads,
+        unfused_update=stack.unfused_update,
         once_per_host=stack.once_per_host and "tokendrop" not in row["model"].lower(),
         imbalance=1.0 if stack.balanced else 1.1,
     )

@@ -65,7 +65,8 @@ def precision(row: Row) -> PrecisionRule:
     if "int8" in text:
         return PrecisionRule("fp8", "int8")
     if "fp8" in text:
-        return PrecisionRule("fp8", "mxfp8" if "mx" in text else "fp8")
+        narrow = 2 if "pure" in text else None
+        return PrecisionRule("fp8", "mxfp8" if "mx" in text else "fp8", narrow)
     if "pure" in text:
         return PrecisionRule("bf16", "16", 2)
     if "bf16" in text:

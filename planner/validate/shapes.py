@@ -147,15 +147,7 @@ def _attention(row: Row, low: str, hidden: int, heads: int, notes: list[str]) ->
     if kv_heads is None:
         kv_heads = heads
         notes.append("as many key-value heads as heads")
-    dim = hidden // heads
-    if hidden % heads:
-        notes.append(f"{hidden} does not divide by {heads} heads: heads of {dim}")
-    if "gemma" in low:
-        dim = 256
-    elif "qwen3" in low or "mistral nemo" in low:
-        dim = 128
-    elif "gpt oss" in low or "gpt-oss" in low:
-        dim = 64
+    dim = _head_dim(row, low, hidden, heads, notes)
     part = parts.fused_attention(
         hidden,
         heads,
@@ -169,6 +161,21 @@ def _attention(row: Row, low: str, hidden: int, heads: int, notes: list[str]) ->
         notes.append(f"attention over a window of {MISTRAL_WINDOW} tokens, as published")
         part = replace(part, attention=replace(part.attention, window=MISTRAL_WINDOW))
     return part + parts.norms(hidden, count=2)
+
+
+def _head_dim(row: Row, low: str, hidden: int, heads: int, notes: list[str]) -> int:
+    stated = count(row, "head_dim")
+    if stated is not None:
+        return stated
+    if hidden % heads:
+        notes.append(f"{hidden} does not divide by {heads} heads: heads of {hidden // heads}")
+    if "gemma" in low:
+        return 256
+    if "qwen3" in low or "mistral nemo" in low:
+        return 128
+    if "gpt oss" in low or "gpt-oss" in low:
+        return 64
+    return hidden // heads
 
 
 def _mlp(
@@ -186,10 +193,11 @@ def _mlp(
         if width is None:
             raise Unstated("the width of an expert is not stated")
         moe = _experts(hidden, width, experts, active)
-        if "qwen1.5" in low or "qwen2-moe" in low:
+        shared = count(row, "shared_ffn")
+        if shared is None and ("qwen1.5" in low or "qwen2-moe" in low):
             notes.append("one shared expert of 5632, as Qwen1.5-MoE-A2.7B was published")
-            moe = moe + parts.fused_gated_mlp(hidden, 5632)
-        return moe
+            shared = 5632
+        return moe + parts.fused_gated_mlp(hidden, shared) if shared else moe
     if dense is None:
         raise Unstated("the number of experts is not stated")
     if gated:
@@ -214,10 +222,12 @@ def _latent(
     expert: int | None,
     notes: list[str],
 ) -> list[Part]:
-    """Blocks with latent attention, in the widths of DeepSeek-V3."""
+    """Blocks with latent attention, in the widths of DeepSeek-V3 where none are stated."""
     notes.append("latent attention, shared expert and dense blocks as in DeepSeek-V3")
+    whole = row["q_rank"].lower() == "none"
+    rank = None if whole else count(row, "q_rank") or 1536
     attention = parts.latent_attention(
-        hidden, heads, q_rank=1536, kv_rank=512, nope_dim=128, rope_dim=64, v_dim=128
+        hidden, heads, q_rank=rank, kv_rank=512, nope_dim=128, rope_dim=64, v_dim=128
     ) + parts.norms(hidden, count=2)
     experts, active = count(row, "moe_experts"), count(row, "moe_topk")
     if expert is None or experts is None or active is None:
@@ -225,9 +235,10 @@ def _latent(
             raise Unstated("the experts are not stated")
         return [attention + parts.fused_gated_mlp(hidden, dense)] * layers
     sparse = attention + _experts(hidden, expert, experts, active)
-    sparse += parts.fused_gated_mlp(hidden, expert)
+    sparse += parts.fused_gated_mlp(hidden, count(row, "shared_ffn") or expert)
     first = attention + parts.fused_gated_mlp(hidden, dense or 9 * expert)
-    bodies = [first] * 3 + [sparse] * (layers - 3)
+    lead = count(row, "dense_blocks") or 3
+    bodies = [first] * lead + [sparse] * (layers - lead)
     low = row["model"].lower()
     if "deepseekv3" in low and "w/o mtp" not in low:
         notes.append("one block for multi-token prediction")

@@ -8,7 +8,9 @@ gradients behind the backward pass) follows from it.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from costmodels.footprint import Workspace
 from costmodels.units import GIB
@@ -42,7 +44,7 @@ class Stack:
     """Share of the activations that "selective" recomputation keeps."""
     attention: str = "fa2"
     """Generation of the fused attention kernel: triton (the first FlashAttention, in Triton), fa2,
-    or te (cuDNN and FlashAttention 3)."""
+    te (cuDNN and FlashAttention 3 in vendors' frameworks), or cudnn (its kernels alone)."""
     once_per_host: bool = False
     """Whether a token crosses to a host once, however many of its experts lie there (DeepEP)."""
     blocking: bool = False
@@ -55,6 +57,16 @@ class Stack:
     """Whether vocabularies and slices are padded, so that matrix units load them at full speed."""
     early_stop: bool = False
     """Whether full recomputation ends at the last tensor that is read (PyTorch's checkpoints)."""
+    grouped_experts: bool = False
+    """Whether all experts of a chip are multiplied by one kernel."""
+    fused_routing: bool = True
+    """Whether tokens are copied to experts, and results weighed and summed, by one kernel each."""
+    rescaled: bool = False
+    """Whether operands of 8 bits are scaled by their own largest elements, looked for each time."""
+    equal_heads: bool = False
+    """Whether fused attention pads values to the head size of keys (FlashAttention 2's own)."""
+    unfused_update: int = 0
+    """Bytes per parameter that clipping and casts move beside the fused optimizer."""
 
 
 PLAIN = Stack(
@@ -65,6 +77,7 @@ PLAIN = Stack(
     pads=False,
     fp16_gradient_bytes=2,
     workspace_gib=0.8,
+    equal_heads=True,
 )
 """PyTorch without a framework around it."""
 
@@ -205,6 +218,22 @@ STACKS = (
 )
 """Every generation that is told apart, the most particular first."""
 
+_EXPERTS: dict[str, Any] = {"fused_routing": False, "unfused_update": 16}
+
+WAYS: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    (r"pytorch-eager.*experts one by one", _EXPERTS),
+    (r"pytorch-eager.*experts in one grouped product", _EXPERTS | {"grouped_experts": True}),
+    (r"pytorch-compiled.*fp8 products", {"rescaled": True}),
+    (r"attention by cudnn", {"attention": "cudnn", "equal_heads": False}),
+)
+"""What single runs did otherwise than their generation, by words of the row.
+
+Plain PyTorch's update moves 16 bytes per parameter more than one fused kernel: clipping reads and
+writes 16-bit gradients (4), they are cast to 32 bits (6, and 2 more for the update to read), and
+weights are cast back from their masters (4 more). Dense rows of it were fitted without, so that
+the shares of the peak have it in them; of experts on one card it is up to four fifths of a step.
+"""
+
 ALLOCATOR_SHARE = 0.1
 """What the allocator loses of everything that comes and goes."""
 
@@ -226,4 +255,8 @@ def stack_of(row: Row) -> Stack:
     """The generation of a row."""
     words = ("family", "source", "precision", "address", "notes")
     text = " ".join(row[word] for word in words).lower()
-    return next((s for s in STACKS if re.search(s.pattern, text)), UNKNOWN)
+    found = next((s for s in STACKS if re.search(s.pattern, text)), UNKNOWN)
+    for pattern, facts in WAYS:
+        if re.search(pattern, text):
+            found = replace(found, **facts)
+    return found

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+from card_eight_bits import FORWARD, cast
 from card_model import attention
 from torch import Tensor
 from torch.nn import functional as F
@@ -308,6 +309,92 @@ def _loss(b: Bench, tokens: int, words: int) -> None:
     b.time("loss", "backward", backward, **sizes)
 
 
+EXPERTS = (  # experts, n, k: gate and up, then down, of Mixtral, Qwen3-30B, OLMoE, DeepSeek-V3
+    (8, 28672, 4096), (8, 4096, 14336), (128, 1536, 2048), (128, 2048, 768), (64, 2048, 2048),
+    (16, 4096, 7168), (16, 7168, 2048),
+)  # fmt: skip
+
+
+def experts(b: Bench) -> Iterator[Callable[[], None]]:
+    """Grouped products by rows per expert (``rows`` experts of ``m`` rows each), and what brings
+    tokens to their experts and back."""
+    for rows in (4,) if b.tiny else (256, 64, 1024, 16, 512, 128, 2048, 32):
+        for count, n, k in ((2, 64, 32),) if b.tiny else EXPERTS:
+            if count * rows <= 70_000:
+                yield lambda c=count, m=rows, n=n, k=k: _grouped(b, c, m, n, k)
+    cases = (16, 64, 4, 2), (8192, 2048, 128, 8), (8192, 4096, 8, 2), (2048, 2048, 64, 6)
+    for tokens, hidden, count, active in cases[:1] if b.tiny else cases[1:]:
+        yield lambda t=tokens, h=hidden, c=count, a=active: _routed(b, t, h, c, a)
+
+
+def _grouped(b: Bench, count: int, m: int, n: int, k: int) -> None:
+    dtype = torch.bfloat16
+    sets = b.sets(2 * count * (m * k + n * k))
+    x = [torch.randn(count * m, k, device=b.device, dtype=dtype) for _ in range(sets)]
+    w = [torch.randn(count, n, k, device=b.device, dtype=dtype) for _ in range(sets)]
+    g = torch.randn(count * m, n, device=b.device, dtype=dtype)
+    ends = torch.arange(1, count + 1, device=b.device, dtype=torch.int32) * m
+    names = {"m": m, "n": n, "k": k, "rows": count, "precision": "bf16"}
+
+    def put(what: str, left: Callable[[int], Tensor], right: Callable[[int], Tensor]) -> None:
+        work = lambda i: torch._grouped_mm(left(i), right(i), offs=ends)  # noqa: E731
+        b.time("grouped", what, work, **names)
+
+    put("forward", lambda i: x[i % sets], lambda i: w[i % sets].transpose(1, 2))
+    put("input_gradient", lambda _: g, lambda i: w[i % sets])
+    put("weight_gradient", lambda _: g.t(), lambda i: x[i % sets])
+
+
+def _routed(b: Bench, tokens: int, hidden: int, count: int, active: int) -> None:
+    x = torch.randn(tokens, hidden, device=b.device, dtype=torch.bfloat16)
+    scores = torch.randn(tokens, count, device=b.device).softmax(-1)
+    ids = scores.topk(active).indices
+    order = ids.flatten().argsort(stable=True)
+    back = order.argsort()
+    y = x[order // active]
+    weights = torch.ones(tokens, active, 1, device=b.device, dtype=torch.bfloat16)
+    copied = tokens * active * hidden * 2
+    own = tokens * hidden * 2
+
+    def put(what: str, moved: int, work: Callable[[int], object]) -> None:
+        b.time("routed", what, work, precision="bf16", m=tokens, n=count, k=active, bytes=moved,
+               elements=hidden)  # fmt: skip
+
+    put("topk", tokens * count * 4, lambda _: scores.topk(active))
+    put("softmax", tokens * count * 8, lambda _: scores.softmax(-1))
+    put("argsort", tokens * active * 8, lambda _: ids.flatten().argsort(stable=True))
+    put("histc", tokens * active * 8, lambda _: torch.histc(ids.float(), count, 0, count - 1))
+    put("permute", own + copied, lambda _: x[order // active])
+    put("unpermute", 2 * copied, lambda _: y[back])
+    shaped = y.view(tokens, active, hidden)
+    put("weigh", 2 * copied, lambda _: shaped * weights)
+    put("sum", own + copied, lambda _: shaped.sum(1))
+
+
+def casts(b: Bench) -> Iterator[Callable[[], None]]:
+    """Casting an operand to fp8 with its own scale, as one compiled function and one by one."""
+    for shape in ((16, 32),) if b.tiny else ((8192, 8192), (8192, 28672), (16384, 4096)):
+        yield lambda s=shape: _casts(b, *s)
+
+
+def _casts(b: Bench, m: int, k: int) -> None:
+    x = torch.randn(m, k, device=b.device, dtype=torch.bfloat16)
+    narrow = x.to(FORWARD)
+
+    def turned(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found, scale = cast(x, FORWARD)
+        return found, found.t().contiguous(), scale
+
+    ways = {"eager": lambda f: f}
+    if b.device == "cuda":
+        ways["compiled"] = torch.compile
+    for way, wrap in ways.items():
+        once, twice = wrap(lambda x: cast(x, FORWARD)), wrap(turned)
+        b.time("cast", f"scaled_{way}", lambda _, f=once: f(x), m=m, k=k, precision="fp8")
+        b.time("cast", f"both_ways_{way}", lambda _, f=twice: f(x), m=m, k=k, precision="fp8")
+    b.time("cast", "transpose", lambda _: narrow.t().contiguous(), m=m, k=k, precision="fp8")
+
+
 def launches(b: Bench) -> Iterator[Callable[[], None]]:
     yield lambda: _launches(b)
 
@@ -497,7 +584,8 @@ def main() -> None:
     args = parser.parse_args()
     groups: dict[str, Callable[[Bench], Iterator[Callable[[], None]]]] = {
         "launches": launches, "host": host, "offloaded": offloaded, "updates": updates,
-        "streams": streams, "cores": all_cores, "products": all_products,
+        "streams": streams, "cores": all_cores, "products": all_products, "experts": experts,
+        "casts": casts,
     }  # fmt: skip
     with (args.folder / "kernels.csv").open("w", newline="") as out:
         bench = Bench(out, args.device, time.monotonic() + args.seconds, args.tiny)

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 GIB = 2**30
+SPARSE = (
+    "head_dim", "q_rank", "shared_ffn", "dense_blocks", "moe_experts", "moe_topk", "moe_imbalance",
+)  # fmt: skip
+"""Columns of mixtures of experts and latent attention; left out where no row has them."""
 HEADER = (
     "id", "family", "model", "params_B", "layers", "hidden", "heads", "kv_heads", "ffn", "vocab",
-    "seq", "chip", "chip_count", "chips_per_node", "precision", "TP", "PP", "DP", "zero_stage",
-    "recompute", "micro_batch", "global_batch", "step_time_s", "peak_mem_GiB", "metric_other",
-    "source", "address", "source_confidence", "quality", "notes",
+    "seq", *SPARSE, "chip", "chip_count", "chips_per_node", "precision", "TP", "PP", "DP",
+    "zero_stage", "recompute", "micro_batch", "global_batch", "step_time_s", "peak_mem_GiB",
+    "metric_other", "source", "address", "source_confidence", "quality", "notes",
 )  # fmt: skip
 WORDS = {
     ("bf16", False): "BF16 pure, gradients too; masters and Adam FP32",
@@ -24,6 +28,7 @@ WORDS = {
     ("fp16", False): "FP16, gradients too; masters and Adam FP32",
     ("fp32", False): "FP32",
     ("tf32", False): "TF32, all state FP32",
+    ("fp8", False): "FP8 products; else BF16 pure, gradients too; masters and Adam FP32",
 }
 
 
@@ -40,13 +45,40 @@ def plain(line: dict[str, Any]) -> dict[str, object]:
     return {
         "family": family,
         "model": t["model"],
-        "precision": WORDS[t["precision"], t["wide"]],
+        "precision": WORDS["fp8" if t.get("eight") else t["precision"], t["wide"]],
         "seq": t["seq"],
         "recompute": "full" if t["recompute"] else "none",
         "micro_batch": t["rows"],
         "global_batch": t["rows"] * t["micro_batches"],
         "source": "planner, tests/benchmarks/card_steps.py",
     } | measured(found, w, notes)
+
+
+def sparse(line: dict[str, Any]) -> dict[str, object]:
+    """A run of `card_expert_steps.py`."""
+    row = plain(line) | {"source": "planner, tests/benchmarks/card_expert_steps.py"}
+    t, w = line["try"], line["widths"]
+    row["notes"] = str(row["notes"]).replace("attention kernel: cudnn", "attention by cuDNN")
+    if "experts" not in w:
+        return row
+    row["head_dim"] = w["head_dim"]
+    if not w["kv_heads"]:
+        row |= {"kv_heads": "MLA", "q_rank": w["q_rank"] or "none"}
+    if not w["experts"]:
+        return row
+    dense = f"/{w['ffn']}(dense)" if w["dense_blocks"] else ""
+    row |= {
+        "ffn": f"{w['expert_ffn']}(expert){dense}",
+        "shared_ffn": w["shared_ffn"] or "",
+        "dense_blocks": w["dense_blocks"] or "",
+        "moe_experts": w["experts"],
+        "moe_topk": w["active"],
+        "moe_imbalance": t["imbalance"] or "",
+    }
+    how = "experts one by one" if t["loop"] else "experts in one grouped product"
+    chosen = {None: "by an untrained router", 0.0: "evenly"}.get(t["skew"], "unevenly")
+    row["notes"] = f"{how}, chosen {chosen}; {row['notes']}"
+    return row
 
 
 def planned(line: dict[str, Any]) -> dict[str, object]:
@@ -94,6 +126,12 @@ def measured(found: dict[str, Any], w: dict[str, Any], notes: list[str]) -> dict
     return row | {"notes": "; ".join(notes)}
 
 
+def _row(line: dict[str, Any]) -> dict[str, object]:
+    if "try" not in line:
+        return planned(line)
+    return sparse(line) if "skew" in line["try"] else plain(line)
+
+
 def main() -> None:
     chip, prefix, out, *sources = sys.argv[1:]
     rows = []
@@ -111,12 +149,14 @@ def main() -> None:
                 continue
             if "try" not in line and not found["ok"]:
                 continue
-            rows.append(plain(line) if "try" in line else planned(line))
+            rows.append(_row(line))
     fixed = {"chip": chip, "chip_count": 1, "chips_per_node": 1, "TP": 1, "PP": 1, "DP": 1,
              "zero_stage": 0, "address": "this repository", "source_confidence": "measured",
              "quality": "A"}  # fmt: skip
     with Path(out).open("w", newline="") as file:
-        writer = csv.DictWriter(file, HEADER, lineterminator="\n")
+        without = () if any(row.get(c) for row in rows for c in SPARSE) else SPARSE
+        header = [c for c in HEADER if c not in without]
+        writer = csv.DictWriter(file, header, lineterminator="\n")
         writer.writeheader()
         for number, row in enumerate(rows, 1):
             writer.writerow({"id": f"{prefix}-{number:03d}"} | row | fixed)

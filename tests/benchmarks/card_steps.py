@@ -12,12 +12,14 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from card_model import Master, Widths, attention, clear, make
+from torch import nn
 
 LLAMA = {
     "Llama-0.4b": Widths("llama", 24, 1024, 16, 16, 2816, 32000),
@@ -144,16 +146,26 @@ TINY = Widths("llama", 2, 64, 4, 2, 128, 500)
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
-def run(t: Try, w: Widths, device: str, least_s: float = 1.0) -> dict[str, Any]:
+Build = Callable[[Any, Any, str, torch.dtype], nn.Module]
+"""From a run, widths, device and type to a model whose ``blocks`` may be compiled."""
+
+
+def plain(t: Try, w: Widths, device: str, dtype: torch.dtype) -> nn.Module:
+    """The model of card_model.py."""
+    model = make(w, t.seq, device, dtype)
+    for block in model.blocks:
+        block.repeat_keys = t.kernel == "efficient"
+    return model
+
+
+def run(t: Any, w: Any, device: str, build: Build = plain, least_s: float = 1.0) -> dict[str, Any]:
     """The median step time of one run and its memory, or that it did not fit."""
     cuda = device == "cuda"
     torch.set_float32_matmul_precision("high" if t.precision == "tf32" else "highest")
     found: dict[str, Any] = {"ok": False, "times": []}
     try:
         dtype = DTYPES.get(t.precision, torch.float32)
-        model = make(w, t.seq, device, dtype)
-        for block in model.blocks:
-            block.repeat_keys = t.kernel == "efficient"
+        model = build(t, w, device, dtype)
         if t.compiled:
             torch._dynamo.reset()
             for block in model.blocks:
@@ -166,21 +178,32 @@ def run(t: Try, w: Widths, device: str, least_s: float = 1.0) -> dict[str, Any]:
         goals = torch.randint(w.vocab, shape, device=device, generator=generator)
         scale = 1024.0 if t.precision == "fp16" else 1.0
         losses: list[float] = []
-        while len(found["times"]) < 5 or (
-            sum(found["times"][2:]) < least_s and len(found["times"]) < 14
-        ):
-            start = time.perf_counter()
+
+        def passes() -> torch.Tensor:
             total = torch.zeros((), device=device)
             with attention(t.kernel if cuda else ""):
                 for i in range(t.micro_batches):
                     loss = model(ids[i], goals[i], t.recompute) / t.micro_batches
                     (loss * scale).backward()
                     total += loss.detach()
+            return total
+
+        while len(found["times"]) < 5 or (
+            sum(found["times"][2:]) < least_s and len(found["times"]) < 14
+        ):
+            start = time.perf_counter()
+            total = passes()
             issued = time.perf_counter() - start
             master.step(scale)
             losses.append(float(total))  # waits
             found["times"].append(time.perf_counter() - start)
             found.setdefault("issued", []).append(issued)
+        float(passes())  # once more, to see the update alone
+        start = time.perf_counter()
+        float(master.step(scale))
+        if cuda:
+            torch.cuda.synchronize()
+        found["update_s"] = time.perf_counter() - start
         measured = found["times"][2:]
         found |= {"ok": True, "step_s": statistics.median(measured), "losses": losses}
         found["issue_s"] = statistics.median(found["issued"][2:])
@@ -195,53 +218,79 @@ def run(t: Try, w: Widths, device: str, least_s: float = 1.0) -> dict[str, Any]:
     return found
 
 
-def main() -> None:
+def arguments() -> argparse.ArgumentParser:
+    """What every program that measures steps understands."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--compiled", action="store_true")
-    parser.add_argument("--second", action="store_true")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--end", type=int, default=1000)
+    return parser
+
+
+def main() -> None:
+    parser = arguments()
+    parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--second", action="store_true")
     args = parser.parse_args()
-    begin = time.monotonic()
     every = compiled_tries() if args.compiled else tries()
     name = "compiled.jsonl" if args.compiled else "steps.jsonl"
     if args.second:
         every, name = second_tries(), "second.jsonl"
+    run_all([(t, MODELS[t.model]) for t in every], args, name, tiny=tiny)
+
+
+def tiny(t: Try, w: Widths) -> tuple[Try, Widths]:
+    """The run with hardly any work, to see that it works."""
+    small = replace(TINY, style=w.style, kv_heads=4 if w.style == "gpt" else TINY.kv_heads)
+    return replace(t, seq=16, rows=2), small
+
+
+def run_all(
+    every: Sequence[tuple[Any, Any]],
+    args: argparse.Namespace,
+    name: str,
+    *,
+    build: Build = plain,
+    tiny: Callable[[Any, Any], tuple[Any, Any]],
+) -> None:
+    """Measure runs with their widths until the seconds are over; a line of ``name`` for each."""
+    begin = time.monotonic()
     if args.device == "cuda":
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = True
         torch.zeros(1, device="cuda")
     with (args.folder / name).open("a") as out:
-        for number, t in enumerate(every):
+        for number, (t, w) in enumerate(every):
             if not args.first <= number < args.end:
                 continue
             if time.monotonic() - begin > args.seconds:
                 print("out of time at", number, t)
                 break
-            w = MODELS[t.model]
             if args.tiny:
-                t, w = replace(t, seq=16, rows=2), replace(TINY, style=w.style)
-                if w.style == "gpt":
-                    w = replace(w, kv_heads=4)
+                t, w = tiny(t, w)
             start = time.monotonic()
             clear(args.device)
             try:
-                found = run(t, w, args.device)
+                found = run(t, w, args.device, build)
             except Exception as error:
                 found = {"ok": False, "error": f"{type(error).__name__}: {error}"[:300]}
             found["wall"] = time.monotonic() - start
             line = {"number": number, "try": asdict(t), "widths": asdict(w), "found": found}
             out.write(json.dumps(line) + "\n")
             out.flush()
-            said = f"{found['step_s'] * 1e3:.1f} ms" if found["ok"] else "-"
-            peak = found.get("reserved", 0) / 2**30
-            why = found.get("error") or ("OOM" if "out_of_memory" in found else "")
-            print(f"{number} {t.model} s{t.seq} r{t.rows}x{t.micro_batches} {t.precision} "
-                  f"{'re ' if t.recompute else ''}{said} {peak:.1f} GiB {why} "
-                  f"[{found['wall']:.1f} s]", flush=True)  # fmt: skip
+            _say(number, t, found)
+
+
+def _say(number: int, t: Any, found: dict[str, Any]) -> None:
+    said = f"{found['step_s'] * 1e3:.1f} ms" if found["ok"] else "-"
+    issued = f"{found['issue_s'] * 1e3:.0f} issued" if found["ok"] else ""
+    peak = found.get("reserved", 0) / 2**30
+    why = found.get("error") or ("OOM" if "out_of_memory" in found else "")
+    print(f"{number} {t.model} s{t.seq} r{t.rows}x{t.micro_batches} {t.precision} "
+          f"{'re ' if t.recompute else ''}{said} {issued} {peak:.1f} GiB {why} "
+          f"[{found['wall']:.1f} s]", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

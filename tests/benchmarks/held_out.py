@@ -38,7 +38,7 @@ TABLES = (
     "vtrain_multi_node.csv",
     "h100_one_card.csv",
 )
-UNSEEN = ("h200_one_card.csv",)
+UNSEEN = ("h200_one_card.csv", "h100_experts_one_card.csv", "h200_experts_one_card.csv")
 """Rows that no fit sees."""
 
 Key = Callable[[Prediction], str]

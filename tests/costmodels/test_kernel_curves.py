@@ -17,6 +17,7 @@ from costmodels.catalog.efficiencies import Setting
 from costmodels.compute import (
     RAGGED_EVEN,
     RAGGED_ODD,
+    RESCALED,
     TF32_WEIGHT_GRADIENT,
     core_s,
     gemm_s,
@@ -230,3 +231,53 @@ def test_weight_gradients_in_tf32_take_as_much_longer_as_on_the_card():
     ratios = [float(s["weight_gradient"]) / float(s["forward"]) for s in shapes.values()]
     assert len(ratios) > 20
     assert statistics.median(ratios) == pytest.approx(TF32_WEIGHT_GRADIENT, rel=0.02)
+
+
+def grouped_ratios(choose):
+    """Model over measured, of grouped products that are chosen by rows per expert."""
+    _, at = card_rates("h100")
+    found = {}
+    for line in lines("h100", "grouped"):
+        m, n, k, experts = (number(line, c) for c in ("m", "n", "k", "rows"))
+        if choose(m):
+            times = gemm_s(Gemm("", m, n, k, experts), at)
+            seconds = times[KINDS.index(line["what"])]
+            found[line["what"], m, n, k] = seconds / float(line["seconds"])
+    assert len(found) >= 60
+    return found
+
+
+def test_experts_with_few_tokens_load_their_weights_as_on_the_card():
+    ratios = grouped_ratios(lambda m: m <= 128)
+    forward = [r for (what, *_), r in ratios.items() if what != "weight_gradient"]
+    assert statistics.median(forward) == pytest.approx(1.03, abs=0.04)
+    assert all(0.95 < r < 1.12 for r in forward)
+    # Weight gradients of few tokens are written, up to a sixth slower than weights are read.
+    assert all(0.8 < r < 1.12 for r in ratios.values())
+
+
+def test_experts_with_many_tokens_are_products_like_others():
+    ratios = sorted(grouped_ratios(lambda m: m >= 256).values())
+    assert 0.98 < statistics.median(ratios) < 1.15
+    assert all(0.85 < r < 1.3 for r in ratios)
+
+
+def test_the_way_to_experts_is_as_many_passes_as_are_counted():
+    _, at = card_rates("h100")
+    priced = at.memory * shipped_constants().stream
+    for line in lines("h100", "routed"):
+        if line["what"] in ("permute", "unpermute", "weigh") and number(line, "bytes") > 2e8:
+            rate = number(line, "bytes") / float(line["seconds"])
+            assert 0.6 < rate / priced < 1.4, line["what"]
+
+
+def test_compiled_casts_to_eight_bits_take_the_passes_that_are_counted():
+    _, at = card_rates("h100")
+    priced = 2 / (at.memory * shipped_constants().stream)
+    found = []
+    for line in lines("h100", "cast"):
+        if line["what"] == "scaled_compiled":
+            elements = number(line, "m") * number(line, "k")
+            found.append(RESCALED[0] * elements * priced / float(line["seconds"]))
+    assert len(found) == 3
+    assert all(0.5 < ratio < 1.4 for ratio in found)

@@ -1,11 +1,9 @@
 """Work of a layer: FLOPs, parameters and tensor-parallel traffic."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodels.layers import (
-    EXPERT_IMBALANCE,
     Collective,
     forward_flops,
     layer_work,
@@ -87,7 +85,7 @@ def test_experts_are_small_products_of_one_kernel():
     moe = moe_block(1024, 2048, 8, experts=8, active=2)
     gate = next(g for g in work(moe).gemms if g.name == "gate")
     assert gate.number == 8
-    assert gate.m == pytest.approx(4096 * 2 / 8 * EXPERT_IMBALANCE, abs=1)
+    assert gate.m == 4096 * 2 / 8
 
 
 def test_few_tokens_reach_few_experts():

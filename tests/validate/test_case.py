@@ -62,6 +62,19 @@ def test_llama_has_the_published_size():
             | {"ffn": "2880(expert)", "vocab": 201088, "moe_experts": 128, "moe_topk": 4},
             116.8,
         ),
+        (
+            {"model": "DeepSeek-V2-Lite", "layers": 27, "hidden": 2048, "heads": 16}
+            | {"kv_heads": "MLA", "q_rank": "none", "ffn": "1408(expert)/10944(dense)"}
+            | {"shared_ffn": 2816, "dense_blocks": 1, "moe_experts": 64, "moe_topk": 6}
+            | {"vocab": 102400},
+            15.7,
+        ),
+        (
+            {"model": "ours", "layers": 48, "hidden": 2048, "heads": 32, "kv_heads": 4}
+            | {"head_dim": 128, "ffn": "768(expert)", "vocab": 151936}
+            | {"moe_experts": 128, "moe_topk": 8},
+            30.5,
+        ),
     ],
 )
 def test_models_have_their_published_sizes(change, billions):
