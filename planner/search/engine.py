@@ -47,7 +47,9 @@ SCOUTED = 2
 SLOW_COLLECTIVES = "cpu-staged"
 """Collectives between vendors with which plans without them are looked for first."""
 LARGE = 1024
-"""Chips from which plans of equal pipelines are built before any search."""
+"""Chips from which plans of equal pipelines are built in any case."""
+SEVERAL = 8
+"""Chips from which they are built first where a step has fewer rows than there are chips."""
 EQUAL_PRICED = 6
 """So many of a region are priced for real."""
 FAR = 1.1
@@ -183,8 +185,8 @@ class Engine:
         """
         searched = 0
         chips = sum(capacity for _, group, capacity in self.problem.packing_rows if group == 1)
-        built_first = self.problem.global_batch < chips
-        if chips >= LARGE and built_first:
+        starved = self.problem.global_batch < chips and chips >= SEVERAL
+        if starved:
             self._offer_equal()
         first = self.problem.topology.cross_vendor_collectives == SLOW_COLLECTIVES
         if first:
@@ -203,7 +205,7 @@ class Engine:
                 searched += 1
         if not first:
             self._keep_apart()
-        if chips >= LARGE and not built_first:
+        if chips >= LARGE and not starved:
             self._offer_equal()
         return self.best
 

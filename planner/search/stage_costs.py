@@ -186,7 +186,8 @@ class StageCosts:
                 topology.route(here, next(i for i in topology.classes[c].islands if i != here))
                 for c in (a, b)
             ]
-            self._ports[at, a, b] = shares_port(*ways)
+            named = all(way is None or way.resources for way in ways)
+            self._ports[at, a, b] = shares_port(*ways) or not named
         return self._ports[at, a, b]
 
     def _fabric_hop(self, a: int, b: int, bytes_: int) -> int:

@@ -11,7 +11,7 @@ from costmodels.units import PS_PER_S
 from planner.inputs.cluster import load_cluster
 from planner.inputs.overrides import parse_overrides
 from planner.search.columns import Column
-from planner.search.engine import LARGE, Engine, SearchLimits
+from planner.search.engine import Progress, SearchLimits
 from planner.search.equal import NEVER, equal_plans, numbers
 from planner.search.planning import Solution
 from planner.search.problem import Problem
@@ -117,22 +117,21 @@ def test_nothing_is_built_that_cannot_be_faster_than_what_is_known() -> None:
     assert all(s.class_index == 0 for p in only for s in p.columns[0].stages)
 
 
-def test_large_fleets_begin_with_the_best_equal_plan_and_small_ones_do_not(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("several", [16, 64])
+def test_fleets_with_few_rows_begin_with_the_best_equal_plan_and_small_ones_do_not(
+    monkeypatch: pytest.MonkeyPatch, several: int
 ) -> None:
-    context = context_of(MIXED)
-    assert sum(c.chips for c in context.topology.classes) < LARGE
+    context = context_of(MIXED, batch=8)
+    assert context.problem.global_batch < sum(c.chips for c in context.topology.classes) < 64
+    monkeypatch.setattr("planner.search.engine.SEVERAL", several)
+    seen: list[float] = []
 
-    def first(large: int) -> Engine:
-        monkeypatch.setattr("planner.search.engine.LARGE", large)
-        limits = SearchLimits(gap=0.01, seed=0)
-        engine = engine_for(context, limits, lambda _: None, lambda: False)
-        engine._offer_equal()
-        return engine
+    def watch(progress: Progress) -> None:
+        seen.extend([progress.best_s] if progress.best_s is not None else [])
 
-    assert first(LARGE).best is None
-    best = first(32).best
-    assert best is not None
+    engine = engine_for(context, SearchLimits(gap=0.01, seed=0), watch, lambda: False)
+    engine.find()
     real = [realised(context, plan) for _, plan in plans_of(context.problem, 6)]
-    assert best.real_ps == min(r.real_ps for r in real if r is not None)
-    assert best.real_ps < PS_PER_S * 60
+    best = min(r.real_ps for r in real if r is not None) / PS_PER_S
+    assert (seen[0] == best) == (several == 16)
+    assert (min(seen) <= best) >= (several == 16)
