@@ -46,7 +46,7 @@ def _priced(context: Context, region: Region) -> tuple[int, ChipPrices] | None:
     if not 0 < floor_s < float("inf"):
         return None
     guess = int(floor_s * PS_PER_S * 1.25) + 1
-    relaxation = Relaxation(problem, setting, problem.sizes, guess)
+    relaxation = Relaxation(problem, setting, problem.sizes_of(setting), guess)
     relaxation.improve(None, rounds=ROUNDS, max_queries=QUERIES, finest=FINEST)
     master = RelaxedMaster(problem, setting)
     for met in relaxation.met.values():

@@ -21,7 +21,7 @@ from planner.search.infeasible import nothing_fits
 from planner.search.neighbours import FEW, fewer, more, moved, times, with_count
 from planner.search.planning import Planning, Solution
 from planner.search.problem import Problem
-from planner.search.regions import Region, apart, balanced, fluid_bound_s, roots
+from planner.search.regions import STAGED, Region, apart, balanced, fluid_bound_s, roots
 from planner.search.relaxation import Relaxation
 
 LOOK_ROUNDS = (4, 2)
@@ -44,16 +44,16 @@ WORSE = 0.015
 """Numbers of pipelines whose columns admit so much less than the best are not planned."""
 SCOUTED = 2
 """Plans of equal pipelines that are priced for real when numbers of pipelines are compared."""
-SLOW_COLLECTIVES = "cpu-staged"
-"""Collectives between vendors with which plans without them are looked for first."""
 LARGE = 1024
 """Chips from which plans of equal pipelines are built in any case."""
 SEVERAL = 8
 """Chips from which they are built first where a step has fewer rows than there are chips."""
 EQUAL_PRICED = 6
 """So many of a region are priced for real."""
+GUESSED_NEAR = 1.3
+"""Those whose guessed time is further above the best plan are not: guesses err both ways."""
 FAR = 1.1
-"""Regions whose equal pipelines are so much slower than the best plan are left to the proof."""
+"""Regions whose equal pipelines are so much slower than the best of all are left to the proof."""
 WORTH_A_LOOK = 1e-3
 """Regions whose relaxation is not this much better than the best plan are left to the proof."""
 GUESSED_WELL = 0.002
@@ -124,7 +124,7 @@ class _Node:
         self.searched = False
         self.settled = False
         self.built_ps: int | None = None
-        """Guessed time of the best equal pipelines, where such were built."""
+        """Formula time of the best equal pipelines, where such were built and placed."""
 
     @property
     def outlook_ps(self) -> int:
@@ -184,11 +184,11 @@ class Engine:
         The rest is left to the proof: it searches whatever it cannot rule out.
         """
         searched = 0
-        chips = sum(capacity for _, group, capacity in self.problem.packing_rows if group == 1)
+        chips = self.problem.chips_of(self.limits.only_classes)
         starved = self.problem.global_batch < chips and chips >= SEVERAL
         if starved:
             self._offer_equal()
-        first = self.problem.topology.cross_vendor_collectives == SLOW_COLLECTIVES
+        first = self.problem.topology.cross_vendor_collectives == STAGED
         if first:
             self._keep_apart()
         while searched < SEARCHED and not self.stop() and not self._proven():
@@ -215,23 +215,25 @@ class Engine:
         With fewer rows than chips they are hard to beat and come first; elsewhere the search finds
         better ones, and would be misled by what it has to beat.
         """
-        if self.limits.use_all:
+        if self.limits.use_all or not self.limits.follow:
             return
         for node in sorted(self._open, key=lambda n: (n.bound_ps, n.region)):
             limit = self.limit_ps
             if self.stop() or (limit is not None and node.bound_ps >= limit):
                 break
-            plans = equal_plans(
-                self.problem, node.region, self.limits.only_classes, EQUAL_PRICED, limit
-            )
-            node.built_ps = min((p.target_ps for p in plans), default=None)
-            if self._offer_each([p for p in plans if limit is None or p.target_ps < limit]):
+            only = self.limits.only_classes
+            plans = equal_plans(self.problem, node.region, only, EQUAL_PRICED, self.stop)
+            near = [p for p in plans if limit is None or p.target_ps < limit * GUESSED_NEAR]
+            placed = [(plan, self._realise(plan)) for plan in near]
+            node.built_ps = min((r.real_ps for _, r in placed if r is not None), default=None)
+            kept = [self._keep(*each) for each in placed]
+            if any(kept):
                 self.report("searching", None)
 
     def _hopeful(self, node: _Node) -> bool:
-        """Whether equal pipelines of a region came near the best plan, if any were built."""
-        limit = self.limit_ps
-        return limit is None or node.built_ps is None or node.built_ps <= limit * FAR
+        """Whether a region's equal pipelines came near the best of any region, if it has some."""
+        built = [n.built_ps for n in self._open if n.built_ps is not None]
+        return node.built_ps is None or node.built_ps <= min(built, default=0) * FAR
 
     def _keep_apart(self) -> None:
         """Plans in which vendors share no layer, where they could but their collectives are slow.
@@ -245,8 +247,8 @@ class Engine:
             return
         nodes = []
         for region in apart(self.problem, self.limits.only_classes):
-            if region.chunks != 1:
-                continue  # these are regions of their own, or part of the one that is known
+            if self.problem.chunks and region.chunks != 1:
+                continue  # these are regions of their own
             setting = region.setting(self.problem, self.limits.only_classes)
             fluid = fluid_bound_s(self.problem, setting)
             if fluid < float("inf") and not self.stop():

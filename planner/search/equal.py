@@ -11,21 +11,20 @@ layers are alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, combinations, permutations, product
 
 import numpy as np
 
-from costmodels.units import PS_PER_S
 from planner.costing import Bools, Ints
 from planner.search.neighbours import FEW
 from planner.search.pipelines import Pricer
 from planner.search.planning import Planning, Solution
-from planner.search.problem import Problem, Setting
+from planner.search.problem import Problem, Size
 from planner.search.regions import Region, most_replicas
 from planner.search.relaxation import Relaxation
-from planner.search.space import Floats, Stage, StageSpace
+from planner.search.space import Floats, Stage, StageSpace, alike
 from planner.search.uniform import SLACK, Items
 
 SELECTED = 4
@@ -47,24 +46,22 @@ def equal_plans(
     region: Region,
     classes: Sequence[int] | None,
     most: int,
-    limit_ps: int | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> list[Solution]:
-    """The best plans of equal pipelines that lie in a region, best first, by guessed time.
-
-    ``limit_ps``: only what may be faster is of interest.
-    """
+    """The best plans of equal pipelines that lie in a region, best first, by guessed time."""
     every = numbers(problem, region)
     found: dict[tuple[int, int], list[Solution]] = {}
 
     def look(copies: int, chunks: int) -> int:
         """The least time found with so many pipelines; each is looked at once."""
-        if (copies, chunks) not in found:
+        if (copies, chunks) not in found and not interrupted():
             single = replace(region, replicas=(copies, copies))
-            known = [s[0].target_ps for s in found.values() if s]
-            goal = min([*known, *([limit_ps] if limit_ps is not None else [])], default=None)
-            found[copies, chunks] = _of(problem, single, classes, chunks, goal)
-        return min((s.target_ps for s in found[copies, chunks]), default=NEVER)
+            found[copies, chunks] = _of(problem, single, classes, chunks, interrupted)
+        plans = found.get((copies, chunks), [])
+        return min((s.target_ps for s in plans), default=NEVER)
 
+    if not _alike(problem):
+        return []
     for chunks in (1, *problem.chunks) if region.chunks is None else (region.chunks,):
         times = {k: look(every[k], chunks) for k in range(0, len(every), STRIDE)}
         for k in sorted(times, key=lambda k: (times[k], k))[:BEST]:
@@ -75,6 +72,15 @@ def equal_plans(
     return sorted(plans, key=lambda s: (s.target_ps, s.counts))[:most]
 
 
+def _alike(problem: Problem) -> bool:
+    """Whether the inner layers are; what is left are at least three."""
+    tables = problem.tables
+    return tables.layers > 2 and all(
+        alike(problem, [t for t in tables.tables if t.option.rows == rows], rows)
+        for rows in _rows(problem, 1)
+    )
+
+
 def numbers(problem: Problem, region: Region) -> list[int]:
     """Numbers of pipelines worth a look: those that share the batch evenly, and every small one."""
     low, high = region.replicas
@@ -83,51 +89,36 @@ def numbers(problem: Problem, region: Region) -> list[int]:
     return [r for r in range(max(1, low), high + 1) if r <= FEW or batch % r == 0]
 
 
+def _rows(problem: Problem, copies: int) -> list[int]:
+    """Rows per micro-batch that so many pipelines are tried with."""
+    return [r for r in problem.micro_batch_rows if r * copies <= problem.global_batch][:SIZES]
+
+
 def _of(
     problem: Problem,
     region: Region,
     classes: Sequence[int] | None,
     chunks: int,
-    limit_ps: int | None,
+    interrupted: Callable[[], bool],
 ) -> list[Solution]:
     """The best plan of one number of pipelines with so many chunks per stage."""
     setting, copies = region.setting(problem, classes), region.replicas[0]
-    if limit_ps is not None and _least_s(problem, setting, copies) * PS_PER_S >= limit_ps:
-        return []
     planning = Planning(problem, setting, Relaxation(problem, setting, (), 1))
-    rows = [r for r in problem.micro_batch_rows if r * copies <= problem.global_batch][:SIZES]
-    for size in (s for s in planning.sizes if s.chunks == chunks and s.rows in rows):
-        pricer = planning.pricer(size)
-        count = -(-problem.global_batch // (copies * size.rows))
+    for rows in _rows(problem, copies):
+        try:
+            pricer = planning.pricer(Size(rows, chunks))
+        except LookupError:
+            continue
         items = pricer.items
         if items is None:
             continue
+        count = -(-problem.global_batch // (copies * rows))
         builder = _Builder(problem, pricer, items, copies, count * chunks)
         for members in selections(problem, region, pricer.space):
-            pipeline = builder.tightest(members)
+            pipeline = None if interrupted() else builder.tightest(members)
             if pipeline is not None:
                 planning.add(pricer, pipeline, count)
     return planning.equal(1)
-
-
-def _least_s(problem: Problem, setting: Setting, copies: int) -> float:
-    """Seconds that equal pipelines take at least: work over the chips their stages can have."""
-    work = problem.chip_seconds.copy()
-    for c, (first, end) in enumerate(setting.windows):
-        work[c, :first] = work[c, end:] = np.inf
-    sizes = dict.fromkeys(range(len(work)), 1)
-    for table in problem.tables.tables:
-        own = table.option
-        sizes[own.class_index] = max(sizes[own.class_index], own.chips)
-    layer = [float(each[np.isfinite(each)].min(initial=np.inf)) for each in work]
-    # the fastest chips first, as many of them as so many stages hold
-    stages, rate = problem.max_stages * copies, 0.0
-    for c in sorted(range(len(work)), key=lambda c: layer[c] / sizes[c]):
-        used = min(stages, problem.topology.classes[c].chips // sizes[c])
-        stages -= used
-        rate += used * sizes[c] / layer[c]
-    inner = max(problem.tables.layers - 2, 1)
-    return problem.global_batch * inner / rate if rate > 0 else np.inf
 
 
 def selections(problem: Problem, region: Region, space: StageSpace) -> Iterator[tuple[int, ...]]:
@@ -171,7 +162,7 @@ class _Builder:
         self, problem: Problem, pricer: Pricer, items: Items, copies: int, counts: int
     ) -> None:
         self.problem, self.space, self.items = problem, pricer.space, items
-        self.copies, self.counts, self.most = copies, counts, pricer.max_stages
+        self.copies, self.counts, self.max_stages = copies, counts, pricer.max_stages
         points = pricer.breakpoints()
         self.points: Floats = points[points > 0]
         self._near = len(self.points) // 2
@@ -234,7 +225,7 @@ class _Builder:
         for option, left in reversed(chosen):
             for _ in range(left):
                 position = len(out) + 1
-                if position > self.most:
+                if position > self.max_stages:
                     return None
                 depth = int(space.held(position, stages, self.counts))
                 times = space.times(depth)

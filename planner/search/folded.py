@@ -109,6 +109,8 @@ def folded(
     """
     if not space.uniform or not folds(space.layers, chunks):
         return None
+    if space.setting.chunks not in (None, chunks):
+        return None
     length = folded_layers(space.layers, chunks)
     at = np.array([unfold(cut, length, chunks) for cut in range(length + 1)])
     starts, ends = space.starts[:, at[:-1]], space.ends[:, at]

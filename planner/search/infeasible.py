@@ -31,7 +31,8 @@ def nothing_fits(
     interrupted: Callable[[], bool],
 ) -> bool:
     """Whether every region is proven infeasible; one that resists is split down to settings."""
-    waiting = list(regions)
+    # what has several chunks per stage needs as much as what lies side by side
+    waiting = [r for r in regions if r.chunks in (None, 1)]
     while waiting:
         region = waiting.pop()
         if interrupted():

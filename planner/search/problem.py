@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -101,6 +102,24 @@ class Problem:
                     rows.append((cls.index, group, capacity))
                 last = capacity
         return tuple(rows)
+
+    def islands_of(self, class_index: int) -> int:
+        """Islands of a class that may be used."""
+        cls = self.topology.classes[class_index]
+        return cls.count if self.islands is None else self.islands[class_index]
+
+    def chips_of(self, classes: Sequence[int] | None) -> int:
+        """Chips of these classes that may be used; None: of all."""
+        every = (c for c in self.topology.classes if classes is None or c.index in classes)
+        return sum(self.islands_of(c.index) * c.size for c in every)
+
+    @cached_property
+    def most_pipelines(self) -> int:
+        """More pipelines than this would leave one without a stage or without a row."""
+        smallest: dict[int, int] = {}
+        for class_index, group, capacity in self.packing_rows:  # smallest groups first
+            smallest.setdefault(class_index, capacity // group)
+        return max(1, min(sum(smallest.values()), self.global_batch))
 
     def rows_of(self, class_index: int, chips: int) -> list[int]:
         """Packing rows that a group of ``chips`` of a class counts in."""

@@ -20,8 +20,8 @@ from ortools.linear_solver import pywraplp  # type: ignore[attr-defined]
 from planner.search.folded import folded_layers, unfold
 from planner.search.problem import Problem, Setting
 
-SLOW = ("none", "cpu-staged")
-"""Collectives between vendors that there are not, or that go through the processors."""
+STAGED = "cpu-staged"
+"""Collectives between vendors that go through the processors."""
 NARROW = 1.12
 WIDER_PER_REPLICA = 1 / 250
 WIDEST = 2.0
@@ -154,7 +154,7 @@ def roots(problem: Problem, classes: Sequence[int] | None = None) -> list[Region
     pipelines are declared for vendors that share no layer only.
     """
     collectives, every = problem.topology.cross_vendor_collectives, (1, most_replicas(problem))
-    kept_apart = apart(problem, classes) if collectives in SLOW else []
+    kept_apart = apart(problem, classes) if collectives in ("none", STAGED) else []
     if kept_apart and collectives == "none":
         return kept_apart
     if kept_apart and problem.chunks:
@@ -164,21 +164,25 @@ def roots(problem: Problem, classes: Sequence[int] | None = None) -> list[Region
 
 def mixes_chunks(problem: Problem) -> bool:
     """Whether pipelines with one and with several chunks per stage may stand side by side."""
-    return bool(problem.chunks) and any(region.chunks is None for region in roots(problem))
+    return bool(problem.chunks) and any(r.chunks is None and not r.vendors for r in roots(problem))
 
 
 def apart(problem: Problem, classes: Sequence[int] | None = None) -> list[Region]:
-    """Regions in which no layer lies on two vendors; none where there is but one."""
+    """Regions in which no layer lies on two vendors; none where there is but one.
+
+    Several vendors have as many chunks per stage in all pipelines, one alone has any.
+    """
     every = (1, most_replicas(problem))
     members = [c for c in problem.topology.classes if classes is None or c.index in classes]
     vendors = sorted({c.chip.vendor for c in members})
     found: list[Region] = []
     if len(vendors) <= 1:
         return found
+    found += [Region((vendor,), (), every) for vendor in vendors]
     for chunks in (1, *problem.chunks):
         length = folded_layers(problem.tables.layers, chunks)
         beside = int(chunks > 1)  # the first and the last layer lie beside an inner one
-        for count in range(1, min(len(vendors), length - 2 * beside) + 1):
+        for count in range(2, min(len(vendors), length - 2 * beside) + 1):
             for order in permutations(vendors, count):
                 cuts = tuple((k + beside, length - count + k - beside) for k in range(1, count))
                 found.append(Region(order, cuts, every, chunks))
@@ -186,9 +190,8 @@ def apart(problem: Problem, classes: Sequence[int] | None = None) -> list[Region
 
 
 def most_replicas(problem: Problem) -> int:
-    """More pipelines than this would leave one without a chip or without a row."""
-    chips = sum(capacity for _, group, capacity in problem.packing_rows if group == 1)
-    return max(1, min(chips, problem.global_batch))
+    """More pipelines than this would leave one without a stage or without a row."""
+    return problem.most_pipelines
 
 
 def fluid_bound_s(problem: Problem, setting: Setting) -> float:

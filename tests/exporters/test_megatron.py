@@ -263,7 +263,7 @@ def test_a_process_that_fails_ends_the_others(tmp_path):
         cwd=tmp_path,
         env={**os.environ, "PYTHON": str(tmp_path / "fail")},
         capture_output=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert ended.returncode == 9
