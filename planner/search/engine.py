@@ -45,9 +45,9 @@ WORSE = 0.015
 SCOUTED = 2
 """Plans of equal pipelines that are priced for real when numbers of pipelines are compared."""
 LARGE = 1024
-"""Chips from which plans of equal pipelines are built in any case."""
+"""Chips from which plans of equal pipelines are built in any case, first where rows are few."""
 SEVERAL = 8
-"""Chips from which they are built first where a step has fewer rows than there are chips."""
+"""Chips from which they are built, last, where a step has fewer rows than there are chips."""
 EQUAL_PRICED = 6
 """So many of a region are priced for real."""
 GUESSED_NEAR = 1.3
@@ -185,8 +185,9 @@ class Engine:
         """
         searched = 0
         chips = self.problem.chips_of(self.limits.only_classes)
-        starved = self.problem.global_batch < chips and chips >= SEVERAL
-        if starved:
+        starved = self.problem.global_batch < chips
+        at_once = starved and chips >= LARGE
+        if at_once:
             self._offer_equal()
         first = self.problem.topology.cross_vendor_collectives == STAGED
         if first:
@@ -205,15 +206,15 @@ class Engine:
                 searched += 1
         if not first:
             self._keep_apart()
-        if chips >= LARGE and not starved:
+        if not at_once and chips >= (SEVERAL if starved else LARGE):
             self._offer_equal()
         return self.best
 
     def _offer_equal(self) -> None:
         """Plans of equal pipelines, built and not searched.
 
-        With fewer rows than chips they are hard to beat and come first; elsewhere the search finds
-        better ones, and would be misled by what it has to beat.
+        With fewer rows than chips they are hard to beat, and on large fleets come first; elsewhere the
+        search may find better ones, and would be misled by what it has to beat.
         """
         if self.limits.use_all or not self.limits.follow:
             return

@@ -118,7 +118,7 @@ def test_plans_are_built_on_the_classes_asked_for_and_not_after_an_interrupt() -
 
 
 @pytest.mark.parametrize("several", [16, 64])
-def test_fleets_with_few_rows_begin_with_the_best_equal_plan_and_small_ones_do_not(
+def test_with_few_rows_a_plan_is_no_worse_than_equal_pipelines_if_the_fleet_is_not_tiny(
     monkeypatch: pytest.MonkeyPatch, several: int
 ) -> None:
     context = context_of(MIXED, batch=8)
@@ -133,4 +133,4 @@ def test_fleets_with_few_rows_begin_with_the_best_equal_plan_and_small_ones_do_n
     engine.find()
     real = [realised(context, plan) for _, plan in plans_of(context.problem, 6)]
     best = min(r.real_ps for r in real if r is not None) / PS_PER_S
-    assert (seen[0] == best) == (several == 16)
+    assert (min(seen) <= best) == (several == 16)
