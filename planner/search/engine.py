@@ -213,8 +213,8 @@ class Engine:
     def _offer_equal(self) -> None:
         """Plans of equal pipelines, built and not searched.
 
-        With fewer rows than chips they are hard to beat, and on large fleets come first; elsewhere the
-        search may find better ones, and would be misled by what it has to beat.
+        With fewer rows than chips they are hard to beat, and on large fleets come first; elsewhere
+        the search may find better ones, and would be misled by what it has to beat.
         """
         if self.limits.use_all or not self.limits.follow:
             return
