@@ -93,7 +93,7 @@ class Problem:
             for group in sorted(
                 {t.option.chips for t in self.tables.tables if t.option.class_index == cls.index}
             ):
-                islands = cls.count if self.islands is None else self.islands[cls.index]
+                islands = self.usable_islands(cls.index)
                 if group > cls.size:
                     capacity = islands * cls.size // group * group
                 else:
@@ -103,15 +103,15 @@ class Problem:
                 last = capacity
         return tuple(rows)
 
-    def islands_of(self, class_index: int) -> int:
-        """Islands of a class that may be used."""
+    def usable_islands(self, class_index: int) -> int:
+        """How many islands of a class may be used."""
         cls = self.topology.classes[class_index]
         return cls.count if self.islands is None else self.islands[class_index]
 
     def chips_of(self, classes: Sequence[int] | None) -> int:
         """Chips of these classes that may be used; None: of all."""
         every = (c for c in self.topology.classes if classes is None or c.index in classes)
-        return sum(self.islands_of(c.index) * c.size for c in every)
+        return sum(self.usable_islands(c.index) * c.size for c in every)
 
     @cached_property
     def most_pipelines(self) -> int:

@@ -205,13 +205,8 @@ def fluid_bound_s(problem: Problem, setting: Setting) -> float:
     work = problem.chip_seconds.copy()
     for c, (first, end) in enumerate(setting.windows):
         work[c, :first] = work[c, end:] = np.inf
-    chips = np.array(
-        [
-            (c.count if problem.islands is None else problem.islands[c.index]) * c.size
-            for c in problem.topology.classes
-        ],
-        dtype=np.float64,
-    )
+    classes = problem.topology.classes
+    chips = np.array([problem.chips_of((c.index,)) for c in classes], dtype=np.float64)
     work[chips == 0] = np.inf
     if np.isinf(work.min(axis=0)).any():
         return float("inf")
