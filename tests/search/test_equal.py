@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import numpy as np
 import pytest
 
 from costmodels.units import PS_PER_S
@@ -65,36 +64,33 @@ def test_equal_plans_fit_the_fleet_hold_every_layer_once_and_do_the_batch(
             assert sum(a != b for a, b in pairwise(order)) == len(region.vendors) - 1
 
 
-def test_on_one_kind_of_chips_the_takt_is_near_the_least_of_all_even_splits() -> None:
-    """Sixteen chips, four pipelines of one stage per group: brute force over groups and stages."""
+def test_on_chips_of_one_kind_the_takt_lies_between_perfect_division_and_even_splits() -> None:
+    """Sixteen chips, memory ample: brute force over numbers of stages of the densest group."""
     context = context_of("4x4xA100-SXM-80GB @ 400Gb/s", batch=32)
     problem = context.problem
-    inner = problem.tables.layers - 2
+    inner, compared = problem.tables.layers - 2, 0
     for copies in (1, 2, 4):
-        region = Region((), (), (copies, copies))
-        (plan, *_) = equal_plans(problem, region, None, 1)
-        best = np.inf
-        for table in problem.tables.tables:
-            own = table.option
-            groups = 16 // (own.chips * copies)
-            if own.rows != plan.columns[0].rows or groups == 0:
-                continue
-            each = (table.forward_ps + table.backward_ps).min(axis=0)
-            for stages in range(1, groups + 1):
-                # inner layers as evenly as they go; first and last layer on the outer stages
-                sizes = [inner // stages + (k < inner % stages) for k in range(stages)]
-                sizes.sort()
-                ends = [0] * stages
-                ends[0], ends[-1] = ends[0] + int(each[0]), ends[-1] + int(each[-1])
-                sums = sorted(ends, reverse=True)
-                slowest = max(n * int(each[1]) + e for n, e in zip(sizes, sums, strict=True))
-                best = min(best, slowest)
-        assert plan.columns[0].period_ps <= best * 1.3
-        assert plan.columns[0].period_ps >= inner * 0.5 * min(
-            int((t.forward_ps + t.backward_ps).min(axis=0)[1]) * t.option.chips * copies / 16
-            for t in problem.tables.tables
-            if t.option.rows == plan.columns[0].rows
-        )
+        (plan, *_) = equal_plans(problem, Region((), (), (copies, copies)), None, 1)
+        (column,) = plan.columns
+        rows, period = column.rows, column.period_ps
+        tables = [t for t in problem.tables.tables if t.option.rows == rows]
+        each = {t.option.chips: (t.forward_ps + t.backward_ps).min(axis=0) for t in tables}
+        work = inner * min(int(layer[1]) * chips for chips, layer in each.items())
+        assert period * 16 >= work * copies
+        even = [
+            max(
+                # the stages with a layer more are those without the first or the last one
+                -(-inner // stages) * int(layer[1]),
+                inner // stages * int(layer[1]) + int(max(layer[0], layer[-1])),
+            )
+            for chips, layer in each.items()
+            if chips == column.stages[0].chips
+            for stages in range(3, 16 // (chips * copies) + 1)
+            if inner % stages < stages - 1
+        ]
+        assert period <= min(even, default=period)
+        compared += len(even)
+    assert compared > 3
 
 
 def test_only_numbers_that_share_the_batch_evenly_or_are_small_are_looked_at() -> None:
