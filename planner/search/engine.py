@@ -124,7 +124,7 @@ class _Node:
         self.searched = False
         self.settled = False
         self.built_ps: int | None = None
-        """Formula time of the best equal pipelines, where such were built and placed."""
+        """Formula time of the best equal pipelines that were built; a guess if none was placed."""
 
     @property
     def outlook_ps(self) -> int:
@@ -220,13 +220,14 @@ class Engine:
             return
         for node in sorted(self._open, key=lambda n: (n.bound_ps, n.region)):
             limit = self.limit_ps
-            if self.stop() or (limit is not None and node.bound_ps >= limit):
+            if self.stop() or self._proven() or (limit is not None and node.bound_ps >= limit):
                 break
             only = self.limits.only_classes
             plans = equal_plans(self.problem, node.region, only, EQUAL_PRICED, self.stop)
             near = [p for p in plans if limit is None or p.target_ps < limit * GUESSED_NEAR]
             placed = [(plan, self._realise(plan)) for plan in near]
-            node.built_ps = min((r.real_ps for _, r in placed if r is not None), default=None)
+            guessed = min((p.target_ps for p in plans), default=None)
+            node.built_ps = min((r.real_ps for _, r in placed if r is not None), default=guessed)
             kept = [self._keep(*each) for each in placed]
             if any(kept):
                 self.report("searching", None)
@@ -246,10 +247,10 @@ class Engine:
             return
         if not self._hopeful(self._open[0]):
             return
-        nodes = []
+        nodes, known = [], {node.region for node in self._open}
         for region in apart(self.problem, self.limits.only_classes):
-            if self.problem.chunks and region.chunks != 1:
-                continue  # these are regions of their own
+            if region in known or region.chunks not in (None, 1):
+                continue  # a region of its own, or interleaved pipelines of one that is known
             setting = region.setting(self.problem, self.limits.only_classes)
             fluid = fluid_bound_s(self.problem, setting)
             if fluid < float("inf") and not self.stop():

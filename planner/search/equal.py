@@ -36,9 +36,11 @@ TURNS = 4
 SIZES = 2
 """Micro-batches of so many sizes are tried, the smallest ones."""
 STRIDE = 3
-"""Of the numbers of pipelines every so manieth is tried first, then those beside the best ones."""
+"""How many numbers of pipelines are stepped over at first; those beside the best follow."""
 BEST = 2
+"""So many numbers of pipelines have their neighbours looked at."""
 NEVER = 1 << 62
+"""The time of a number of pipelines of which none could be built."""
 
 
 def equal_plans(
@@ -73,7 +75,7 @@ def equal_plans(
 
 
 def _alike(problem: Problem) -> bool:
-    """Whether the inner layers are; what is left are at least three."""
+    """Whether there are inner layers, and all of them are alike."""
     tables = problem.tables
     return tables.layers > 2 and all(
         alike(problem, [t for t in tables.tables if t.option.rows == rows], rows)
