@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 from costmodels.schedules import ScheduleName
 from costmodels.units import PS_PER_S
@@ -48,6 +49,45 @@ def stage_on(
         in_flight,
         chunks=tuple(parts) if len(parts) > 1 else (),
     )
+
+
+def dealt(edges: Sequence[int], chunks: int) -> list[tuple[Interval, ...]]:
+    """Chunks of every stage when each run of inner layers is cut at these edges, ends included."""
+    run = edges[-1]
+    out = []
+    for s, (a, b) in enumerate(pairwise(edges)):
+        own = [[1 + c * run + a, 1 + c * run + b] for c in range(chunks)]
+        own[0][0] -= s == 0
+        own[-1][1] += s == len(edges) - 2
+        out.append(tuple((i, j) for i, j in own))
+    return out
+
+
+def placed(
+    each: Sequence[tuple[Sequence[Interval], Sequence[Island]]],
+    mesh: StageMesh,
+    policy: int,
+    copies: int,
+    rows: int,
+    batch: int,
+) -> list[LayoutPipeline] | None:
+    """Equal pipelines, each stage on the first of its islands with room; None where one has none.
+
+    ``each``: of every stage the layers and the islands that it may lie on.
+    """
+    free = {island: list(island.devices) for _, islands in each for island in islands}
+    pipes = []
+    for _ in range(copies):
+        stages = []
+        for parts, islands in each:
+            island = next((i for i in islands if len(free[i]) >= mesh.chips), None)
+            if island is None:
+                return None
+            devices = tuple(free[island][: mesh.chips])
+            del free[island][: mesh.chips]
+            stages.append(stage_on(island, devices, parts, mesh, policy))
+        pipes.append(pipeline_of(stages, batch // rows // copies, rows))
+    return pipes
 
 
 def pipeline_of(stages: Sequence[LayoutStage], micro_batches: int, rows: int = 1) -> LayoutPipeline:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations, pairwise, product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from costmodels import interleaved
 from costmodels.units import PS_PER_S
 from planner.certify import declared_space
 from planner.costing import build_tables
-from planner.graphs.topology import Island
 from planner.layout import LayoutPipeline, LayoutPricer
 from planner.mesh import StageMesh
 from planner.search.columns import relaxed_column
@@ -35,7 +33,7 @@ from planner.search.space import Stage, StageSpace, build_space
 from planner.search.stage_costs import StageCosts
 from planner.searches import engine_for
 from planner.solve import Context
-from tests.chunked_plans import pipeline_of, stage_on
+from tests.chunked_plans import dealt, pipeline_of, placed, stage_on
 from tests.mesh_inputs import small_context
 
 BLOCKS = 8
@@ -107,18 +105,6 @@ def test_unlike_layers_do_not_fold_and_the_certificate_says_so() -> None:
     assert any(text.startswith("interleaved 1F1B with {2, 4} chunks") for text in alike.allowed)
 
 
-def dealt(cuts: Sequence[int], chunks: int, run: int) -> list[tuple[tuple[int, int], ...]]:
-    """Chunks of every stage when each run of inner layers is cut there."""
-    edges = (0, *cuts, run)
-    out = []
-    for s, (a, b) in enumerate(pairwise(edges)):
-        own = [[1 + c * run + a, 1 + c * run + b] for c in range(chunks)]
-        own[0][0] -= s == 0
-        own[-1][1] += s == len(edges) - 2
-        out.append(tuple((i, j) for i, j in own))
-    return out
-
-
 contexts = st.sampled_from(
     [
         *((fleet, JOB) for fleet in FLEETS),
@@ -145,7 +131,7 @@ def layouts(draw: st.DrawFn) -> tuple[Context, list[LayoutPipeline]]:
         run = BLOCKS // chunks
         cuts = sorted(draw(st.sets(st.integers(1, run - 1), min_size=1, max_size=3)))
         stages = []
-        for parts in dealt(cuts, chunks, run):
+        for parts in dealt((0, *cuts, run), chunks):
             ways = [
                 (island, t.option.mesh)
                 for t in context.problem.tables.tables
@@ -253,7 +239,7 @@ def full_hosts(draw: st.DrawFn) -> tuple[Context, LayoutPipeline]:
     policy = draw(st.sampled_from(context.options.policies))
     stages = [
         stage_on(island, island.devices[s : s + 1], parts, StageMesh(1), policy)
-        for s, parts in enumerate(dealt(cuts, chunks, run))
+        for s, parts in enumerate(dealt((0, *cuts, run), chunks))
     ]
     return context, pipeline_of(stages, draw(st.sampled_from((1, 2, 3, 4, 5, 7, 12))))
 
@@ -339,11 +325,11 @@ def brute_force_ps(context: Context) -> int:
             if stages > run:
                 continue
             for cuts in combinations(range(1, run), stages - 1):
-                each = dealt(cuts, chunks, run)
+                each = [(parts, islands) for parts in dealt((0, *cuts, run), chunks)]
                 for policy, copies in product(context.options.policies, (1, 2, 3)):
                     if problem.global_batch % (rows * copies):
                         continue
-                    pipes = _placed(each, islands, mesh, policy, copies, rows, problem.global_batch)
+                    pipes = placed(each, mesh, policy, copies, rows, problem.global_batch)
                     if pipes is None:
                         continue
                     priced = context.pricer.price(pipes, context.options.zero_level)
@@ -351,31 +337,6 @@ def brute_force_ps(context: Context) -> int:
                         best = priced.formula_ps
     assert best is not None
     return best
-
-
-def _placed(
-    each: list[tuple[tuple[int, int], ...]],
-    islands: list[Island],
-    mesh: StageMesh,
-    policy: int,
-    copies: int,
-    rows: int,
-    batch: int,
-) -> list[LayoutPipeline] | None:
-    chips = mesh.chips
-    free = {island: list(island.devices) for island in islands}
-    pipes = []
-    for _ in range(copies):
-        stages = []
-        for parts in each:
-            island = next((i for i in islands if len(free[i]) >= chips), None)
-            if island is None:
-                return None
-            devices = tuple(free[island][:chips])
-            del free[island][:chips]
-            stages.append(stage_on(island, devices, parts, mesh, policy))
-        pipes.append(pipeline_of(stages, batch // rows // copies, rows))
-    return pipes
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise, product
 
 import numpy as np
@@ -12,11 +11,9 @@ from hypothesis import strategies as st
 
 from costmodels.units import PS_PER_S
 from planner.certify import declared_space
-from planner.graphs.topology import Island
 from planner.inputs.cluster import load_cluster
 from planner.inputs.overrides import parse_overrides
 from planner.layout import LayoutPipeline, LayoutPricer
-from planner.mesh import StageMesh
 from planner.search.columns import relaxed_column
 from planner.search.engine import SearchLimits
 from planner.search.folded import folded_layers, size_space
@@ -28,7 +25,7 @@ from planner.searches import engine_for, narrow_kinds
 from planner.simulate import simulate
 from planner.solve import Context
 from planner.verify import verify
-from tests.chunked_plans import pipeline_of, stage_on
+from tests.chunked_plans import dealt, pipeline_of, placed, stage_on
 from tests.mesh_inputs import small_context, small_plan
 
 BLOCKS = 8
@@ -108,18 +105,6 @@ def test_cuts_move_within_a_round_of_chunks() -> None:
     assert moved(0, 1, problem, last) == last  # a round has six folded layers
     assert folded_layers(LAYERS, 2) == 6
     assert folded_layers(LAYERS, 1) == LAYERS
-
-
-def dealt(edges: Sequence[int], chunks: int) -> list[tuple[tuple[int, int], ...]]:
-    """Chunks of every stage when each run of inner layers is cut at these edges."""
-    run = edges[-1]
-    out = []
-    for s, (a, b) in enumerate(pairwise(edges)):
-        own = [[1 + c * run + a, 1 + c * run + b] for c in range(chunks)]
-        own[0][0] -= s == 0
-        own[-1][1] += s == len(edges) - 2
-        out.append(tuple((i, j) for i, j in own))
-    return out
 
 
 @st.composite
@@ -233,8 +218,9 @@ def brute_force_ps(context: Context) -> int:
             first = [change * k // parts[0] for k in range(parts[0])]
             then = [change + (run - change) * k // parts[1] for k in range(parts[1])]
             edges = (*first, *then, run)
-            names = [order[edge >= change] for edge in edges[:-1]]
-            pipes = _placed(dealt(edges, chunks), names, islands, mesh, copies, batch)
+            where = [islands[order[edge >= change]] for edge in edges[:-1]]
+            each = list(zip(dealt(edges, chunks), where, strict=True))
+            pipes = placed(each, mesh, 0, copies, 1, batch)
             if pipes is None:
                 continue
             priced = context.pricer.price(pipes, context.options.zero_level)
@@ -242,29 +228,6 @@ def brute_force_ps(context: Context) -> int:
                 best = priced.formula_ps
     assert best is not None
     return best
-
-
-def _placed(
-    each: Sequence[tuple[tuple[int, int], ...]],
-    vendors: Sequence[str],
-    islands: dict[str, list[Island]],
-    mesh: StageMesh,
-    copies: int,
-    batch: int,
-) -> list[LayoutPipeline] | None:
-    free = {island: list(island.devices) for own in islands.values() for island in own}
-    pipes = []
-    for _ in range(copies):
-        stages = []
-        for parts, vendor in zip(each, vendors, strict=True):
-            island = next((i for i in islands[vendor] if len(free[i]) >= mesh.chips), None)
-            if island is None:
-                return None
-            devices = tuple(free[island][: mesh.chips])
-            del free[island][: mesh.chips]
-            stages.append(stage_on(island, devices, parts, mesh, 0))
-        pipes.append(pipeline_of(stages, batch // copies))
-    return pipes
 
 
 @pytest.mark.parametrize("collectives", ["none", "cpu-staged"])
