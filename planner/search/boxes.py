@@ -432,7 +432,7 @@ class BoxSearch:
         ]
         hops = [float(space.hop[a.option, b.option, b.first]) for a, b in pairwise(pipeline)]
         fill = sum(times) + 2 * chunks * sum(hops)
-        slowest = max(*times, *hops, 1e-12)
+        slowest = max(*times, *hops, space.back_s(pipeline), 1e-12)
         price = sum(float(self.option_prices[s.option]) for s in pipeline) + self.pipeline_price
 
         def stands(after: float) -> int:

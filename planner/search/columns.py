@@ -306,7 +306,7 @@ def relaxed_column(
     """
     hops = [int(space.hop[a.option, b.option, b.first] * PS_PER_S) for a, b in pairwise(pipeline)]
     times = [int(t * PS_PER_S) for t in stage_times]
-    shortest = max(1, *times, *hops)
+    shortest = max(1, *times, *hops, int(space.back_s(pipeline) * PS_PER_S))
     round_ps = sum(times) + 2 * space.chunks * sum(hops)
     fill = round_ps + (space.chunks - 1) * shortest
     after = space.finish_after(pipeline, stage_times, round_ps / PS_PER_S)

@@ -30,10 +30,12 @@ from planner.search.problem import Problem, Setting, Size
 from planner.search.space import (
     UNBOUNDED_DEPTH,
     Floats,
+    HopPrice,
     Leads,
     Stage,
     StageSpace,
     alike,
+    best_hop_ps,
     build_space,
     expected_hop_ps,
     stage_limits,
@@ -127,9 +129,6 @@ def folded(
     time[2][..., [0, 1, -1]] = np.inf
     time[1][:, ~(starts & ends[:, -1:])] = np.inf  # inner stages have starts and ends
     time[2][:, ~(ends & starts[:, :1])] = np.inf
-    if not optimistic:
-        # what comes back to a first stage must keep pace as well: few chips have little of a port
-        time[2][:] = np.maximum(time[2], _back_s(problem, space)[None, :, None])
     pairs = _pairs(problem, space, chunks, optimistic=optimistic)
     depth = tuple(np.where(np.isfinite(t), count, 0) for t, count in zip(time, pairs, strict=True))
     layer_time = space.layer_time[:, at[:-1]].copy()
@@ -158,22 +157,25 @@ def folded(
             relief=leads.relief,
         ),
         chunks=chunks,
+        back=_back_s(problem, space, best_hop_ps if optimistic else expected_hop_ps),
     )
 
 
-def _back_s(problem: Problem, space: StageSpace) -> Floats:
-    """``[option]``: the hop from a last stage to a first one of the option, at least."""
+def _back_s(problem: Problem, space: StageSpace, price: HopPrice) -> Floats:
+    """``[last, first]``: what the hop from a last stage to a first one takes, at least.
+
+    It keeps pace with the chunks; a stage of few chips has little of a port.
+    """
     bytes_ = int(problem.tables.boundary_bytes[space.rows][1])
-    last = {
-        (t.option.class_index, t.option.chips): t
-        for t, ends in zip(space.options, space.ends[:, -1], strict=True)
-        if ends
+    kinds = [(t.option.class_index, t.option.chips) for t in space.options]
+    members = dict(zip(kinds, space.options, strict=True))
+    known = {
+        (a, b): price(problem.topology, one, two, bytes_)
+        for a, one in members.items()
+        for b, two in members.items()
     }
-    out = np.full(len(space.options), np.inf)
-    for k, table in enumerate(space.options):
-        ways = [expected_hop_ps(problem.topology, one, table, bytes_) for one in last.values()]
-        out[k] = min((way / PS_PER_S for way in ways if way is not None), default=np.inf)
-    return out
+    each = [[known[a, b] for b in kinds] for a in kinds]
+    return np.array([[np.inf if ps is None else ps / PS_PER_S for ps in row] for row in each])
 
 
 def _pairs(

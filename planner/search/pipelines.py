@@ -82,6 +82,8 @@ class Pricer:
             ]
             hop = space.hop
             values.append(hop[np.isfinite(hop) & (hop > 0)])
+            if space.back is not None:
+                values.append(space.back[np.isfinite(space.back) & (space.back > 0)])
             self._points = np.unique(np.concatenate(values))
         return self._points
 

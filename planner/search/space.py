@@ -118,6 +118,9 @@ class StageSpace:
     chunks: int = 1
     """Chunks per stage: with several, layers are folded and micro-batches counted in pairs
     (:mod:`planner.search.folded`)."""
+    back: Floats | None = None
+    """``[last, first]``: hop in seconds by which a pair comes to its next chunk; None: of one chunk
+    per stage. It is no part of the fill, but no takt is shorter."""
     _times: dict[int, Times] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -133,6 +136,22 @@ class StageSpace:
         both = np.concatenate([self.hop, self.hop.transpose(1, 0, 2)], axis=1).reshape(count, -1)
         kinds: Ints = np.unique(both, axis=0, return_inverse=True)[1].ravel()
         return kinds
+
+    @cached_property
+    def slowest_back(self) -> tuple[Floats, Floats]:
+        """``[option]``: a takt below which it is no first, and no last stage."""
+        if self.back is None:
+            none = np.zeros(len(self.options))
+            return none, none
+        to_first = self.back[self.ends[:, -1]].min(axis=0, initial=np.inf)
+        from_last = self.back[:, self.starts[:, 0]].min(axis=1, initial=np.inf)
+        return to_first, from_last
+
+    def back_s(self, pipeline: Sequence[Stage]) -> float:
+        """The hop from the last stage to the first one; 0 where nothing goes back."""
+        if self.back is None:
+            return 0.0
+        return float(self.back[pipeline[-1].option, pipeline[0].option])
 
     @property
     def layers(self) -> int:

@@ -212,6 +212,11 @@ class Before:
         first = self._toll(heads) + price + self.weights * space.finish.T[:, :, None]
         first[~space.ends.T] = np.inf
         last = self._toll(self.tails(np.arange(queries))) + price
+        if space.back is not None:
+            to_first, from_last = (
+                back[:, None] > self.takts * SLACK for back in space.slowest_back
+            )
+            first[:, to_first] = last[:, from_last] = np.inf
         closed = not space.starts.all()
         every = np.arange(queries)
         changes = np.flatnonzero((of[:, 1:] != of[:, :-1]).any(axis=0)) + 1

@@ -71,6 +71,8 @@ class Windows:
         self._complete(1, open_, self._first(open_, 1, length, length + 1), best)
         low = 1
         value = self._toll(self._last[1:], open_) + self.prices[None, :, None]
+        if space.back is not None:
+            value[:, space.slowest_back[1][:, None] > self.takts * SLACK] = np.inf
         if self.rooms is not None:
             value[self._tail[1:, :, None] > self.rooms * SLACK] = np.inf
         for position in range(2, self.most + 1):
@@ -116,6 +118,8 @@ class Windows:
         out = self._toll(heads[:, :, of], open_)
         out += self.prices[None, :, None] + self.weights[open_] * space.finish.T[low:high, :, None]
         out[~space.ends.T[low:high]] = np.inf
+        if space.back is not None:
+            out[:, space.slowest_back[0][:, None] > self.takts[open_] * SLACK] = np.inf
         if self.rooms is not None:
             out[self._head[low:high, :, None] > self.rooms[open_] * SLACK] = np.inf
         return out
@@ -200,6 +204,11 @@ class Windows:
         weights = self.weights[queries, None, None]
         cost = np.where(legal, weights * np.where(legal, step, 0.0), np.inf)
         cost[first] += (weights * space.finish[None])[first]
+        if space.back is not None:
+            late = [back > self.takts[queries, None] * SLACK for back in space.slowest_back]
+            cost[first[:, None] & late[0]] = np.inf
+            if position == 1:
+                cost[late[1]] = np.inf
         ahead = self._ahead[position - 1]
         if ahead is None:
             cost[:, :, :length] = np.inf

@@ -27,6 +27,7 @@ from planner.search.folded import (
     size_space,
     unfold,
 )
+from planner.search.pipelines import Pricer
 from planner.search.problem import Problem, Setting, Size
 from planner.search.relaxation import Relaxation
 from planner.search.space import Stage, StageSpace, build_space
@@ -76,6 +77,29 @@ def test_a_folded_stage_takes_its_part_of_the_time_of_all_its_layers() -> None:
         assert space.stage_time(k, 0, 6, 1) == np.inf
     assert space.layer_time[:, 1:-1] == pytest.approx(plain.layer_time[:, 1:5])
     assert space.layer_time[:, 0] == pytest.approx(plain.layer_time[:, 0] / 2)
+
+
+def test_no_takt_is_shorter_than_the_hop_back_to_the_first_stage() -> None:
+    """The way back takes longer than any stage, and decides every takt."""
+    problem = context_of(FLEETS[0]).problem
+    plain = build_space(problem, Setting((1, 1), ((0, BLOCKS + 2),)), 1, optimistic=True)
+    space = folded(problem, plain, 2, optimistic=True)
+    assert space is not None
+    assert space.back is not None
+    assert set(space.back[np.isfinite(space.back)]) <= set(Pricer(space, 4).breakpoints())
+    slow = 2 * max(float(part[np.isfinite(part)].max()) for part in space.time)
+    space = replace(space, back=np.full_like(space.back, slow))
+    takts = np.array([slow * 0.999, slow * 1.001])
+    answer = Pricer(space, 4).solve(
+        np.ones(len(space.options)), takts, np.ones(2), np.ones(2, dtype=np.int64), trace=True
+    )
+    assert np.isinf(answer.cost[0])
+    pipeline = answer.pipelines[1]
+    assert pipeline is not None
+    stages = [space.stage_time(s.option, s.first, s.end, 1) for s in pipeline]
+    column = relaxed_column(problem, space, stages, pipeline, None)
+    assert column.period_ps == 2 * int(slow * PS_PER_S)  # two chunks per micro-batch
+    assert column.fill_ps < sum(stages) * PS_PER_S + 2 * slow * PS_PER_S  # once, for the takt
 
 
 def test_vendors_that_share_no_layer_have_no_interleaved_pipelines() -> None:
