@@ -15,6 +15,7 @@ from planner.inputs.job import ResolvedJob, load_job, resolve_job
 from planner.inputs.model import load_model
 from planner.inputs.overrides import parse_overrides
 from planner.mesh import StageMesh
+from planner.scenario.inputs import inputs_of
 from planner.verify import verify
 from tests.exporters.laid_out import broken, exported, laid_out, refused, text_of
 
@@ -113,6 +114,12 @@ def test_verification_prices_plans_as_the_planner_does():
     for changes in ((), (ALONE,)):
         plan = laid_out(LAID, *changes, model="mixtral-8x7b", cluster=EIGHT)
         assert verify(plan) == []
+
+
+@pytest.mark.parametrize("changes", [(), (ALONE,)])
+def test_a_plan_that_is_made_again_has_experts_as_it_had_them(changes):
+    plan = laid_out(LAID, *changes, model="mixtral-8x7b", cluster=EIGHT)
+    assert inputs_of(plan).job.spec.techniques.grouped_experts is not bool(changes)
 
 
 def flags(plan):
