@@ -445,6 +445,8 @@ def assumptions(context: Context) -> tuple[str, ...]:
             f"experts: the busiest gets {EXPERT_IMBALANCE:g} times the mean number of tokens "
             "(imbalance factor, assumed for routers with a balancing loss)"
         )
+    if context.model.graph.has_experts:
+        out.append("experts: tokens are copied to them and summed by fused kernels")
     if any(m.ep > 1 for m in meshes) and _over_hosts(context):
         out.append(
             "experts over hosts: a token is sent once to every host that holds any of its experts "

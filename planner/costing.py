@@ -136,6 +136,7 @@ def layer_cost(
             precision=job.precision,
             sequence_parallel=job.sequence_parallel and mesh.tp > 1,
             flash=cls.chip.flash_attention,
+            grouped_experts=job.groups_experts(cls.chip),
             training=training,
             cp=mesh.cp,
             ep=mesh.ep,

@@ -19,6 +19,8 @@ _REPORTED_SHARE = 0.99
 # Fabrics without a published collective rate: the middle of what was measured on others.
 _DEFAULT_EFFICIENCY = 0.70
 _DEFAULT_LATENCY_S = 8e-6
+# Grouped products of experts need compute capability 8.0: megatron/training/arguments.py.
+_GROUPED_GEMM = ("ampere", "ada", "hopper", "blackwell")
 _HOST_LINKS = {
     "PCIe3": "pcie3x16",
     "PCIe4": "pcie4x16",
@@ -75,6 +77,7 @@ def build_chip(record: Record, records: Mapping[str, Record]) -> Chip:
         devices_per_package=package,
         cores=int(number(record, "cores") or 0),
         silicon=text(record, "silicon", text(record, "id")),
+        grouped_gemm=_grouped_gemm(record),
         assumed=tuple(map(str, stated)) if isinstance(stated, list | tuple) else tuple(notes),
     )
     known = shipped_efficiencies().current(chip)
@@ -156,6 +159,12 @@ def _flash(record: Record, notes: list[str]) -> bool:
     if (source := _source(record, "flash_attention")).startswith("assumed"):
         notes.append(f"{'fused' if value else 'no fused'} attention: {source}")
     return value
+
+
+def _grouped_gemm(record: Record) -> bool:
+    """What the record says, else what is known of the architecture."""
+    value = record.get("grouped_gemm")
+    return value if isinstance(value, bool) else text(record, "architecture") in _GROUPED_GEMM
 
 
 def _fabrics(record: Record, notes: list[str]) -> tuple[Fabric | None, Fabric | None]:

@@ -52,6 +52,7 @@ class Chip:
     ``attention`` is the rate of fused attention over that of the reference chips. ``cores`` is how
     many tiles of a product run at once (streaming multiprocessors), 0 where that is not known.
     ``silicon`` names the die at its power: chips that share it compute alike.
+    ``grouped_gemm``: a runtime may multiply all experts of a chip by one call.
     ``assumed`` lists, as sentences, every figure that was judged and not read.
     """
 
@@ -79,6 +80,7 @@ class Chip:
     attention: float = 1.0
     cores: int = 0
     silicon: str = ""
+    grouped_gemm: bool = False
     assumed: tuple[str, ...] = ()
 
     def sustained(self, precision: str) -> float:

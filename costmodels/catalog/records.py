@@ -36,6 +36,7 @@ _OWN_FIELDS: dict[str, type] = {
     "usable_memory_gib": float,
     "usable_source": str,
     "flash_attention": bool,
+    "grouped_gemm": bool,
     "devices_per_package": int,
     "cores": int,
     "fp4_tflops": float,

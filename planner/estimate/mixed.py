@@ -41,7 +41,12 @@ def price_kinds(run: Run, topology: Topology) -> tuple[KindPrice, ...]:
     links, found = slowest_links(topology), []
     for cls in topology.classes:
         own = replace(
-            run, chip=chip_of(cls), derate=cls.derate, links=links, flash=cls.chip.flash_attention
+            run,
+            chip=chip_of(cls),
+            derate=cls.derate,
+            links=links,
+            flash=cls.chip.flash_attention,
+            grouped_experts=run.grouped_experts and cls.chip.grouped_gemm,
         )
         found.append(KindPrice(cls, price_uniform(own)))
     return tuple(found)

@@ -167,6 +167,7 @@ class _Reader:
             shard=min(spec.shard or dp * spec.cp, dp * spec.cp) if level else 1,
             sequence_parallel=job.sequence_parallel,
             flash=cls.chip.flash_attention,
+            grouped_experts=job.grouped_experts,
             schedule=spec.schedule,
             derate=cls.derate,
         )

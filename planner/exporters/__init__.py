@@ -14,6 +14,7 @@ from planner.errors import ExportError, Problem
 from planner.exporters.builds import build_difference
 from planner.exporters.depth import depth_difference
 from planner.exporters.exporter import Checked, Exporter, File, Written
+from planner.exporters.grouped import grouped_difference
 from planner.exporters.notes import readme
 from planner.exporters.refusals import chip_problem, refusals
 from planner.exporters.targets import (
@@ -102,6 +103,7 @@ def export_plan(plan: Plan, target: str) -> Exported:
         raise ExportError("", where=f"by {target}", problems=checked.problems)
     found = (
         *depth_difference(exporter.CAPABILITY, view),
+        *grouped_difference(exporter.CAPABILITY, view),
         *written.differences,
         *build_difference(exporter.CAPABILITY, view),
     )

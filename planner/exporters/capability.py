@@ -51,6 +51,8 @@ class Capability:
     as the plan says, or always stages - stage. ``checked_by_target`` says which of its own code
     has read such files. ``optimizer_offload``: whether it keeps the optimizer's state, and nothing
     else, in the host's memory; ``why_no_offload`` is the reason where it is a particular one.
+    ``grouped_experts``: whether its files ask for experts as one grouped product, and for fused
+    copies to them.
     ``why_no_activations``: why plans that leave activations in host memory are refused;
     ``why_no_packing``: why those that pack gradients between hosts are.
     """
@@ -81,6 +83,7 @@ class Capability:
     keeps_depth: bool = False
     tied_across_stages: bool = True
     optimizer_offload: bool = False
+    grouped_experts: bool = False
     why_no_offload: str = "no exporter of it writes that"
     why_no_activations: str = "no exporter of it writes that"
     why_no_packing: str = "no exporter of it writes that"

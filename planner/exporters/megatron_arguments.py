@@ -16,6 +16,8 @@ from planner.exporters.view import View, common_recompute
 Sections = tuple[tuple[str, Arguments], ...]
 
 
+GROUPED, PERMUTE = "moe-grouped-gemm", "moe-permute-fusion"
+
 OFFLOAD = ("optimizer-cpu-offload", "use-precision-aware-optimizer")
 """The second is demanded by the first; it demands a sharded optimizer in turn."""
 
@@ -45,6 +47,7 @@ def plan_sections(view: View, launch: Launch, layers: Arguments) -> Sections:
         ("recomputation", recompute_arguments(view)),
         ("state: precision, optimizer, what is sharded", state_arguments(view)),
         ("the model, as far as the plan knows it", _model(view)),
+        ("experts as they are priced: their products, copies of tokens", grouped_arguments(view)),
     )
 
 
@@ -58,6 +61,23 @@ def expert_arguments(view: View) -> Arguments:
         ("expert-tensor-parallel-size", str(grid.stages[0].expert_slices)),
     ]
     return (*found, ("moe-flex-dispatcher-backend", "deepep")) if over_hosts(view) else tuple(found)
+
+
+def grouped_arguments(view: View) -> Arguments:
+    """Experts by one call, tokens copied by one kernel: Transformer Engine 1.9 has it, and 2.1."""
+    return ((GROUPED, ""), (PERMUTE, "")) if True in view.grouped_experts else ()
+
+
+def grouped_exports(view: View) -> tuple[tuple[str, str], ...]:
+    """On Hopper one kernel for all experts, as measured; else one launch each, from C++."""
+    return (("NVTE_USE_CUTLASS_GROUPED_GEMM", "1"),) if True in view.grouped_experts else ()
+
+
+def unfused_copies(view: View) -> tuple[str, ...]:
+    """Plans of experts count fused copies of tokens; not every export asks for them."""
+    if view.grouped_experts != {False}:
+        return ()
+    return (f"tokens go to experts by fused copies in the price, here without --{PERMUTE}",)
 
 
 def _model(view: View) -> Arguments:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from costmodels.interleaved import groups
-from planner.exporters.megatron_arguments import OFFLOAD
+from planner.exporters.megatron_arguments import GROUPED, OFFLOAD, PERMUTE
 from planner.exporters.megatron_layout import broken_layout, layout_counts, parse_layout
 from planner.exporters.megatron_model import parameters
 from planner.exporters.placement import broken_placement
@@ -199,6 +199,20 @@ COMMON: tuple[Rule[MegatronRead], ...] = (
     Rule("placement", "every rank starts on the device that the plan gives it", _placement),
 )
 
+
+def _grouped(r: MegatronRead) -> str:
+    """Grouped products are bf16's, and need Transformer Engine's layers."""
+    found = GROUPED in r.flags
+    if found and "bf16" not in r.flags:
+        return f"--{GROUPED} goes with bf16"
+    if (found or PERMUTE in r.flags) and r.flags.get("transformer-impl") == "local":
+        return f"--{GROUPED} and --{PERMUTE} need Transformer Engine"
+    return not_equal("experts as one product", found, True in r.view.grouped_experts)
+
+
+GROUPS: tuple[Rule[MegatronRead], ...] = (
+    Rule("grouped", "experts are one grouped product where they are priced so, in bf16", _grouped),
+)
 
 EXPERTS: tuple[Rule[MegatronRead], ...] = (
     Rule("experts", "experts divide by ep, a stage's devices by etp · ep, as planned", _experts),

@@ -26,6 +26,7 @@ def refusals(capability: Capability, view: View) -> tuple[Problem, ...]:
     problems += _model(capability, view)
     problems += _schedules(capability, view)
     problems += _meshes(capability, view)
+    problems += _grouped(capability, view)
     problems += _offload(capability, view)
     problems += _activations(capability, view)
     problems += _packed(capability, view)
@@ -234,6 +235,18 @@ def _meshes(capability: Capability, view: View) -> Iterator[Problem]:
     if any(mesh.zero3 for mesh in meshes):
         message = f"the copies inside a stage divide their weights; {unwritten}"
         yield Problem("ZeRO level 3 inside a stage", message, "plan with --forbid zero3")
+
+
+def _grouped(capability: Capability, view: View) -> Iterator[Problem]:
+    """Experts in one call on some chips and one by one on others: targets have one setting."""
+    if capability.grouped_experts and len(view.grouped_experts) > 1:
+        devices = view.devices
+        chips = {devices[name].chip for name in view.used}
+        alone = sorted(Catalog.alias(c.id) for c in chips if not view.job.groups_experts(c))
+        message = f"not on {', '.join(alone)}; the target has one setting for all"
+        yield Problem(
+            "experts as one grouped product", message, "plan with --forbid grouped_experts"
+        )
 
 
 def _offload(capability: Capability, view: View) -> Iterator[Problem]:

@@ -24,6 +24,7 @@ class View:
     model: ModelFacts
     hosts: tuple[Host, ...]
     grid: Grid | None
+    has_experts: bool = False
 
     @property
     def short_id(self) -> str:
@@ -54,6 +55,14 @@ class View:
         )
 
     @property
+    def grouped_experts(self) -> frozenset[bool]:
+        """How the chips in use multiply their experts, by one call or not; empty: no experts."""
+        if not self.has_experts:
+            return frozenset()
+        devices = self.devices
+        return frozenset(self.job.groups_experts(devices[name].chip) for name in self.used)
+
+    @property
     def header(self) -> str:
         """What every file says of where it comes from."""
         made = f"planner {self.plan.planner_version} from plan {self.short_id}"
@@ -72,7 +81,8 @@ def view_of(plan: Plan) -> View:
         for device in replica.devices
     }
     hosts = tuple(h for h in cluster_hosts(world.fleet, spec) if h.name in used)
-    return View(plan, world.job, model_facts(plan, world.model), hosts, grid_of(plan))
+    facts = model_facts(plan, world.model)
+    return View(plan, world.job, facts, hosts, grid_of(plan), world.model.has_experts)
 
 
 @dataclass(frozen=True, slots=True)

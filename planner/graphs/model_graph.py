@@ -48,6 +48,11 @@ class ModelGraph:
     active_parameters: int
     max_seq_len: int = 0
 
+    @property
+    def has_experts(self) -> bool:
+        """Whether any layer is a mixture of experts."""
+        return any(layer.shape.is_moe for layer in self.layers)
+
     def boundary_bytes(self, cut: int, rows: int, seq_len: int, bytes_per_element: int) -> int:
         """Bytes that cross the cut before layer ``cut``: each tensor once, however many readers."""
         widest: dict[int, int] = {}

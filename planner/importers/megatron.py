@@ -200,6 +200,10 @@ def _job(flags: Flags) -> dict[str, JsonValue]:
     if optimizer not in ("adam", "sgd"):
         flags.wrong("optimizer", f"{optimizer!r} is not priced", "adam or sgd")
     job["optimizer"] = optimizer
+    if (flags.number("num-experts") or 1) > 1:
+        job["techniques"] = {"grouped_experts": flags.has("moe-grouped-gemm")}
+        if not flags.has("moe-permute-fusion"):
+            flags.notes.append("tokens are copied to experts by fused kernels in the price")
     # Megatron accumulates gradients in fp32 whenever it trains in bf16
     if precision == "bf16" or flags.has("accumulate-allreduce-grads-in-fp32"):
         job["gradient_dtype"] = "fp32"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from costmodels.catalog import Catalog
+from costmodels.catalog import Catalog, Chip
 from costmodels.compression import CompressionName
 from costmodels.memory import StateBytes
 from costmodels.units import bytes_of
@@ -55,6 +55,7 @@ YOUNGER = (
     "optimizer_offload",
     "activation_offload",
     "interleaved",
+    "grouped_experts",
     "max_tensor_parallel",
     "constraints",
     "goal",
@@ -116,6 +117,7 @@ class ResolvedJob:
     optimizer_offload: bool = False
     activation_offload: bool = False
     interleaved: bool = False
+    grouped_experts: bool = False
     gradient_compression: CompressionName = "none"
     max_tensor_parallel: int | None = None
     constraints: Constraints = field(default_factory=Constraints)
@@ -126,6 +128,10 @@ class ResolvedJob:
     def element_bytes(self) -> int:
         """Bytes of one activation or weight element."""
         return bytes_of(self.precision)
+
+    def groups_experts(self, chip: Chip) -> bool:
+        """Whether a chip multiplies all its experts by one call."""
+        return self.grouped_experts and chip.grouped_gemm
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON without the notes; :meth:`from_json` restores it."""
@@ -210,6 +216,7 @@ def resolve_job(job: JobInput, model: ModelGraph, topology: Topology) -> Resolve
     seq_len = spec.seq_len or _seq_len(model, notes)
     rows = spec.micro_batch_rows or _rows(spec.global_batch, seq_len, notes)
     techniques = _techniques(spec, model, topology, seq_len, notes)
+    techniques["grouped_experts"] = _grouped_experts(spec, model, topology, precision, notes)
     wide: tuple[int, ...] = ()
     if techniques["cross_node_expert_parallel"] and spec.micro_batch_rows is None:
         wide = _cross_node_rows(rows, topology, spec.global_batch, notes)
@@ -262,13 +269,34 @@ def _interleaved(spec: JobSpec, model: ModelGraph, topology: Topology, notes: li
     return False
 
 
+def _grouped_experts(
+    spec: JobSpec, model: ModelGraph, topology: Topology, precision: Precision, notes: list[str]
+) -> bool:
+    """Whether experts are multiplied by one call: in bf16, on chips that have such a kernel."""
+    asked = spec.techniques.grouped_experts
+    if asked is False or not model.has_experts:
+        return False
+    chips = {c.chip.id: c.chip.grouped_gemm for c in topology.classes}
+    lacking = [Catalog.alias(chip) for chip in sorted(chips) if not chips[chip]]
+    if precision != "bf16":
+        notes.append(f"experts one by one: grouped products are for bf16, not {precision}")
+        return False
+    if len(lacking) == len(chips):
+        notes.append(f"experts one by one: no grouped products on {', '.join(lacking)}")
+        return False
+    rest = f", one by one on {', '.join(lacking)}" if lacking else ""
+    how = "" if asked else " (default)"
+    notes.append(f"experts of a chip as one grouped product{rest}{how}")
+    return True
+
+
 def _techniques(
     spec: JobSpec, model: ModelGraph, topology: Topology, seq_len: int, notes: list[str]
 ) -> dict[str, Any]:
     """Every technique as a yes or no; those that pay at times only are tried where they can."""
     asked = spec.techniques.model_dump()
     numbers = {m.experts for layer in model.layers for m in layer.shape.matmuls} - {1}
-    experts = bool(numbers)
+    experts = model.has_experts
     if asked["context_parallel"] is None:
         asked["context_parallel"] = seq_len >= LONG_SEQ_LEN
         if asked["context_parallel"]:

@@ -51,6 +51,8 @@ class Techniques(_Strict):
     null: not). ``interleaved``: stages may hold several chunks of layers and run them in turn,
     which shortens the fill (null: where a step has fewer rows than the fleet has chips, from 1,024
     chips on, and vendors, if there are several, reduce gradients together).
+    ``grouped_experts``: all experts of a chip are multiplied by one call, where the chip has such a
+    kernel, not one after the other (null: where the model has experts and trains in bf16).
     ``gradient_compression``: a plan may reduce gradients in this form between hosts (fp8 and int4
     with a scale per 256 values); it changes the numbers that are trained.
     """
@@ -70,6 +72,7 @@ class Techniques(_Strict):
     optimizer_offload: bool | None = None
     activation_offload: bool | None = None
     interleaved: bool | None = None
+    grouped_experts: bool | None = None
     gradient_compression: Annotated[CompressionName, BeforeValidator(_named)] = "none"
 
 

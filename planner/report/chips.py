@@ -69,6 +69,7 @@ def chip_page(chip: Chip, record: Mapping[str, object]) -> RenderableType:
         facts.add_row("network per chip", bandwidth(chip.nic_bytes_per_s))
     facts.add_row("runs", f"torch {chip.torch_device}, {chip.dist_backend}")
     facts.add_row("FlashAttention", "yes" if chip.flash_attention else "no")
+    facts.add_row("grouped GEMM", "yes" if chip.grouped_gemm else "no")
     price = chip.price_usd_per_hour
     facts.add_row("price", "unknown" if price is None else f"{price:g} USD per chip and hour")
     facts.add_row("confidence", Text(chip.confidence, style=CONFIDENCE.get(chip.confidence, "")))

@@ -133,7 +133,7 @@ def inputs_of(plan: Plan) -> PlanInputs:
 
     Raises InputError where the plan does not hold them.
     """
-    restore(plan)  # names the input that is damaged
+    world = restore(plan)  # names the input that is damaged
     inputs = plan.inputs
     excerpt = inputs.catalogue.resolved
     catalog = load_catalog(excerpt) if "chips" in excerpt else load_catalog()
@@ -143,12 +143,12 @@ def inputs_of(plan: Plan) -> PlanInputs:
             model.name, model.name, dict(model.resolved), model_from_resolved(model.resolved), ()
         ),
         cluster_from_document(Document("cluster", inputs.cluster.resolved), catalog),
-        JobInput(inputs.job.name, "", _job_of(inputs.job.resolved)),
+        JobInput(inputs.job.name, "", _job_of(inputs.job.resolved, world.model.has_experts)),
         None if measured is None else _profile(measured.name, measured.resolved),
     )
 
 
-def _job_of(resolved: Mapping[str, Any]) -> JobSpec:
+def _job_of(resolved: Mapping[str, Any], has_experts: bool) -> JobSpec:
     """The job file that resolves to this job: every value stated, none left to the planner.
 
     The optimizer's bytes are stated only where they are not its own, so that another optimizer
@@ -159,6 +159,9 @@ def _job_of(resolved: Mapping[str, Any]) -> JobSpec:
     same = state["gradient"] == bytes_of(str(resolved["precision"]))
     fields["gradient_dtype"] = "same" if same else "fp32"
     fields["techniques"] = {name: resolved[name] for name in TECHNIQUES if name in resolved}
+    if has_experts and resolved["precision"] == "bf16":
+        # left out where it is off; another precision or a model without experts decides nothing
+        fields["techniques"]["grouped_experts"] = bool(resolved.get("grouped_experts"))
     fields |= _ruled_out(resolved.get("constraints"))
     fields |= _objective(resolved.get("goal"))
     spec = job_spec(fields)

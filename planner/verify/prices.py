@@ -59,6 +59,7 @@ class Prices:
                 precision=job.precision,
                 sequence_parallel=job.sequence_parallel and tp > 1,
                 flash=cls.chip.flash_attention,
+                grouped_experts=job.grouped_experts and cls.chip.grouped_gemm,
                 cp=mesh.context_parallel,
                 ep=mesh.expert_parallel,
                 expert_tp=None if mesh.expert_parallel == 1 else expert_slices(mesh),

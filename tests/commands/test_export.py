@@ -28,7 +28,7 @@ def test_an_export_is_a_folder_that_says_what_it_holds(run, plan_file, tmp_path)
     ended = run("export", plan_file, "--to", "megatron", "-o", tmp_path / "out")
     assert ended.code == 0
     assert "for Megatron-LM (core 0.20)" in ended.out
-    assert "19 rules of the target" in ended.out
+    assert "20 rules of the target" in ended.out
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert names == ["README.md", "arguments.sh", "hostfile", "nodes", "ranks.txt"]
     assert os.access(tmp_path / "out" / "nodes" / "node0.sh", os.X_OK)

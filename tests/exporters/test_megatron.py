@@ -112,6 +112,7 @@ def test_recomputation_that_differs_by_stage_is_refused():
         ("layout", "t*9L", "t*9"),
         ("layout", "Et*7", "xt*7"),
         ("exclusive", "--bf16", "--bf16 --decoder-first-pipeline-num-layers 7"),
+        ("grouped", "--bf16", "--bf16 --moe-grouped-gemm"),
         ("turns", "--bf16", "--bf16 --microbatch-group-size-per-virtual-pipeline-stage 4"),
     ],
 )

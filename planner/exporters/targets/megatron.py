@@ -12,14 +12,16 @@ from planner.exporters.capability import Capability, Floor, compute_capability
 from planner.exporters.exporter import Checked, File, Written
 from planner.exporters.megatron_arguments import (
     entries,
+    grouped_exports,
     plan_sections,
     read_flags,
     turn_arguments,
+    unfused_copies,
     with_common,
 )
 from planner.exporters.megatron_layout import layout_text
 from planner.exporters.megatron_model import FAMILIES
-from planner.exporters.megatron_rules import COMMON, EXPERTS, LAYOUT, TURNS, MegatronRead
+from planner.exporters.megatron_rules import COMMON, EXPERTS, GROUPS, LAYOUT, TURNS, MegatronRead
 from planner.exporters.placement import started
 from planner.exporters.ranks import Order, grid_launch
 from planner.exporters.rules import broken_rules, rule_texts, unreadable
@@ -53,13 +55,14 @@ CAPABILITY = Capability(
     context_parallel=True,
     expert_parallel=True,
     optimizer_offload=True,
+    grouped_experts=True,
     why_no_activations="its cpu_offloading takes one stage alone, and no recomputation",
     why_no_packing="it reduces in one type for all links",
 )
 
 ARGUMENTS = "arguments.sh"
 ARRAY = "PLAN_ARGUMENTS"
-RULES = (*COMMON, *LAYOUT, *TURNS, *EXPERTS)
+RULES = (*COMMON, *LAYOUT, *TURNS, *EXPERTS, *GROUPS)
 FUSED = (8, 0)
 """Transformer Engine needs compute capability 8.0."""
 
@@ -78,7 +81,7 @@ def write(view: View) -> Written:
     text = bash_array(ARRAY, [(what, entries(args)) for what, args in sections if args])
     program = Program(
         words=('"${MEGATRON:-.}/pretrain_gpt.py"', f'"${{{ARRAY}[@]}}"', '"$@"'),
-        exports=(("CUDA_DEVICE_MAX_CONNECTIONS", "1"),),
+        exports=(("CUDA_DEVICE_MAX_CONNECTIONS", "1"), *grouped_exports(view)),
         needs=(f"source ./{ARGUMENTS}",),
     )
     files = (
@@ -91,7 +94,9 @@ def write(view: View) -> Written:
         "# on every host:",
         "MEGATRON=/path/to/Megatron-LM nodes/$(hostname).sh --data-path … --lr …",
     )
-    return with_common(Written(files, run, differences=_local(view)), view)
+    return with_common(
+        Written(files, run, differences=(*_local(view), *unfused_copies(view))), view
+    )
 
 
 def check(view: View, files: Mapping[str, str]) -> Checked:

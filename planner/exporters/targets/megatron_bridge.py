@@ -11,10 +11,18 @@ from collections.abc import Mapping
 
 from planner.exporters.capability import Capability, Floor
 from planner.exporters.exporter import Checked, File, Written
-from planner.exporters.megatron_arguments import Sections, megatron_differences, plan_sections
+from planner.exporters.megatron_arguments import (
+    GROUPED,
+    PERMUTE,
+    Sections,
+    grouped_exports,
+    megatron_differences,
+    plan_sections,
+    unfused_copies,
+)
 from planner.exporters.megatron_layout import layout_text
 from planner.exporters.megatron_model import FAMILIES
-from planner.exporters.megatron_rules import COMMON, LAYOUT, MegatronRead
+from planner.exporters.megatron_rules import COMMON, GROUPS, LAYOUT, MegatronRead
 from planner.exporters.placement import started
 from planner.exporters.ranks import grid_launch
 from planner.exporters.rules import broken_rules, rule_texts, unreadable
@@ -47,13 +55,14 @@ CAPABILITY = Capability(
     placement="any: the order of ranks, or one start per rank",
     context_parallel=True,
     optimizer_offload=True,
+    grouped_experts=True,
     why_no_activations="its cpu_offloading takes one stage alone, and no recomputation",
     why_no_packing="it reduces in one type for all links",
 )
 
 OVERRIDES = "overrides.sh"
 ARRAY = "PLAN_OVERRIDES"
-RULES = (*COMMON, *LAYOUT)
+RULES = (*COMMON, *LAYOUT, *GROUPS)
 
 NAMES: dict[str, tuple[str, ...]] = {
     "tensor-model-parallel-size": ("model.tensor_model_parallel_size",),
@@ -92,6 +101,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "num-experts": ("model.num_moe_experts",),
     "moe-router-topk": ("model.moe_router_topk",),
     "moe-ffn-hidden-size": ("model.moe_ffn_hidden_size",),
+    GROUPED: ("model.moe_grouped_gemm",),
+    PERMUTE: ("model.moe_permute_fusion",),
     "moe-token-dispatcher-type": ("model.moe_token_dispatcher_type",),
 }
 """Fields of ConfigContainer by Megatron argument; a switch becomes ``true``."""
@@ -104,7 +115,7 @@ INVERTED = {
 
 SWITCHES = ("sequence-parallel", "use-tp-pp-dp-mapping", "use-distributed-optimizer", "swiglu",
             "add-qkv-bias", "qk-layernorm", "optimizer-cpu-offload",
-            "use-precision-aware-optimizer")  # fmt: skip
+            "use-precision-aware-optimizer", GROUPED, PERMUTE)  # fmt: skip
 PRECISION = {"bf16": "bf16_mixed", "fp16": "16-mixed"}
 IMPLIED = ("group-query-attention", "max-position-embeddings")
 """Bridge takes these from the number of query groups and the sequence length."""
@@ -126,7 +137,7 @@ def write(view: View) -> Written:
             f'"${{{ARRAY}[@]}}"',
             '"$@"',
         ),
-        exports=(("CUDA_DEVICE_MAX_CONNECTIONS", "1"),),
+        exports=(("CUDA_DEVICE_MAX_CONNECTIONS", "1"), *grouped_exports(view)),
         needs=(f"source ./{OVERRIDES}",),
     )
     files = (
@@ -140,7 +151,9 @@ def write(view: View) -> Written:
         "BRIDGE=/path/to/Megatron-Bridge RECIPE=llama3_8b_pretrain_config nodes/$(hostname).sh",
     )
     todo = ("a recipe of the model's family, data, tokenizer and learning rate",)
-    return Written(files, run, todo, (*_differences(view), *megatron_differences(view)))
+    return Written(
+        files, run, todo, (*_differences(view), *unfused_copies(view), *megatron_differences(view))
+    )
 
 
 def check(view: View, files: Mapping[str, str]) -> Checked:
@@ -165,6 +178,9 @@ def _overrides(sections: Sections) -> list[tuple[str, tuple[str, ...]]]:
         found.append(("recipes shard the optimizer by default", tuple(off)))
     if "recompute-granularity" not in given:
         found.append(("nothing is recomputed", ("model.recompute_granularity=null",)))
+    if "num-experts" in given and GROUPED not in given:
+        alone = [f"{field}=false" for flag in (GROUPED, PERMUTE) for field in NAMES[flag]]
+        found.append(("recipes group experts by default", tuple(alone)))
     found.append(("what a recipe may set beside a layout", RESET))
     return found
 

@@ -9,7 +9,13 @@ from collections.abc import Mapping
 
 from planner.exporters.capability import Capability
 from planner.exporters.exporter import Checked, File, Written
-from planner.exporters.megatron_arguments import entries, plan_sections, read_flags, with_common
+from planner.exporters.megatron_arguments import (
+    entries,
+    plan_sections,
+    read_flags,
+    unfused_copies,
+    with_common,
+)
 from planner.exporters.megatron_rules import COMMON, MegatronRead
 from planner.exporters.placement import started
 from planner.exporters.ranks import grid_launch
@@ -41,6 +47,7 @@ CAPABILITY = Capability(
     floor=None,
     checked_by_target="not run: its rules were read in its source",
     placement="any: the order of ranks, or one start per rank",
+    grouped_experts=True,
 )
 
 ARGUMENTS = "arguments.sh"
@@ -71,7 +78,7 @@ def write(view: View) -> Written:
         "# on every host:",
         "MINDSPEED=/path/to/MindSpeed-LLM nodes/$(hostname).sh --data-path … --lr …",
     )
-    return with_common(Written(files, run), view)
+    return with_common(Written(files, run, differences=unfused_copies(view)), view)
 
 
 def check(view: View, files: Mapping[str, str]) -> Checked:
