@@ -26,6 +26,7 @@ from planner.search.columns import Column, relaxed_column
 from planner.search.exact_paths import ExactPaths, Query
 from planner.search.folded import size_space
 from planner.search.master import Prices, RelaxedMaster
+from planner.search.pipelines import Pricer
 from planner.search.problem import Problem, Setting, largest_share
 from planner.search.regions import Region, fluid_bound_s
 from planner.search.relaxation import Met, nominal_prices
@@ -98,7 +99,7 @@ class ExactColumn(Column):
 
     def limit_pairs(self, seconds: float) -> float:
         """Pairs that no stage can exceed."""
-        slowest = max(min(w.seconds for w in ways) for ways in self.ways)
+        slowest = max(min((w.seconds for w in ways), default=np.inf) for ways in self.ways)
         return max(0.0, seconds / max(slowest, 1e-12))
 
     def through(self, count: int, seconds: float) -> bool:
@@ -111,7 +112,7 @@ class ExactColumn(Column):
         Infinite where nothing is said of the fill.
         """
         return min(
-            max(self._fill(way, before, count, seconds) for way in ways)
+            max((self._fill(way, before, count, seconds) for way in ways), default=-1.0)
             for ways, before in zip(self.ways, self.before, strict=True)
         )
 
@@ -150,7 +151,9 @@ class ExactRelaxation:
             ]
             self._paths = [ExactPaths(space) for space in spaces if space is not None]
             for met in self.leaf.met:
-                space = next((p.space for p in self._paths if p.space.size == met.column.size), None)
+                space = next(
+                    (p.space for p in self._paths if p.space.size == met.column.size), None
+                )
                 if space is not None:
                     self._learn(space, met.pipeline)
         return self._paths
@@ -188,7 +191,7 @@ class ExactRelaxation:
         if prices is None or not prices.packing.any():
             prices = self.leaf.prices
         if prices is None or not prices.packing.any():
-            prices = nominal_prices(self.problem, self.paths)
+            prices = nominal_prices(self.problem, [Pricer(p.space, 1) for p in self.paths])
         return prices, target
 
     def _costs(self, prices: Prices, paths: ExactPaths) -> tuple[Floats, float, float]:
@@ -234,7 +237,7 @@ class ExactRelaxation:
                 column = self._column(paths.space, pipeline)
                 count = column.micro_batches(int(seconds * PS_PER_S))
                 price = sum(float(costs[s.option]) for s in pipeline)
-                if price < self._cutoff(paths.space, count, each, busiest) * (1 - 1e-9):
+                if count and price < self._cutoff(paths.space, count, each, busiest) * (1 - 1e-9):
                     own += self._add(column)
                 elif low < high:
                     stack += [(low, (low + high) // 2), ((low + high) // 2 + 1, high)]
@@ -333,7 +336,8 @@ class ExactRelaxation:
 
     def _column(self, space: StageSpace, pipeline: Sequence[Stage]) -> ExactColumn:
         """The pipeline as this bound sees it."""
-        ways = [_ways(space, stage, len(pipeline) - s) for s, stage in enumerate(pipeline)]
+        most = -(-self.problem.global_batch // space.rows) * space.chunks
+        ways = [_ways(space, stage, len(pipeline) - s, most) for s, stage in enumerate(pipeline)]
         times = [min((w.seconds for w in own), default=np.inf) for own in ways]
         hops = [float(space.hop[a.option, b.option, b.first]) for a, b in pairwise(pipeline)]
         legal = bool(np.isfinite(times + hops).all())
@@ -352,15 +356,14 @@ class ExactRelaxation:
         )
 
 
-def _ways(space: StageSpace, stage: Stage, position: int) -> tuple[_Way, ...]:
-    """The recomputations under which a stage so far from the end has room."""
+def _ways(space: StageSpace, stage: Stage, position: int, most: int) -> tuple[_Way, ...]:
+    """The recomputations under which a stage so far from the end has room for ``most`` pairs."""
     out = []
     for p, policy in enumerate(space.policies):
         depth = space.stage_depth(stage.option, stage.first, stage.end, p)
-        if depth < int(space.held(position, position, 1)):
+        seconds = space.policy_time(stage.option, stage.first, stage.end, p)
+        if depth < int(space.held(position, position, most)) or not np.isfinite(seconds):
             continue
-        part, at = space._at(stage.option, stage.first, stage.end)
-        seconds = float(space.time[part][(p, *at)])
         forward = space.options[stage.option].forward_ps[policy][stage.first : stage.end]
         out.append(_Way(seconds, float(forward.sum()) / PS_PER_S, depth))
     return tuple(out)

@@ -24,7 +24,6 @@ Folded pipelines (``folded``) are counted in pairs of a chunk and a micro-batch:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +41,8 @@ FINER = 4
 UNREACHED = 1 << 30
 
 
-class Query(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Query:
     """What a pass asks for: pipelines with ``count`` micro-batches (or pairs) by ``seconds``.
 
     ``fills``: the interval of finish_0 + φ in seconds. ``cutoff``: costs from there on are of no
@@ -119,15 +119,15 @@ class ExactPaths:
         space, length = self.space, self.space.layers
         if j == length:
             i = np.arange(length - 1, 0, -1)
-            time, depth = (
-                part[1][:, :, i].transpose(2, 0, 1) for part in (space.time, space.depth)
-            )
+            time = space.time[1][:, :, i].transpose(2, 0, 1)
+            depth = space.depth[1][:, :, i].transpose(2, 0, 1)
         else:
             limit = query.seconds / query.count * SLACK
             longest = int(np.searchsorted(self._shortest, limit, side="right"))
             i = j - np.arange(1, min(longest, j - 1) + 1)
             at = np.zeros_like(i) if space.uniform else i
-            time, depth = (part[0][:, j - i - 1, :, at] for part in (space.time, space.depth))
+            time = space.time[0][:, j - i - 1, :, at]
+            depth = space.depth[0][:, j - i - 1, :, at]
         legal = (depth >= need) & space.starts.T[i][:, None, :] & space.ends[:, j]
         whole = self.passes[i][:, None, None] + query.count * time
         legal &= whole <= query.seconds * SLACK
@@ -159,7 +159,8 @@ class ExactPaths:
             return np.ones(time.shape, dtype=np.bool_)
         fill = max(query.fills[0], float(self.passes[-1]))
         done = (np.minimum(depth, query.count) - 1) * forward
-        out: Bools = fill + (query.count - 1) * time - done <= query.seconds * SLACK
+        with np.errstate(invalid="ignore"):  # no passes of what never fits
+            out: Bools = fill + (query.count - 1) * time - done <= query.seconds * SLACK
         return out
 
     def _by_kind(self, lengths: Ints, seconds: Floats) -> _Moves:
@@ -306,7 +307,8 @@ class _Pass:
         j = self.layers
         while True:
             moves, shown = self.moves[j], self.shown[j]
-            assert moves is not None and shown is not None
+            assert moves is not None
+            assert shown is not None
             firsts, inner = moves
             cost = shown[1][kind, bucket]
             seconds = float(firsts.seconds[0, kind])
