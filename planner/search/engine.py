@@ -553,7 +553,8 @@ class Engine:
         known = node.relaxation or (node.parent.relaxation if node.parent is not None else None)
         if known is None:
             return Leaf(node.region, setting, None, ())
-        return Leaf(node.region, setting, known.prices, tuple(known.met.values()))
+        met = tuple((each.column.size, each.pipeline) for each in known.met.values())
+        return Leaf(node.region, setting, known.prices, met)
 
     def bound_ps(self) -> int:
         """No plan of the declared space is faster: the least bound of all regions."""

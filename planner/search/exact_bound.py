@@ -27,9 +27,9 @@ from planner.search.exact_paths import ExactPaths, Query
 from planner.search.folded import size_space
 from planner.search.master import Prices, RelaxedMaster
 from planner.search.pipelines import Pricer
-from planner.search.problem import Problem, Setting, largest_share
+from planner.search.problem import Problem, Setting, Size, largest_share
 from planner.search.regions import Region, fluid_bound_s
-from planner.search.relaxation import Met, nominal_prices
+from planner.search.relaxation import nominal_prices
 from planner.search.space import Floats, Stage, StageSpace
 
 GROUP = 1.12
@@ -62,7 +62,7 @@ class Leaf:
     region: Region
     setting: Setting
     prices: Prices | None
-    met: tuple[Met, ...]
+    met: tuple[tuple[Size, tuple[Stage, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +137,8 @@ class ExactRelaxation:
         self._paths: list[ExactPaths] | None = None
         self._master = RelaxedMaster(problem, self.setting)
         self._known: set[object] = set()
+        self._met: list[tuple[Size, tuple[Stage, ...]]] = []
+        self._last = leaf.prices
         self._columns: list[ExactColumn] = []
 
     @property
@@ -150,18 +152,30 @@ class ExactRelaxation:
                 for size in sizes
             ]
             self._paths = [ExactPaths(space) for space in spaces if space is not None]
-            for met in self.leaf.met:
-                space = next(
-                    (p.space for p in self._paths if p.space.size == met.column.size), None
-                )
-                if space is not None:
-                    self._learn(space, met.pipeline)
+            for size, pipeline in self.leaf.met:
+                for paths in self._paths:
+                    if paths.space.size == size:
+                        self._learn(paths.space, pipeline)
         return self._paths
 
     @property
     def queries(self) -> int:
         """Shortest paths asked for so far."""
         return sum(p.queries for p in self._paths or ())
+
+    def parts(self) -> list[ExactRelaxation]:
+        """Its halves, each with what this one has met; none where nothing is left to split."""
+        region, prices = self.leaf.region, self._last
+        if region.single and not region.splits_on:
+            return []
+        cuts = [0.5 * (low + high) for low, high in region.cuts]
+        pipelines = prices.pipelines if prices is not None else 0.0
+        out = []
+        for part in region.parts(pipelines, cuts):
+            leaf = Leaf(part, part.setting(self.problem), prices, tuple(self._met))
+            out.append(ExactRelaxation(self.problem, leaf, self.limit_ps))
+            out[-1].bound_ps = max(out[-1].bound_ps, self.bound_ps)
+        return out
 
     def improve(self, goal_ps: int, interrupted: Callable[[], bool]) -> None:
         """Learn pipelines, then raise the bound, at most to the goal."""
@@ -192,6 +206,7 @@ class ExactRelaxation:
             prices = self.leaf.prices
         if prices is None or not prices.packing.any():
             prices = nominal_prices(self.problem, [Pricer(p.space, 1) for p in self.paths])
+        self._last = prices
         return prices, target
 
     def _costs(self, prices: Prices, paths: ExactPaths) -> tuple[Floats, float, float]:
@@ -238,7 +253,7 @@ class ExactRelaxation:
                 count = column.micro_batches(int(seconds * PS_PER_S))
                 price = sum(float(costs[s.option]) for s in pipeline)
                 if count and price < self._cutoff(paths.space, count, each, busiest) * (1 - 1e-9):
-                    own += self._add(column)
+                    own += self._add(column, pipeline)
                 elif low < high:
                     stack += [(low, (low + high) // 2), ((low + high) // 2 + 1, high)]
                 else:
@@ -308,7 +323,7 @@ class ExactRelaxation:
             column = self._column(paths.space, pipeline)
             fill = column.most_fill(count, seconds)
             if fill >= column.whole:
-                self._add(column)
+                self._add(column, pipeline)
                 return True
             if low < fill < high * (1 - 1e-9) and splits < FILL_SPLITS:
                 splits += 1
@@ -319,18 +334,19 @@ class ExactRelaxation:
                 return True
         return False
 
-    def _learn(self, space: StageSpace, pipeline: Sequence[Stage]) -> None:
+    def _learn(self, space: StageSpace, pipeline: tuple[Stage, ...]) -> None:
         """Add a pipeline that was met elsewhere, if it is legal here."""
         column = self._column(space, pipeline)
         if all(column.ways):
-            self._add(column)
+            self._add(column, pipeline)
 
-    def _add(self, column: ExactColumn) -> int:
+    def _add(self, column: ExactColumn, pipeline: tuple[Stage, ...]) -> int:
         """1 if it is new."""
         if column.key in self._known:
             return 0
         self._known.add(column.key)
         self._columns.append(column)
+        self._met.append((column.size, pipeline))
         self._master.add(column)
         return 1
 
@@ -393,12 +409,20 @@ def exact_bound(
     """
     goal = int(limit_ps * (1 - gap)) + 1
     regions = [ExactRelaxation(problem, leaf, limit_ps) for leaf in leaves]
+    done = 0
     while regions:
         lowest = min(regions, key=lambda r: (r.bound_ps, r.leaf.region))
-        queries = sum(r.queries for r in regions)
-        if lowest.done or lowest.bound_ps >= goal or queries >= MAX_QUERIES or interrupted():
+        queries = done + sum(r.queries for r in regions)
+        if lowest.bound_ps >= goal or queries >= MAX_QUERIES or interrupted():
             break
-        lowest.improve(goal, interrupted)
+        if lowest.done:
+            parts = lowest.parts()
+            if not parts:
+                break
+            regions = [r for r in regions if r is not lowest] + parts
+            done += lowest.queries
+        else:
+            lowest.improve(goal, interrupted)
         progress(min(r.bound_ps for r in regions))
     bound = min([limit_ps, *(r.bound_ps for r in regions)])
-    return ExactBound(bound, not interrupted(), sum(r.queries for r in regions))
+    return ExactBound(bound, not interrupted(), done + sum(r.queries for r in regions))

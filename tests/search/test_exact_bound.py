@@ -6,15 +6,19 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from costmodels import interleaved
 from costmodels.schedules import exact_time, period
 from costmodels.units import PS_PER_S
 from planner.search.exact_bound import Leaf, exact_bound
 from planner.search.exact_paths import ExactPaths, Query
+from planner.search.folded import _dealt, folded
+from planner.search.problem import Setting
 from planner.search.regions import roots
 from planner.search.space import Stage, StageSpace, build_space
+from tests.mesh_inputs import small_context
 from tests.oracle import (
     BrutePipeline,
     Run,
@@ -27,6 +31,10 @@ from tests.strategies import Case, cases, reproducible
 
 CI = reproducible(100)
 ABOVE = 1 + 1e-9
+JOB = (
+    "global_batch=12 micro_batch_rows=[1] seq_len=2048 max_tensor_parallel=2 "
+    "techniques.interleaved=true"
+)
 
 
 @st.composite
@@ -146,6 +154,50 @@ def test_the_pipeline_found_covers_all_layers_for_less_than_the_cutoff(
     assert found[-1].end == given_.space.layers
     assert all(a.end == b.first for a, b in pairwise(found))
     assert sum(given_.prices[s.option] for s in found) < query.cutoff
+
+
+@settings(reproducible(40))
+@given(st.data())
+def test_what_interleaved_pipelines_do_in_time_is_never_ruled_out(data: st.DataObject) -> None:
+    context = small_context("3x4xA100-SXM-80GB @ 25Gb/s", JOB, layers=8, experts=0)
+    problem, chunks = context.problem, 2
+    setting = Setting((1, 3), ((0, 10),))
+    plain = build_space(problem, setting, 1, optimistic=True)
+    space = folded(problem, plain, chunks, optimistic=True)
+    assert space is not None
+    cuts = data.draw(st.sampled_from([(2,), (3,), (4,), (2, 3), (2, 4), (3, 4)]))
+    edges = list(pairwise((0, *cuts, space.layers)))
+    options = st.integers(0, len(space.options) - 1)
+    stages = tuple(Stage(data.draw(options), a, b) for a, b in edges)
+    m = data.draw(st.integers(1, 12))
+    policy = data.draw(st.sampled_from(range(len(space.policies))))
+    forward, backward = [], []
+    for s, stage in enumerate(stages):
+        table, way = plain.options[stage.option], space.policies[policy]
+        parts = _dealt(stage, s, len(stages), space)
+        forward.append([int(table.forward_ps[way][a:b].sum()) for a, b in parts])
+        backward.append([int(table.backward_ps[way][a:b].sum()) for a, b in parts])
+    ring = [space.hop[a.option, b.option, b.first] for a, b in pairwise(stages)]
+    hops = [*(round(float(h) * PS_PER_S) for h in ring), 0]
+    depths = interleaved.classic_depths(len(stages), chunks, m)
+    room = [
+        space.stage_depth(s.option, s.first, s.end, policy) >= min(d, m * chunks)
+        for s, d in zip(stages, depths, strict=True)
+    ]
+    if not all(room):
+        return
+    ended = interleaved.exact_time(forward, backward, hops, depths, m).stage_last_backward_end
+    first = float(space.finish[stages[0].option, stages[0].end])
+    inner = [max(0, min(s.end, space.layers - 1) - s.first) for s in stages]
+    after = [
+        first if k == 0 else float(space.leads.least(n)[s.option])
+        for k, (s, n) in enumerate(zip(stages, inner, strict=True))
+    ]
+    seconds = max(e / PS_PER_S + own for e, own in zip(ended, after, strict=True)) * ABOVE
+    prices = space.option_prices(np.ones(len(problem.packing_rows)))
+    price = sum(float(prices[s.option]) for s in stages)
+    query = Query(seconds, m * chunks, price + 1e-6)
+    assert ExactPaths(space).least(prices, query) is not None
 
 
 @reproducible(40)
