@@ -352,8 +352,7 @@ class ExactRelaxation:
 
     def _column(self, space: StageSpace, pipeline: Sequence[Stage]) -> ExactColumn:
         """The pipeline as this bound sees it."""
-        most = -(-self.problem.global_batch // space.rows) * space.chunks
-        ways = [_ways(space, stage, len(pipeline) - s, most) for s, stage in enumerate(pipeline)]
+        ways = [_ways(space, stage) for stage in pipeline]
         times = [min((w.seconds for w in own), default=np.inf) for own in ways]
         hops = [float(space.hop[a.option, b.option, b.first]) for a, b in pairwise(pipeline)]
         legal = bool(np.isfinite(times + hops).all())
@@ -372,13 +371,17 @@ class ExactRelaxation:
         )
 
 
-def _ways(space: StageSpace, stage: Stage, position: int, most: int) -> tuple[_Way, ...]:
-    """The recomputations under which a stage so far from the end has room for ``most`` pairs."""
+def _ways(space: StageSpace, stage: Stage) -> tuple[_Way, ...]:
+    """The recomputations under which a stage has room at all.
+
+    How much it must hold depends on its place, of which a pass knows less than a pipeline tells:
+    prices must see as much in a pipeline as the pass does, or they never rule it out.
+    """
     out = []
     for p, policy in enumerate(space.policies):
         depth = space.stage_depth(stage.option, stage.first, stage.end, p)
         seconds = space.policy_time(stage.option, stage.first, stage.end, p)
-        if depth < int(space.held(position, position, most)) or not np.isfinite(seconds):
+        if depth < 1 or not np.isfinite(seconds):
             continue
         forward = space.options[stage.option].forward_ps[policy][stage.first : stage.end]
         out.append(_Way(seconds, float(forward.sum()) / PS_PER_S, depth))
