@@ -42,8 +42,6 @@ ROUNDS = 40
 """Rounds of learning between two bounds."""
 SHIFT = 1e-3
 """How far below the least target prices are taken."""
-STALE = 2
-"""Bounds without gain after which a region is done."""
 GAIN = 5e-4
 """Relative gain of a bound that counts."""
 FILL_SPLITS = 12
@@ -133,7 +131,6 @@ class ExactRelaxation:
         fluid = min(fluid_bound_s(problem, self.setting), limit_ps / PS_PER_S)
         self.bound_ps = min(limit_ps, int(fluid * PS_PER_S * (1 - 1e-9)))
         self.done = self.bound_ps >= limit_ps
-        self.stale = 0
         self._paths: list[ExactPaths] | None = None
         self._master = RelaxedMaster(problem, self.setting)
         self._known: set[object] = set()
@@ -193,8 +190,7 @@ class ExactRelaxation:
         found = self._refute(prices, target, interrupted)
         gained = found > self.bound_ps * (1 + GAIN) or len(self._columns) > known
         self.bound_ps = max(self.bound_ps, found)
-        self.stale = 0 if gained else self.stale + 1
-        self.done = self.stale >= STALE or self.bound_ps >= goal_ps
+        self.done = not gained or self.bound_ps >= goal_ps
 
     def _price(self, goal_ps: int) -> tuple[Prices, int]:
         """Prices where the columns just reach the batch, and that time."""
