@@ -48,6 +48,10 @@ FILL_SPLITS = 12
 """How often an interval of fills is cut where its pipeline does not hold what it promises."""
 FINER, FINEST = 4, 16
 """Steps to finer buckets where rounding alone lets a pipeline be in time, and the last one."""
+ROUGH_GROUP = 1.03
+"""Ratio of the numbers of micro-batches that a rough look does not tell apart."""
+ROUGH_PRECISION = 2e-3
+"""Relative precision of a rough look."""
 ABORT = 0.01
 """Where new pipelines take so much off a bound, prices are learned first."""
 MAX_QUERIES = 60_000
@@ -136,6 +140,7 @@ class ExactRelaxation:
         self._known: set[object] = set()
         self._met: list[tuple[Size, tuple[Stage, ...]]] = []
         self._last = leaf.prices
+        self._looked = False
         self._columns: list[ExactColumn] = []
 
     @property
@@ -180,6 +185,13 @@ class ExactRelaxation:
             self.bound_ps, self.done = self.limit_ps, True
             return
         prices, target = self._price(goal_ps)
+        if not self._looked:
+            # seconds of work, so that a proof that is cut short says something of every region
+            self._looked = True
+            found = self._refute(prices, target, interrupted, rough=True)
+            self.bound_ps = max(self.bound_ps, found)
+            self.done = self.bound_ps >= goal_ps
+            return
         for _ in range(ROUNDS):
             if interrupted() or not self._teach(prices, target, interrupted):
                 break
@@ -259,7 +271,14 @@ class ExactRelaxation:
             new += own
         return new
 
-    def _refute(self, prices: Prices, target_ps: int, interrupted: Callable[[], bool]) -> int:
+    def _refute(
+        self,
+        prices: Prices,
+        target_ps: int,
+        interrupted: Callable[[], bool],
+        *,
+        rough: bool = False,
+    ) -> int:
         """The greatest time, up to the target, that these prices rule out; 0 if interrupted."""
         seconds, known = target_ps / PS_PER_S, len(self._columns)
         enough = self.bound_ps / PS_PER_S
@@ -267,41 +286,60 @@ class ExactRelaxation:
             costs, each, busiest = self._costs(prices, paths)
             stack = self._groups(paths.space)
             while stack:
-                taught = len(self._columns) > known and seconds * PS_PER_S < target_ps * (1 - ABORT)
+                taught = (
+                    not rough
+                    and len(self._columns) > known
+                    and seconds * PS_PER_S < target_ps * (1 - ABORT)
+                )
                 if interrupted() or taught or seconds <= enough:
                     return 0
                 low, high = stack.pop()
                 cutoff = self._cutoff(paths.space, high, each, busiest)
                 count = low * paths.space.chunks
-                if low < high:
+                if low < high and not (rough and high <= low * ROUGH_GROUP):
                     if paths.least(costs, Query(seconds, count, cutoff)) is not None:
                         stack += [(low, (low + high) // 2), ((low + high) // 2 + 1, high)]
-                elif self._stands(paths, costs, seconds, count, cutoff):
-                    seconds = self._ruled_out(paths, costs, seconds, count, cutoff)
+                elif self._stands(paths, costs, seconds, count, cutoff, rough=rough):
+                    seconds = self._ruled_out(paths, costs, seconds, count, cutoff, rough=rough)
         if seconds == target_ps / PS_PER_S:
             return target_ps
         return int(seconds * PS_PER_S * (1 - 1e-12)) - 2
 
     def _ruled_out(
-        self, paths: ExactPaths, costs: Floats, seconds: float, count: int, cutoff: float
+        self,
+        paths: ExactPaths,
+        costs: Floats,
+        seconds: float,
+        count: int,
+        cutoff: float,
+        *,
+        rough: bool = False,
     ) -> float:
         """The greatest time before at which no pipeline with so many micro-batches stands."""
-        high, width = seconds, PRECISION * seconds
+        precision = ROUGH_PRECISION if rough else PRECISION
+        high, width = seconds, precision * seconds
         low = high - width
-        while low > 0 and self._stands(paths, costs, low, count, cutoff):
+        while low > 0 and self._stands(paths, costs, low, count, cutoff, rough=rough):
             high, width = low, 2 * width
             low = high - width
         low = max(low, 0.0)
-        while high - low > PRECISION * seconds:
+        while high - low > precision * seconds:
             middle = 0.5 * (low + high)
-            if self._stands(paths, costs, middle, count, cutoff):
+            if self._stands(paths, costs, middle, count, cutoff, rough=rough):
                 high = middle
             else:
                 low = middle
         return low
 
     def _stands(
-        self, paths: ExactPaths, costs: Floats, seconds: float, count: int, cutoff: float
+        self,
+        paths: ExactPaths,
+        costs: Floats,
+        seconds: float,
+        count: int,
+        cutoff: float,
+        *,
+        rough: bool = False,
     ) -> bool:
         """Whether some pipeline with so many micro-batches may cost less than the cutoff.
 
@@ -316,6 +354,8 @@ class ExactRelaxation:
             pipeline = paths.least(costs, query)
             if pipeline is None:
                 continue
+            if rough:
+                return True
             column = self._column(paths.space, pipeline)
             fill = column.most_fill(count, seconds)
             if fill >= column.whole:
