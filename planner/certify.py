@@ -48,8 +48,12 @@ def certificate(
     priced: PricedLayout,
     params: SolveParams,
     interrupted: Callable[[], bool],
+    exact_bound_ps: int | None = None,
 ) -> Certificate:
-    """The proven gap of the placed plan's formula time over the declared space."""
+    """The proven gap of the placed plan's formula time over the declared space.
+
+    ``exact_bound_ps``: a bound on the exact step time, where one was asked for.
+    """
     objective = priced.formula_ps
     bound = min(outcome.lower_bound_ps, objective)
     gap = (objective - bound) / objective
@@ -65,7 +69,7 @@ def certificate(
         objective_s=objective / PS_PER_S,
         lower_bound_s=bound / PS_PER_S,
         gap=gap,
-        exact_lower_bound_s=None,
+        exact_lower_bound_s=None if exact_bound_ps is None else exact_bound_ps / PS_PER_S,
         search_space=declared_space(context),
         solver=SolverInfo(
             name="column generation, GLOP prices, CP-SAT master",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from costmodels.units import PS_PER_S
 from planner import assemble, beside, certify, remedies
 from planner.aside import Answer, Aside
 from planner.callable_module import make_callable
@@ -35,6 +36,7 @@ from planner.search.engine import (
     SearchLimits,
     SearchOutcome,
 )
+from planner.search.exact_bound import exact_bound
 from planner.search.folded import foldable
 from planner.search.planning import Solution
 from planner.search.problem import Problem
@@ -64,7 +66,7 @@ class SolveParams:
 
     ``time_limit_s`` is wall time, gives up byte-identity, and the certificate says so.
     ``processes`` 2 takes a second process for what does not depend on the main search; the plan is
-    the same.
+    the same. ``exact_bound`` asks for a bound on the exact step time as well, which takes minutes.
     """
 
     gap: float = 0.01
@@ -73,6 +75,7 @@ class SolveParams:
     baselines: bool = True
     simulate: bool = True
     processes: int = 1
+    exact_bound: bool = False
 
 
 @dataclass(frozen=True)
@@ -326,7 +329,8 @@ def finish(
 ) -> Plan:
     """Certificate and baselines; then the artefact."""
     priced = placement.priced
-    certificate = certify.certificate(context, found.outcome, priced, params, interrupted)
+    exact = exact_bound_ps(context, found, placement, params, progress, interrupted)
+    certificate = certify.certificate(context, found.outcome, priced, params, interrupted, exact)
     baselines: tuple[Baseline, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
     if params.baselines:
@@ -343,6 +347,27 @@ def finish(
     every = next((b.step_time_s for b in baselines if b.name == beside.ALL_CHIPS), None)
     reasons = certify.idle_reasons(context, priced, every)
     return sealed(context, placement, params, certificate, baselines, alternatives, reasons)
+
+
+def exact_bound_ps(
+    context: Context,
+    found: Found,
+    placement: Placement,
+    params: SolveParams,
+    progress: Callable[[Progress], None],
+    interrupted: Callable[[], bool],
+) -> int | None:
+    """A time that the exact step time of no plan is below, if it is asked for (picoseconds)."""
+    leaves, step_ps = found.outcome.leaves, placement.priced.exact_ps
+    if not (params.exact_bound and leaves):
+        return None
+
+    def tell(bound_ps: int) -> None:
+        progress(Progress("proving the exact time", step_ps / PS_PER_S, bound_ps / PS_PER_S))
+
+    return exact_bound(
+        context.problem, leaves, step_ps, params.gap, interrupted=interrupted, progress=tell
+    ).bound_ps
 
 
 def sealed(

@@ -48,6 +48,25 @@ def test_plan_exists_where_one_fits_and_is_near_the_optimum(inputs: TinyInputs) 
         assert plan.certificate.objective_s <= FAR * optimum
 
 
+@settings(CI, max_examples=12)
+@SAME
+@given(tiny_inputs())
+def test_bound_on_exact_time_is_above_neither_the_step_time_nor_the_optimum(
+    inputs: TinyInputs,
+) -> None:
+    plan, optimum = _answers(inputs)
+    if plan is None or optimum is None:
+        return
+    params = replace(QUICK, exact_bound=True)
+    found = planner.solve(inputs.model, inputs.cluster, inputs.job, params=params)
+    assert found.certificate is not None
+    assert found.certificate.exact_lower_bound_s is not None
+    assert 0 < found.certificate.exact_lower_bound_s <= found.estimate.step_time_s
+    assert found.certificate.exact_lower_bound_s <= optimum * (1 + ROUNDING)
+    assert found.estimate.step_time_s == plan.estimate.step_time_s
+    assert verify(found) == []
+
+
 @settings(CI, max_examples=10)
 @SAME
 @given(tiny_inputs(max_layers=4, hosted=True))

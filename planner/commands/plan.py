@@ -103,6 +103,13 @@ def plan(
             autocompletion=complete_file,
         ),
     ] = None,
+    exact_bound: Annotated[
+        bool,
+        typer.Option(
+            "--exact-bound",
+            help="Also prove a bound on the exact step time: minutes more.",
+        ),
+    ] = False,
     processes: Annotated[
         int | None,
         typer.Option(
@@ -186,6 +193,7 @@ def plan(
                 gap=gap,
                 seed=seed,
                 time_limit_s=time_limit,
+                exact_bound=exact_bound,
                 processes=processes or min(2, cpus()),
             ),
             hint=old,

@@ -54,7 +54,7 @@ def figures(plan: Plan) -> Table:
     if plan.certificate is not None:
         if plan.certificate.objective is not None:
             table.add_row(*objective_row(plan.certificate.objective))
-        table.add_row("proof", proof(plan.certificate))
+        table.add_row("proof", proof(plan.certificate, plan.estimate.step_time_s))
     return table
 
 
@@ -140,8 +140,8 @@ def _what_is_hosted(plan: Plan) -> str:
     return " and ".join(name for name, yes in kinds.items() if yes)
 
 
-def proof(certificate: Certificate) -> Text:
-    """The certificate in words."""
+def proof(certificate: Certificate, step_s: float) -> Text:
+    """The certificate in words; ``step_s``: the exact step time."""
     if certificate.status == "optimal":
         head = "the best possible within the declared space"
     else:
@@ -159,7 +159,11 @@ def proof(certificate: Certificate) -> Text:
             text.append(f" (more than the {percent(asked)} asked for with --gap)")
     text.append(f"\n{proven(certificate)}")
     if certificate.exact_lower_bound_s is not None:
-        text.append(f", bound on the exact time {duration(certificate.exact_lower_bound_s)}")
+        gap = percent(1.0 - certificate.exact_lower_bound_s / step_s)
+        text.append(
+            f"\nexact time {duration(step_s)}, proven bound "
+            f"{duration(certificate.exact_lower_bound_s)}: at most {gap} from the best possible"
+        )
     if not certificate.deterministic:
         text.append("\nstopped by the clock: another run may give another plan", style="yellow")
     return text

@@ -17,6 +17,7 @@ from functools import partial
 
 from costmodels.units import PS_PER_S
 from planner.search.equal import equal_plans
+from planner.search.exact_bound import Leaf
 from planner.search.infeasible import nothing_fits
 from planner.search.neighbours import FEW, fewer, more, moved, times, with_count
 from planner.search.planning import Planning, Solution
@@ -111,6 +112,8 @@ class SearchOutcome:
     nodes: int
     queries: int
     proven_infeasible: bool = False
+    leaves: tuple[Leaf, ...] = ()
+    """Regions that together hold the declared space, with what the proof met in each."""
 
 
 class _Node:
@@ -541,7 +544,17 @@ class Engine:
             self.report("proving", self.bound_ps())
         bound = self.bound_ps()
         complete = not self.stop() and bound >= self._best_ps() * (1 - self.limits.gap)
-        return SearchOutcome(self.best, bound, complete, self._count, self._queries)
+        leaves = tuple(self._leaf(node) for node in self._open)
+        return SearchOutcome(self.best, bound, complete, self._count, self._queries, leaves=leaves)
+
+    def _leaf(self, node: _Node) -> Leaf:
+        """A region as it is left, with what it or the region that it was cut from has met."""
+        setting = node.region.setting(self.problem, self.limits.only_classes)
+        known = node.relaxation or (node.parent.relaxation if node.parent is not None else None)
+        if known is None:
+            return Leaf(node.region, setting, None, ())
+        met = tuple((each.column.size, each.pipeline) for each in known.met.values())
+        return Leaf(node.region, setting, known.prices, met)
 
     def bound_ps(self) -> int:
         """No plan of the declared space is faster: the least bound of all regions."""

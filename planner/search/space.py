@@ -215,6 +215,11 @@ class StageSpace:
         part, at = self._at(option, first, end)
         return int(self.depth[part][(policy, *at)])
 
+    def policy_time(self, option: int, first: int, end: int, policy: int) -> float:
+        """Seconds of one stage under the policy at this index, whether it fits or not."""
+        part, at = self._at(option, first, end)
+        return float(self.time[part][(policy, *at)])
+
     @cached_property
     def late(self) -> tuple[Floats, Floats]:
         """``[end, option]`` and ``[start, option]``: what first and last stages need of the room.

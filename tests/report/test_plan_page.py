@@ -75,7 +75,7 @@ def test_a_limit_that_stopped_the_search_is_said():
     certificate = example_plan().certificate
     assert certificate is not None
     stopped = certificate.model_copy(update={"status": "feasible", "deterministic": False})
-    text = proof(stopped).plain
+    text = proof(stopped, 13.0).plain
     assert "a limit stopped the proof" in text
     assert "another run may give another plan" in text
 
@@ -83,8 +83,16 @@ def test_a_limit_that_stopped_the_search_is_said():
 def test_a_proven_optimum_claims_no_gap():
     certificate = example_plan().certificate
     assert certificate is not None
-    text = proof(certificate.model_copy(update={"status": "optimal", "gap": 0.0})).plain
+    text = proof(certificate.model_copy(update={"status": "optimal", "gap": 0.0}), 13.0).plain
     assert text.startswith("the best possible within the declared space")
+
+
+def test_the_bound_on_the_exact_time_has_its_own_gap():
+    certificate = example_plan().certificate
+    assert certificate is not None
+    exact = certificate.model_copy(update={"exact_lower_bound_s": 9.9})
+    said = " ".join(proof(exact, 10.0).plain.split())
+    assert "exact time 10.00 s, proven bound 9.900 s: at most 1.0 % from the best" in said
 
 
 def test_idle_chips_have_their_reason(page):

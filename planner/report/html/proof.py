@@ -18,7 +18,7 @@ def proof(plan: Plan) -> Html:
         "div",
         tag("p", _words(certificate), class_="lead"),
         _line(certificate),
-        tag("p", _limits(certificate), class_="note"),
+        tag("p", _limits(certificate, plan.estimate.step_time_s), class_="note"),
         tag(
             "details",
             tag("summary", "What was searched, and what was not"),
@@ -74,12 +74,16 @@ def _line(certificate: Certificate) -> Html:
     )
 
 
-def _limits(certificate: Certificate) -> str:
+def _limits(certificate: Certificate, step_s: float) -> str:
     solver = certificate.solver
     versions = ", ".join(f"{name} {version}" for name, version in solver.versions.items())
     text = f"{solver.name} ({versions}), seed {solver.seed}."
     if certificate.exact_lower_bound_s is not None:
-        text += f" Bound on the exact time: {duration(certificate.exact_lower_bound_s)}."
+        gap = percent(1.0 - certificate.exact_lower_bound_s / step_s)
+        text += (
+            f" Bound on the exact time: {duration(certificate.exact_lower_bound_s)}, at most {gap} "
+            "from the best possible."
+        )
     if not certificate.deterministic:
         text += " Stopped by the clock: another run may give another plan."
     return text
