@@ -17,7 +17,8 @@ from planner.conflict import conflict_of
 from planner.costing import build_tables
 from planner.dominance import without_dominated
 from planner.economy import cheapest, goal_baselines
-from planner.errors import InfeasibleError, NoPlanFound, PlannerError
+from planner.errors import InfeasibleError, InputError, NoPlanFound, PlannerError
+from planner.errors import Problem as Mistake
 from planner.graphs.topology import Topology
 from planner.inputs.cluster import ClusterInput
 from planner.inputs.constraints import forbidden_devices
@@ -165,11 +166,20 @@ def solve_context(
     stop = certify.stopwatch(params.time_limit_s, interrupted)
     processes = params.processes if context.topology.chips >= WORTH_A_PROCESS else 1
     if context.job.goal is not None:
+        _refuse_exact_bound(context.job.goal, params)
         return solve_goal(context, context.job.goal, params, hint, progress, stop)
     with Aside(context, processes=processes, interrupted=stop) as aside:
         found = search(context, params, progress, stop, aside, hint)
         placement = realise(context, found, params)
         return finish(context, found, placement, params, progress, stop)
+
+
+def _refuse_exact_bound(goal: Goal, params: SolveParams) -> None:
+    """It speaks of step times; of cost and energy it would say nothing."""
+    if params.exact_bound:
+        message = f"proves a bound on the step time, and the objective is {goal.kind}"
+        remedy = "leave it out, or plan with --objective step_time"
+        raise InputError((Mistake("--exact-bound", message, remedy),))
 
 
 def solve_goal(

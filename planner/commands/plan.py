@@ -107,7 +107,7 @@ def plan(
         bool,
         typer.Option(
             "--exact-bound",
-            help="Also prove a bound on the exact step time: minutes more.",
+            help="Also prove a bound on the exact step time: minutes more. Not for cost or energy.",
         ),
     ] = False,
     processes: Annotated[

@@ -105,6 +105,15 @@ def test_input_errors_as_json_list_every_problem(run):
     assert ended.err == ""
 
 
+def test_a_bound_on_exact_time_is_refused_for_another_objective(run):
+    asked = ("--objective", "cost", "--min-tokens-per-s", "1")
+    ended = run("plan", *TINY, *asked, "--exact-bound")
+    assert ended.code == 2
+    assert "--exact-bound" in ended.err
+    assert "the objective is cost" in ended.err
+    assert "--objective step_time" in ended.err
+
+
 def test_an_unwritable_place_is_found_before_the_search(run, tmp_path):
     ended = run("plan", *TINY, "-o", tmp_path / "no" / "such" / "p.json")
     assert ended.code == 2
