@@ -126,6 +126,20 @@ class ExactColumn(Column):
         return seconds - (count - 1) * way.seconds + (min(way.depth, count) - 1) * way.forward
 
 
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """Pipelines of one size with ``count`` micro-batches (or pairs) that cost less than a cutoff.
+
+    ``costs`` per option. ``rough``: the first answer of a pass is taken for one that stands.
+    """
+
+    paths: ExactPaths
+    costs: Floats
+    count: int
+    cutoff: float
+    rough: bool = False
+
+
 class ExactRelaxation:
     """The relaxed problem of one region. ``bound_ps``: no plan of it is faster (proven)."""
 
@@ -266,7 +280,8 @@ class ExactRelaxation:
                     stack += [(low, (low + high) // 2), ((low + high) // 2 + 1, high)]
                 else:
                     before = len(self._columns)
-                    self._stands(paths, costs, seconds, low * paths.space.chunks, cutoff)
+                    case = _Case(paths, costs, low * paths.space.chunks, cutoff)
+                    self._stands(case, seconds)
                     own += len(self._columns) - before
             new += own
         return new
@@ -295,53 +310,35 @@ class ExactRelaxation:
                     return 0
                 low, high = stack.pop()
                 cutoff = self._cutoff(paths.space, high, each, busiest)
-                count = low * paths.space.chunks
+                case = _Case(paths, costs, low * paths.space.chunks, cutoff, rough)
                 if low < high and not (rough and high <= low * ROUGH_GROUP):
-                    if paths.least(costs, Query(seconds, count, cutoff)) is not None:
+                    if paths.least(costs, Query(seconds, case.count, cutoff)) is not None:
                         stack += [(low, (low + high) // 2), ((low + high) // 2 + 1, high)]
-                elif self._stands(paths, costs, seconds, count, cutoff, rough=rough):
-                    seconds = self._ruled_out(paths, costs, seconds, count, cutoff, rough=rough)
+                elif self._stands(case, seconds):
+                    seconds = self._ruled_out(case, seconds)
         if seconds == target_ps / PS_PER_S:
             return target_ps
         return int(seconds * PS_PER_S * (1 - 1e-12)) - 2
 
-    def _ruled_out(
-        self,
-        paths: ExactPaths,
-        costs: Floats,
-        seconds: float,
-        count: int,
-        cutoff: float,
-        *,
-        rough: bool = False,
-    ) -> float:
-        """The greatest time before at which no pipeline with so many micro-batches stands."""
-        precision = ROUGH_PRECISION if rough else PRECISION
+    def _ruled_out(self, case: _Case, seconds: float) -> float:
+        """The greatest time before at which no pipeline of the case stands."""
+        precision = ROUGH_PRECISION if case.rough else PRECISION
         high, width = seconds, precision * seconds
         low = high - width
-        while low > 0 and self._stands(paths, costs, low, count, cutoff, rough=rough):
+        while low > 0 and self._stands(case, low):
             high, width = low, 2 * width
             low = high - width
         low = max(low, 0.0)
         while high - low > precision * seconds:
             middle = 0.5 * (low + high)
-            if self._stands(paths, costs, middle, count, cutoff, rough=rough):
+            if self._stands(case, middle):
                 high = middle
             else:
                 low = middle
         return low
 
-    def _stands(
-        self,
-        paths: ExactPaths,
-        costs: Floats,
-        seconds: float,
-        count: int,
-        cutoff: float,
-        *,
-        rough: bool = False,
-    ) -> bool:
-        """Whether some pipeline with so many micro-batches may cost less than the cutoff.
+    def _stands(self, case: _Case, seconds: float) -> bool:
+        """Whether some pipeline of the case may be through by then.
 
         Where the one found could not be through because of its fill, fills are told apart: with
         more it is illegal, with less it is out of reach, but for the rounding of a pass.
@@ -350,14 +347,14 @@ class ExactRelaxation:
         splits = 0
         while stack:
             low, high, finer = stack.pop()
-            query = Query(seconds, count, cutoff, (low, high), finer)
-            pipeline = paths.least(costs, query)
+            query = Query(seconds, case.count, case.cutoff, (low, high), finer)
+            pipeline = case.paths.least(case.costs, query)
             if pipeline is None:
                 continue
-            if rough:
+            if case.rough:
                 return True
-            column = self._column(paths.space, pipeline)
-            fill = column.most_fill(count, seconds)
+            column = self._column(case.paths.space, pipeline)
+            fill = column.most_fill(case.count, seconds)
             if fill >= column.whole:
                 self._add(column, pipeline)
                 return True
