@@ -24,7 +24,7 @@ bound is the least T over all boxes; the lowest boxes are split until they canno
 too narrow to matter: these yield pipelines to add as columns.
 
 No stage may be through with its synchronisation after T. What m - 1 micro-batches leave of T is the
-room for the last one, which limits how many layers a stage may have (``uniform.Items.in_room``).
+room for the last one, which limits how many layers a stage may have (``passes._in_room``).
 
 In-flight depth is taken as min(r, m) (classic 1F1B, the least of any depth rule; of interleaved
 pipelines see ``folded``, whose counts are of pairs and whose hops weigh v times), memory and

@@ -9,32 +9,35 @@ program runs from the last layer backwards over (stages used, first layer, optio
 stage). A stage that is r-th from the end holds at least min(r, m) micro-batches in flight
 (1F1B), which decides the fastest recomputation that fits; ``depth_cap`` is that m.
 
-All queries of a pass share numpy operations. A relaxation without positions comes first
-(:class:`_Come`): the least cost of the layers before a stage. Its answer alone settles many
-queries; for the others it tells which states can still beat the cutoff, usually a few per cent,
-and only those are extended (:class:`_Sweep`).
+A relaxation without positions comes first: the least cost of the layers before a stage. Its answer
+alone settles many queries; for the others it tells which states can still beat the cutoff, usually
+a few per cent, and only those are extended. Where all inner layers are alike compiled passes do
+both, one query at a time (:mod:`planner.search.passes`); elsewhere the queries of a batch share
+numpy operations (:class:`_Come`, :class:`_Sweep`).
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from planner.aside import cpus
 from planner.costing import Ints
+from planner.search.passes import SLACK, STRETCHES, ask
 from planner.search.space import Floats, Stage, StageSpace
-from planner.search.uniform import Before, Items
-from planner.search.windows import Windows
+from planner.search.uniform import Items
 
-BEFORE_CELLS = 6_000
-"""Cells ``policy x option x query`` that advance together where layers are alike."""
+ROUNDING = 1e-9
+"""Relative error of a difference of sums, amply."""
+SHARED = 8
+"""From so many queries on two threads answer them."""
 CELLS = 48_000
 """States ``query x option x layer`` of one pass: what stays in a core's cache."""
-STRETCHES = (1.04, 1.3, np.inf)
-"""How far above the relaxation the answer is looked for, in turn: near it most states are lost."""
-SLACK = 1 + 1e-12
-"""Rounding of a comparison with the takt: a stage of exactly τ is legal."""
+
+_BESIDE = ThreadPoolExecutor(max_workers=1)
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,26 @@ class Answer:
 
     cost: Floats
     pipelines: tuple[tuple[Stage, ...] | None, ...]
+
+
+class _Queries(NamedTuple):
+    """Queries as the compiled passes take them: see :func:`planner.search.passes.ask`."""
+
+    takts: Floats
+    weights: Floats
+    caps: Ints
+    rooms: Floats
+    limits: Floats
+    rests: Floats
+
+    def every_other(self, first: int) -> _Queries:
+        """Every second one, from the first or from the second on."""
+        arrays: list[Any] = [np.ascontiguousarray(array[first::2]) for array in self]
+        return _Queries(*arrays)
+
+
+_Found = tuple[Floats, dict[int, list[tuple[int, int, int]]]]
+"""Cost of every query, and the stages ``(option, first, end)`` of those that were traced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +93,7 @@ class Pricer:
         self._lengths: tuple[Floats, Ints] | None = None
         self.firsts: dict[tuple[int, int], object] = {}
         """What a proof remembers from one round to the next (``bound``)."""
-        self.items = Items(space) if space.uniform and space.layers > 2 else None
+        self.items = Items(space, max_stages) if space.uniform and space.layers > 2 else None
 
     def breakpoints(self) -> Floats:
         """All distinct stage times and hop times: the takts that a pipeline can have."""
@@ -135,11 +158,17 @@ class Pricer:
         """
         if len(takts) == 0 or not self.space.options:
             return np.full(len(takts), np.inf)
-        out = self.fluid(prices, takts, weights)[:, -1]
-        for part in self._parts(takts, out < limits):
-            room = None if rooms is None else rooms[part]
-            come = self._before(prices, takts[part], weights[part], depth_caps[part], room)
-            out[part] = np.maximum(out[part], come.run(keep=False))
+        fluid = self.fluid(prices, takts, weights)
+        out = fluid[:, -1].copy()
+        alive = np.flatnonzero(out < limits)
+        if self.items is not None:
+            queries = _queries(takts, weights, depth_caps, rooms, limits, fluid, alive)
+            found = self._ask(prices, queries, exact=False)[0]
+            out[alive] = np.maximum(out[alive], found)
+            return out
+        for part in self._parts(takts, alive):
+            come = _Come(self, prices, takts[part], weights[part], depth_caps[part])
+            out[part] = np.maximum(out[part], come.run())
         return out
 
     def solve(
@@ -160,62 +189,115 @@ class Pricer:
         asks for room for slope·(r − 1) + 1 micro-batches r stages from the end instead of r: what
         slow hops and stages filled to the takt really need (a guide for plans, never for bounds).
         """
-        queries = len(takts)
-        cost = np.full(queries, np.inf)
-        pipelines: list[tuple[Stage, ...] | None] = [None] * queries
-        if queries == 0 or not self.space.options:
+        cost = np.full(len(takts), np.inf)
+        pipelines: list[tuple[Stage, ...] | None] = [None] * len(takts)
+        if len(takts) == 0 or not self.space.options:
             return Answer(cost, tuple(pipelines))
-        limits = np.full(queries, np.inf) if cutoffs is None else cutoffs
-        caps = np.broadcast_to(np.asarray(depth_caps, dtype=np.int64), (queries,))
-        alive = self.fluid(prices, takts, weights)[:, -1] < limits
-        for part in self._parts(takts, alive):
-            room = None if rooms is None else rooms[part]
-            come = self._before(prices, takts[part], weights[part], caps[part], room)
-            least = come.run(keep=True)
+        limits = np.full(len(takts), np.inf) if cutoffs is None else cutoffs
+        caps = np.broadcast_to(np.asarray(depth_caps, dtype=np.int64), (len(takts),))
+        fluid = self.fluid(prices, takts, weights)
+        alive = np.flatnonzero(fluid[:, -1] < limits)
+        queries = _queries(takts, weights, caps, rooms, limits, fluid, alive)
+        answer = self._passed if self.items is not None else self._swept
+        cost[alive], stages = answer(prices, queries, slope, trace=trace)
+        for k, own in stages.items():
+            pipelines[alive[k]] = tuple(Stage(*stage) for stage in own)
+        return Answer(cost, tuple(pipelines))
+
+    def _passed(self, prices: Floats, queries: _Queries, slope: int, *, trace: bool) -> _Found:
+        """Answers of the compiled passes, where inner layers are alike."""
+        cost, count, stages = self._ask(prices, queries, slope=slope, trace=trace)
+        traced = np.flatnonzero(count).tolist() if trace else []
+        return cost, {k: stages[k, : count[k]].tolist() for k in traced}
+
+    def _swept(self, prices: Floats, queries: _Queries, slope: int, *, trace: bool) -> _Found:
+        """Answers of the sweeps over any space."""
+        cost = np.full(len(queries.takts), np.inf)
+        stages: dict[int, list[tuple[int, int, int]]] = {}
+        limits = queries.limits
+        for part in self._parts(queries.takts, np.arange(len(cost))):
+            asked = (queries.takts[part], queries.weights[part], queries.caps[part])
+            come = _Come(self, prices, *asked)
+            least = come.run()
             for left in _batches(np.flatnonzero(least < limits[part]), self._states()):
                 for stretch in STRETCHES:
                     own = part[left]
                     limit = limits[own]
                     if np.isfinite(stretch):
                         limit = np.minimum(limit, least[left] * stretch)
-                    exact = self._exact(come, left, slope)
+                    exact = _Sweep(self, come, left, slope)
                     found = exact.run(limit)
                     done = np.isfinite(found)
-                    # the relaxation knows the room for synchronisation more closely
-                    cost[own[done]] = np.maximum(found, least[left])[done]
+                    cost[own[done]] = found[done]
                     if trace:
                         traced = exact.trace(np.flatnonzero(done))
-                        for k, stages in zip(own[done].tolist(), traced, strict=True):
-                            pipelines[k] = tuple(Stage(*stage) for stage in stages)
+                        stages |= dict(zip(own[done].tolist(), traced, strict=True))
                     left = left[~done & (limit < limits[own])]
                     if len(left) == 0:
                         break
-        return Answer(cost, tuple(pipelines))
+        return cost, stages
 
-    def _parts(self, takts: Floats, alive: NDArray[np.bool_]) -> list[Ints]:
+    def _ask(
+        self,
+        prices: Floats,
+        queries: _Queries,
+        *,
+        exact: bool = True,
+        slope: int = 1,
+        trace: bool = False,
+    ) -> tuple[Floats, Ints, Ints]:
+        """The compiled passes, where inner layers are alike."""
+        if self.items is None:
+            raise LookupError("inner layers differ")
+        tables, how = self.items.tables, (slope, self.max_stages, exact, trace)
+        if len(queries.takts) < SHARED or cpus() == 1:
+            return ask(tables, prices, *queries, *how)
+        # every other query on a second thread: the compiled passes hold no lock
+        mine, theirs = (queries.every_other(k) for k in (0, 1))
+        begun = _BESIDE.submit(ask, tables, prices, *theirs, *how)
+        own = ask(tables, prices, *mine, *how)
+        return _woven(own, begun.result())
+
+    def _parts(self, takts: Floats, alive: Ints) -> list[Ints]:
         """The living queries in batches of similar takts."""
-        chosen = np.flatnonzero(alive)
-        chosen = chosen[np.argsort(takts[chosen], kind="stable")]
-        cells = 0 if self.items is None else self.items.seconds.size
-        return _batches(chosen, BEFORE_CELLS // cells if cells else self._states())
+        chosen = alive[np.argsort(takts[alive], kind="stable")]
+        return _batches(chosen, self._states())
 
     def _states(self) -> int:
         """Queries of one exact pass."""
         return max(1, CELLS // (len(self.space.options) * (self.space.layers + 1)))
 
-    def _before(
-        self, prices: Floats, takts: Floats, weights: Floats, caps: Ints, rooms: Floats | None
-    ) -> Before | _Come:
-        """The relaxation without positions."""
-        if self.items is not None:
-            return Before(self.items, prices, takts, weights, caps, rooms)
-        return _Come(self, prices, takts, weights, caps)
 
-    def _exact(self, come: Before | _Come, chosen: Ints, slope: int) -> Windows | _Sweep:
-        """The pass with positions over some queries of a relaxation."""
-        if isinstance(come, _Come):
-            return _Sweep(self, come, chosen, slope)
-        return Windows(come, chosen, slope=slope, most_stages=self.max_stages)
+def _queries(
+    takts: Floats,
+    weights: Floats,
+    caps: Ints,
+    rooms: Floats | None,
+    limits: Floats,
+    fluid: Floats,
+    chosen: Ints,
+) -> _Queries:
+    """The chosen queries; ``fluid[query, i]`` is what the layers before i cost at least."""
+    return _Queries(
+        takts=takts[chosen],
+        weights=weights[chosen],
+        caps=caps[chosen],
+        rooms=np.full(len(chosen), np.inf) if rooms is None else rooms[chosen],
+        limits=limits[chosen],
+        rests=(fluid[chosen, -1:] - fluid[chosen]) * (1 - ROUNDING),
+    )
+
+
+def _woven(
+    even: tuple[Floats, Ints, Ints], odd: tuple[Floats, Ints, Ints]
+) -> tuple[Floats, Ints, Ints]:
+    """Answers of every other query, and of those between, in their order."""
+    out: list[Any] = []
+    for one, other in zip(even, odd, strict=True):
+        both = np.empty((len(one) + len(other), *one.shape[1:]), one.dtype)
+        both[::2], both[1::2] = one, other
+        out.append(both)
+    return out[0], out[1], out[2]
 
 
 def _batches(chosen: Ints, size: int) -> list[Ints]:
@@ -242,11 +324,8 @@ class _Come:
         self.cost = np.full((len(takts), len(prices), self.space.layers + 1), np.inf)
         self._hop_tolls: dict[int, Floats] = {}
 
-    def run(self, *, keep: bool) -> Floats:
-        """Fill ``cost[query, option, i]``; the relaxed answer per query.
-
-        ``keep`` is for the sake of :class:`planner.search.uniform.Before`.
-        """
+    def run(self) -> Floats:
+        """Fill ``cost[query, option, i]``; the relaxed answer per query."""
         space, length = self.space, self.space.layers
         price = self.prices[None, :]
         longest = self.pricer.longest(self.takts)
