@@ -42,7 +42,7 @@ DEFAULT_SEQ_LEN = 4096
 LONG_SEQ_LEN = 32_768
 """Tokens per row from which context parallelism is tried without being asked for."""
 
-MANY_CHIPS = 1024
+SEVERAL_CHIPS = 16
 """Chips from which interleaved pipelines are tried without being asked for, with fewer rows."""
 
 YOUNGER = (
@@ -261,7 +261,7 @@ def _interleaved(spec: JobSpec, model: ModelGraph, topology: Topology, notes: li
         return False
     inner = [layer.shape for layer in model.layers[1:-1]]
     alike = all(shape == inner[0] for shape in inner)
-    few = chips >= MANY_CHIPS and spec.global_batch < chips
+    few = chips >= SEVERAL_CHIPS and spec.global_batch < chips
     if few and alike and spec.objective == "step_time":
         rows = spec.global_batch
         notes.append(f"interleaved pipelines tried: {rows} rows for {chips} chips (default)")

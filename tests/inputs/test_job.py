@@ -89,6 +89,7 @@ def test_every_default_is_noted_and_nothing_that_was_given():
     given = resolve(
         "job.global_batch=8", "job.seq_len=64", "job.precision=fp16", "job.optimizer=adam",
         "job.gradient_dtype=same", "job.micro_batch_rows=[1]",
+        "job.techniques.interleaved=false",
     )  # fmt: skip
     assert given.notes == ()
 
@@ -206,7 +207,9 @@ def test_interleaved_pipelines_are_tried_where_many_chips_have_few_rows_and_laye
 
     assert tried(few)
     assert not tried(many)
-    assert not tried(few, cluster=topology("64x8xA100-SXM-80GB @ 200Gb/s"))
+    assert not tried(few, cluster=topology("64x8xA100-SXM-80GB @ 200Gb/s"))  # a row per chip
+    assert tried("job.global_batch=15", cluster=topology("2x8xA100-SXM-80GB @ 200Gb/s"))
+    assert not tried("job.global_batch=7", cluster=topology("8xA100-SXM-80GB"))
     assert not tried(few, model=load_model("deepseek-v3").graph)  # its first blocks are others
     vendors = "64x8xA100-SXM-80GB + 64x8x910B3-64GB @ 200Gb/s"  # every round changes vendor
     assert tried(few, cluster=topology(vendors))
