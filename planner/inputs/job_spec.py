@@ -49,8 +49,8 @@ class Techniques(_Strict):
     ``activation_offload``: a stage may leave in the host's memory, between the two passes, what
     recomputation keeps, all of it (with recompute_selective) or checkpoints (with recompute_full;
     null: not). ``interleaved``: stages may hold several chunks of layers and run them in turn,
-    which shortens the fill (null: where a step has fewer rows than the fleet has chips, from 16 chips
-    on).
+    which shortens the fill (null: where a step has fewer rows than the fleet has chips, from 16
+    chips on).
     ``grouped_experts``: all experts of a chip are multiplied by one call, where the chip has such a
     kernel, not one after the other (null: where the model has experts and trains in bf16).
     ``gradient_compression``: a plan may reduce gradients in this form between hosts (fp8 and int4
