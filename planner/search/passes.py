@@ -17,17 +17,14 @@ query.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.costing import Ints
+from planner.search.compiling import compiled, in_flight, inner
 from planner.search.space import Floats
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 SLACK = 1 + 1e-12
 """Rounding of a comparison with the takt: a stage of exactly τ is legal."""
@@ -37,25 +34,6 @@ STRETCHES = np.array([1.04, 1.3, np.inf])
 
 BEYOND = 1.1
 """Up to so many times its limit a relaxed answer is told: it may serve at other limits too."""
-
-
-def compiled(function: F) -> F:
-    """Machine code of the function and of all that it calls, kept for later runs if it can be.
-
-    It holds no lock of the interpreter, and divides by zero as numpy does.
-    """
-    try:
-        made: F = numba.njit(function, cache=True, nogil=True, error_model="numpy")
-    except RuntimeError:  # no folder to keep it in
-        made = numba.njit(function, nogil=True, error_model="numpy")
-    return made
-
-
-def inner(function: F) -> F:
-    """The function as a part of compiled ones, which Python itself does not call."""
-    unwrapped: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    made: F = numba.njit(function, nogil=True, error_model="numpy", **unwrapped)
-    return made
 
 
 class Tables(NamedTuple):
@@ -139,15 +117,6 @@ class Scratch(NamedTuple):
 
 
 @inner
-def _held(chunks: int, position: int, stages: int, count: int) -> int:
-    """Micro-batches in flight: :meth:`planner.search.space.StageSpace.held`."""
-    if chunks == 1:
-        return min(position, count)
-    group = min(stages, -(-count // chunks))
-    return min(2 * position - 1 + (chunks - 1) * max(group, position), count)
-
-
-@inner
 def _fitting(seconds: Floats, depth: Ints, option: int, at: int, held: int) -> float:
     """Seconds of the fastest recomputation that has room for so many micro-batches."""
     best = np.inf
@@ -213,7 +182,7 @@ def _stages_behind(t: Tables, q: Query, fewest: int, within: Ints, out: Ints) ->
         for i in range(layers - covered):
             out[i] += 1
         most = 1
-        held = _held(t.chunks, stages, fewest, q.cap)
+        held = in_flight(t.chunks, stages, fewest, q.cap)
         if stages == 1:
             for i in range(layers - most):
                 for o in range(options):
@@ -310,7 +279,7 @@ def _before(
             # needed: no pipeline has fewer than the first turn says, and so none fewer than this
             fewest = _fewest_stages(t.head_s, t.head_depth, q.takt, s.behind)
     for i in range(layers + 1):
-        s.held[i] = _held(t.chunks, 1 + s.behind[i], fewest, q.cap)
+        s.held[i] = in_flight(t.chunks, 1 + s.behind[i], fewest, q.cap)
     _tolls(t.hop, 2.0 * t.chunks * q.weight, q.takt, toll)
     _no_first(t, q, s.barred)
     head_s, head_depth, finish, barred = t.head_s, t.head_depth, t.finish, s.barred
@@ -320,7 +289,7 @@ def _before(
             if not barred[o, j]:
                 held = s.held[j]
                 first[o, j] = _first(head_s, head_depth, finish, q, prices[o], o, j, held)
-    _lasts(t, q, prices, _held(t.chunks, 1, fewest, q.cap), last)
+    _lasts(t, q, prices, in_flight(t.chunks, 1, fewest, q.cap), last)
     limited = np.isfinite(q.room)
     open_[:] = np.inf
     s.alive[:, 0], s.alive[:, 1] = layers, 0
@@ -371,7 +340,7 @@ def _depth(t: Tables, q: Query, position: int, fewest: int) -> int:
     """Micro-batches that a stage this far from the end must have room for."""
     if t.chunks == 1:
         return min(q.slope * (position - 1) + 1, q.cap)
-    return _held(t.chunks, position, fewest, q.cap)
+    return in_flight(t.chunks, position, fewest, q.cap)
 
 
 @inner

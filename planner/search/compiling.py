@@ -1,0 +1,38 @@
+"""Machine code for the inner loops of the search (numba): what is compiled, how it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiled(function: F) -> F:
+    """Machine code of the function and of all that it calls, kept for later runs if it can be.
+
+    It holds no lock of the interpreter, and divides by zero as numpy does.
+    """
+    try:
+        made: F = numba.njit(function, cache=True, nogil=True, error_model="numpy")
+    except RuntimeError:  # no folder to keep it in
+        made = numba.njit(function, nogil=True, error_model="numpy")
+    return made
+
+
+def inner(function: F) -> F:
+    """The function as a part of compiled ones, which Python itself does not call."""
+    unwrapped: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    made: F = numba.njit(function, nogil=True, error_model="numpy", **unwrapped)
+    return made
+
+
+@inner
+def in_flight(chunks: int, position: int, stages: int, count: int) -> int:
+    """Micro-batches in flight: :meth:`planner.search.space.StageSpace.held`."""
+    if chunks == 1:
+        return min(position, count)
+    group = min(stages, -(-count // chunks))
+    return min(2 * position - 1 + (chunks - 1) * max(group, position), count)
