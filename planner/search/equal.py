@@ -19,6 +19,7 @@ import numpy as np
 
 from planner.costing import Bools, Ints
 from planner.search.neighbours import FEW
+from planner.search.pass_tables import Items
 from planner.search.passes import SLACK
 from planner.search.pipelines import Pricer
 from planner.search.planning import Planning, Solution
@@ -26,7 +27,6 @@ from planner.search.problem import Problem, Size
 from planner.search.regions import Region, most_replicas
 from planner.search.relaxation import Relaxation
 from planner.search.space import Floats, Stage, StageSpace, alike
-from planner.search.uniform import Items
 
 SELECTED = 4
 """Up to so many classes every selection of them is tried, of more only the fastest ones."""

@@ -1,4 +1,4 @@
-"""The two passes of ``pipelines`` where all inner layers and cuts are alike, compiled.
+"""The two passes of ``pipelines``, compiled.
 
 A query is a takt τ and a weight λ at given prices of the options. The first pass
 (:func:`_before`) finds what the layers before every stage cost at least, whatever the stage's
@@ -6,10 +6,11 @@ position: a relaxation that settles most queries. The second one (:func:`_onward
 last stage to the first, position after position, and keeps only what the first pass says can still
 beat the best.
 
-A stage of n inner layers under option o and recomputation p takes c·n with c = c[p, o], and n may
-be anything up to the least of what the takt, the memory and the time to synchronise allow. A slower
-recomputation matters only for lengths that the faster ones have no room for, so the lengths of an
-option are cut into runs, one per recomputation.
+Where all inner layers and cuts are alike, a stage of n inner layers under option o and
+recomputation p takes c·n with c = c[p, o], and n may be anything up to the least of what the takt,
+the memory and the time to synchronise allow. A slower recomputation matters only for lengths that
+the faster ones have no room for, so the lengths of an option are cut into runs, one per
+recomputation. Elsewhere every stage is looked up.
 
 Plain loops over one query at a time; queries do not see one another. Nothing is allocated per
 query.
@@ -39,15 +40,21 @@ BEYOND = 1.1
 class Tables(NamedTuple):
     """What the passes read of a space; indexed by policy, option, layer or cut, in this order.
 
-    ``seconds[policy, option]`` per inner layer, policies in ``order[rank, option]`` from fast to
-    slow. ``most[depth, policy, option]``: most inner layers with room for so many micro-batches.
     ``head_s``, ``tail_s`` and their depths as in :class:`planner.search.space.Times`. ``hop[kind of
-    cut, from, to]`` is indexed by kinds of options. ``blocks[i]`` is the end that stands for layer
-    i where the room to synchronise is asked. For the other names see
+    cut, from, to]`` is indexed by kinds of options. For the other names see
     :class:`planner.search.space.StageSpace`.
+
+    Where layers are not alike ``middle_s`` and ``middle_depth[option, policy, end, n - 1]`` are
+    those of n inner layers up to an end. Where they are: ``seconds[policy, option]`` per inner
+    layer, policies in ``order[rank, option]`` from fast to slow; ``most[depth, policy, option]``:
+    most inner layers with room for so many micro-batches; ``blocks[i]``: the end that stands for
+    layer i where the room to synchronise is asked.
     """
 
     chunks: int
+    uniform: bool
+    middle_s: Floats
+    middle_depth: Ints
     seconds: Floats
     order: Ints
     most: Ints
@@ -78,6 +85,7 @@ class Query(NamedTuple):
 
     ``room``: seconds that these leave for the last one; infinite where nobody asks. ``slope``: see
     :meth:`planner.search.pipelines.Pricer.solve`. ``stages``: most of a pipeline.
+    ``longest``: layers of any stage at most, where they are not alike.
     """
 
     takt: float
@@ -86,6 +94,7 @@ class Query(NamedTuple):
     room: float
     slope: int
     stages: int
+    longest: int
 
 
 class Scratch(NamedTuple):
@@ -141,6 +150,43 @@ def _least(row: Floats, each: float, low: int, high: int) -> float:
         a = min(a, row[j] - each * j)
         j += 1
     return min(min(a, b), min(c, d))
+
+
+@inner
+def _least_of(
+    seconds: Floats, depth: Ints, row: Floats, q: Query, held: int, end: int, low: int, high: int
+) -> float:
+    """Least cost of stages of one option up to an end, with what is before them in ``row``."""
+    best = np.inf
+    for j in range(high - 1, low - 1, -1):
+        fastest = _shortest(seconds, depth, end, end - j, held)
+        if fastest > q.takt * SLACK:
+            break  # a longer one is no faster
+        best = min(best, row[j] + q.weight * fastest)
+    return best
+
+
+@inner
+def _lower_all(
+    seconds: Floats, depth: Ints, row: Floats, q: Query, cost: float, held: int, end: int
+) -> int:
+    """``row[i]`` is at most the cost with a stage from i to the end; where the longest begins."""
+    for i in range(end - 1, 0, -1):
+        fastest = _shortest(seconds, depth, end, end - i, held)
+        if fastest > q.takt * SLACK:
+            return i + 1
+        row[i] = min(row[i], cost + q.weight * fastest)
+    return 1
+
+
+@inner
+def _shortest(seconds: Floats, depth: Ints, end: int, count: int, held: int) -> float:
+    """Seconds of the fastest recomputation of so many inner layers up to an end."""
+    best = np.inf
+    for p in range(seconds.shape[0]):
+        if depth[p, end, count - 1] >= held:
+            best = min(best, seconds[p, end, count - 1])
+    return best
 
 
 @inner
@@ -270,9 +316,13 @@ def _before(
     seconds, order, by_depth, within, room = t.seconds, t.order, t.most, s.within, s.room
     ends, starts, hop_kind, cut_kind = t.ends, t.starts, t.hop_kind, t.cut_kind
     first, last, come, open_, kinds, toll = s.first, s.value, s.come, s.open, s.kinds, s.toll
-    _within(seconds, q.takt, layers, within)
+    if t.uniform:
+        _within(seconds, q.takt, layers, within)
     fewest = 1
-    for _ in range(1 if t.chunks == 1 else 2):
+    if not t.uniform:
+        for i in range(layers + 1):
+            s.behind[i] = -(-(layers - i) // q.longest)
+    for _ in range(0 if not t.uniform else 1 if t.chunks == 1 else 2):
         _stages_behind(t, q, fewest, within, s.behind)
         if t.chunks > 1:
             # with so many stages more is in flight, so that shorter stages and more of them are
@@ -290,7 +340,7 @@ def _before(
                 held = s.held[j]
                 first[o, j] = _first(head_s, head_depth, finish, q, prices[o], o, j, held)
     _lasts(t, q, prices, in_flight(t.chunks, 1, fewest, q.cap), last)
-    limited = np.isfinite(q.room)
+    limited = t.uniform and np.isfinite(q.room)
     open_[:] = np.inf
     s.alive[:, 0], s.alive[:, 1] = layers, 0
     least = stop
@@ -306,7 +356,13 @@ def _before(
         kinds[:] = np.inf
         for o in range(options):
             came = first[o, i]
-            if i > 1 and ends[o, i]:
+            if i > 1 and ends[o, i] and not t.uniform:
+                low, high = s.alive[o, 0], s.alive[o, 1]
+                inner = _least_of(
+                    t.middle_s[o], t.middle_depth[o], open_[o], q, s.held[i], i, low, high
+                )
+                came = min(came, inner + prices[o])
+            elif i > 1 and ends[o, i]:
                 inner, done = np.inf, 0
                 for rank in range(order.shape[0]):
                     p = order[rank, o]
@@ -356,7 +412,7 @@ def _onwards(
     ends, starts, hop_kind, cut_kind = t.ends, t.starts, t.hop_kind, t.cut_kind
     value, come, kinds, toll = s.value, s.come, s.kinds, s.toll
     head_s, head_depth, finish, barred = t.head_s, t.head_depth, t.finish, s.barred
-    limited = np.isfinite(q.room)
+    limited = t.uniform and np.isfinite(q.room)
     best, best_at = limit, 0
     held = _depth(t, q, 1, fewest)
     for o in range(options):
@@ -405,6 +461,17 @@ def _onwards(
         for o in range(options):
             for i in range(high):
                 value[o, i] = np.inf
+            if not t.uniform:
+                middle_s, middle_depth = t.middle_s[o], t.middle_depth[o]
+                for j in range(low, high):
+                    if going[o, j] < np.inf and ends[o, j]:
+                        start = _lower_all(
+                            middle_s, middle_depth, value[o], q, going[o, j], held, j
+                        )
+                        begin = min(begin, start)
+                for i in range(begin, high):
+                    value[o, i] += prices[o]
+                continue
             done = 0
             for rank in range(order.shape[0]):
                 p = order[rank, o]
@@ -462,7 +529,7 @@ def _trace(
                 elif position == 1:
                     cost = s.value[o, start]
                 elif t.ends[o, j]:
-                    inner = _inner_s(t, q.takt, o, j - start, held)
+                    inner = _inner_s(t, q.takt, o, start, j, held)
                     cost = q.weight * inner + prices[o] if inner < np.inf else np.inf
                 else:
                     cost = np.inf
@@ -476,13 +543,16 @@ def _trace(
 
 
 @inner
-def _inner_s(t: Tables, takt: float, option: int, count: int, held: int) -> float:
-    """Seconds of an inner stage of so many layers; infinite where none is legal."""
+def _inner_s(t: Tables, takt: float, option: int, start: int, end: int, held: int) -> float:
+    """Seconds of an inner stage; infinite where none is legal."""
+    if not t.uniform:
+        fastest = _shortest(t.middle_s[option], t.middle_depth[option], end, end - start, held)
+        return fastest if fastest <= takt * SLACK else np.inf
     deep = min(held, t.most.shape[0] - 1)
     for rank in range(t.order.shape[0]):
         p = t.order[rank, option]
-        if count <= t.most[deep, p, option]:
-            seconds = float(t.seconds[p, option] * count)
+        if end - start <= t.most[deep, p, option]:
+            seconds = float(t.seconds[p, option] * (end - start))
             if seconds <= takt * SLACK:
                 return seconds
     return np.inf
@@ -520,6 +590,7 @@ def ask(
     rooms: Floats,
     limits: Floats,
     rests: Floats,
+    longest: Ints,
     slope: int,
     most_stages: int,
     exact: bool,
@@ -536,7 +607,7 @@ def ask(
     cost, count = np.full(len(takts), np.inf), np.zeros(len(takts), dtype=np.int64)
     stages = np.zeros((len(takts) if traced else 0, most, 3), dtype=np.int64)
     for k in range(len(takts)):
-        q = Query(takts[k], weights[k], caps[k], rooms[k], slope, most)
+        q = Query(takts[k], weights[k], caps[k], rooms[k], slope, most, longest[k])
         stop = limits[k] if exact else limits[k] * BEYOND
         least, fewest = _before(t, q, prices, s, rests[k], stop)
         if not exact:
