@@ -14,14 +14,14 @@ from planner.errors import InputError
 from planner.inputs.cluster import ClusterInput, cluster_from_document, load_cluster
 from planner.inputs.document import Document
 from planner.inputs.goal import GIVEN, Goal
-from planner.inputs.job import JobInput, JobSpec, load_job, state_bytes
+from planner.inputs.job import JobInput, JobSpec, few_rows, load_job, state_bytes
 from planner.inputs.job_spec import TECHNIQUES
 from planner.inputs.model import ModelInput, load_model, model_from_resolved
 from planner.inputs.overrides import Override
 from planner.inputs.profile import ProfileInput, load_profile, profile_from_resolved
 from planner.inputs.reading import problems_from_validation
 from planner.plan import Plan, digest
-from planner.restore import restore
+from planner.restore import Restored, restore
 
 
 @dataclass(frozen=True)
@@ -143,12 +143,12 @@ def inputs_of(plan: Plan) -> PlanInputs:
             model.name, model.name, dict(model.resolved), model_from_resolved(model.resolved), ()
         ),
         cluster_from_document(Document("cluster", inputs.cluster.resolved), catalog),
-        JobInput(inputs.job.name, "", _job_of(inputs.job.resolved, world.model.has_experts)),
+        JobInput(inputs.job.name, "", _job_of(inputs.job.resolved, world)),
         None if measured is None else _profile(measured.name, measured.resolved),
     )
 
 
-def _job_of(resolved: Mapping[str, Any], has_experts: bool) -> JobSpec:
+def _job_of(resolved: Mapping[str, Any], world: Restored) -> JobSpec:
     """The job file that resolves to this job: every value stated, none left to the planner.
 
     The optimizer's bytes are stated only where they are not its own, so that another optimizer
@@ -159,9 +159,11 @@ def _job_of(resolved: Mapping[str, Any], has_experts: bool) -> JobSpec:
     same = state["gradient"] == bytes_of(str(resolved["precision"]))
     fields["gradient_dtype"] = "same" if same else "fp32"
     fields["techniques"] = {name: resolved[name] for name in TECHNIQUES if name in resolved}
-    if has_experts and resolved["precision"] == "bf16":
-        # left out where it is off; another precision or a model without experts decides nothing
+    # left out where they are off: stated where the planner would turn them on by itself
+    if world.model.has_experts and resolved["precision"] == "bf16":
         fields["techniques"]["grouped_experts"] = bool(resolved.get("grouped_experts"))
+    if few_rows(int(resolved["global_batch"]), world.topology.chips):
+        fields["techniques"]["interleaved"] = bool(resolved.get("interleaved"))
     fields |= _ruled_out(resolved.get("constraints"))
     fields |= _objective(resolved.get("goal"))
     spec = job_spec(fields)

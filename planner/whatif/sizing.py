@@ -31,8 +31,11 @@ SATURATED = 1.02
 RESOLUTION = 0.01
 """Relative precision of the number that is found: plans are no nearer to the best ones."""
 
-PROOFS = 2
+PROOFS = 3
 """Smaller fleets of which a proof is tried, after the least number was found."""
+
+FURTHER = 3
+"""How many times as far down the last of them is: bounds may widen on the way."""
 
 MOST_NODES = 200_000
 MOST_ASKED = 40
@@ -244,7 +247,7 @@ class _Search:
 
     def prove(self, high: int) -> None:
         """Ask smaller fleets, where the bound may suffice, as long as something is left open."""
-        for _ in range(PROOFS):
+        for turn in range(PROOFS):
             least = self.proven_least()
             open_ = [n for n, o in self.known.items() if least <= n < high and not self.does(o)]
             if not open_:
@@ -254,7 +257,8 @@ class _Search:
             if most is None:
                 return
             # the bound's rate grows with the fleet at most in proportion
-            nodes = min(lowest - 1, int(lowest * self.rate / most))
+            steps = FURTHER if turn == PROOFS - 1 else 1
+            nodes = min(lowest - 1, int(lowest * (self.rate / most) ** steps))
             if nodes < least + max(1, int(high * RESOLUTION)):
                 return
             self.at(nodes)

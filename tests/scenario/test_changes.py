@@ -8,6 +8,7 @@ from planner.errors import InputError
 from planner.estimate import estimate, read_layout
 from planner.graphs.build_topology import build_topology
 from planner.inputs.job import resolve_job
+from planner.inputs.overrides import parse_overrides
 from planner.scenario import changes as c
 from planner.scenario.apply import apply_all, apply_change
 from planner.scenario.grammar import parse_change, parse_changes
@@ -235,3 +236,23 @@ def test_an_efficiency_counts_on_the_inputs_of_a_plan_too() -> None:
     after = changed("efficiency a100 x0.5", base).cluster.catalog.chips[chip.id]
     assert after.gemm_fraction == pytest.approx(chip.gemm_fraction / 2)
     assert after.sustained("bf16") == pytest.approx(chip.sustained("bf16") / 2)
+
+
+@pytest.mark.parametrize("interleaved", [None, False, True])
+@pytest.mark.parametrize("rows", [8, 32])
+def test_a_plan_that_is_made_again_interleaves_as_it_did(
+    interleaved: bool | None, rows: int
+) -> None:
+    """By default, too: the plan holds what was resolved, and few rows would turn it on again."""
+    given_ = [f"job.global_batch={rows}", "job.seq_len=128"]
+    if interleaved is not None:
+        given_.append(f"job.techniques.interleaved={str(interleaved).lower()}")
+    changes = parse_overrides(given_)
+    inputs = load_plan_inputs("gpt2", "2x8xA100-SXM-80GB @ 100Gb/s", None, changes)
+    layout = read_layout("tp: 1, pp: 2, dp: 8")
+    plan = estimate(inputs.model, inputs.cluster, inputs.job, layout, replay=False).plan
+    restored = inputs_of(plan)
+    again = prepare(restored.model, restored.cluster, restored.job).job
+    assert again.as_json() == plan.inputs.job.resolved
+    wanted = rows < 16 if interleaved is None else interleaved
+    assert again.interleaved == wanted

@@ -53,23 +53,24 @@ class Scripted(Evaluator):
     """An evaluator with a made-up world: tokens per second by number of nodes."""
 
     rate_of: object = None
-    bound_over: float = 1.0
+    bound_over: object = 1.0
 
     def enough(self, inputs: PlanInputs, name: str, tokens_per_s: float | None) -> Outcome:
         self.asked += 1
         nodes = inputs.cluster.spec.hosts
         rate = self.rate_of(nodes)
+        over = self.bound_over(nodes) if callable(self.bound_over) else self.bound_over
         if rate == 0:
             return Outcome(status="infeasible", reason="nothing fits")
         return Outcome(
             status="planned",
             tokens_per_step=1000,
             step_time_s=1000 / rate,
-            lower_bound_s=1000 / rate / self.bound_over,
+            lower_bound_s=1000 / rate / over,
         )
 
 
-def world(needed: float, rate_of: object, bound_over: float = 1.0):
+def world(needed: float, rate_of: object, bound_over: object = 1.0):
     node = node_type("A100-SXM-80GB")
     inputs = small_inputs()
     evaluator = Scripted(QUICK, rate_of=rate_of, bound_over=bound_over)
@@ -113,6 +114,16 @@ def test_a_smaller_fleet_is_asked_for_a_proof() -> None:
     # found: 100. The bound says 1.1 times the rate, so 90 nodes are proven not to do: 1.1 * 900
     found, _ = world(1000.0, lambda n: 10.0 * n, bound_over=1.1)
     assert (found.nodes, found.below, found.proven_least) == (100, 99, 91)
+
+
+def test_where_bounds_widen_on_the_way_down_the_last_proof_is_tried_much_further_down() -> None:
+    # 99 are not enough, by a bound of 1.05; 95 and 83, next in proportion, by one of 1.2 and 1.3:
+    # (1 / 1.079)^3 of 83 are 66, which 1.3 * 660 rules out
+    def bound_over(nodes: int) -> float:
+        return 1.05 if nodes > 95 else 1.2 if nodes > 83 else 1.3
+
+    found, _ = world(1000.0, lambda n: 10.0 * n, bound_over=bound_over)
+    assert (found.nodes, found.proven_least) == (100, 67)
 
 
 def test_a_large_number_is_found_to_a_hundredth() -> None:
