@@ -248,11 +248,6 @@ def resolve_job(job: JobInput, model: ModelGraph, topology: Topology) -> Resolve
     )
 
 
-def few_rows(global_batch: int, chips: int) -> bool:
-    """Whether a step has so few rows for the fleet that interleaved pipelines are tried unasked."""
-    return chips >= SEVERAL_CHIPS and global_batch < chips
-
-
 def _interleaved(spec: JobSpec, model: ModelGraph, topology: Topology, notes: list[str]) -> bool:
     """Whether interleaved pipelines are tried: where rows are few, filling takes much of a step.
 
@@ -266,7 +261,8 @@ def _interleaved(spec: JobSpec, model: ModelGraph, topology: Topology, notes: li
         return False
     inner = [layer.shape for layer in model.layers[1:-1]]
     alike = all(shape == inner[0] for shape in inner)
-    if few_rows(spec.global_batch, chips) and alike and spec.objective == "step_time":
+    few = chips >= SEVERAL_CHIPS and spec.global_batch < chips
+    if few and alike and spec.objective == "step_time":
         rows = spec.global_batch
         notes.append(f"interleaved pipelines tried: {rows} rows for {chips} chips (default)")
         return True

@@ -14,7 +14,7 @@ from planner.errors import InputError
 from planner.inputs.cluster import ClusterInput, cluster_from_document, load_cluster
 from planner.inputs.document import Document
 from planner.inputs.goal import GIVEN, Goal
-from planner.inputs.job import JobInput, JobSpec, few_rows, load_job, state_bytes
+from planner.inputs.job import JobInput, JobSpec, load_job, state_bytes
 from planner.inputs.job_spec import TECHNIQUES
 from planner.inputs.model import ModelInput, load_model, model_from_resolved
 from planner.inputs.overrides import Override
@@ -162,8 +162,7 @@ def _job_of(resolved: Mapping[str, Any], world: Restored) -> JobSpec:
     # left out where they are off: stated where the planner would turn them on by itself
     if world.model.has_experts and resolved["precision"] == "bf16":
         fields["techniques"]["grouped_experts"] = bool(resolved.get("grouped_experts"))
-    if few_rows(int(resolved["global_batch"]), world.topology.chips):
-        fields["techniques"]["interleaved"] = bool(resolved.get("interleaved"))
+    fields["techniques"]["interleaved"] = bool(resolved.get("interleaved"))
     fields |= _ruled_out(resolved.get("constraints"))
     fields |= _objective(resolved.get("goal"))
     spec = job_spec(fields)

@@ -13,7 +13,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 def compiled(function: F) -> F:
     """Machine code of the function and of all that it calls, kept for later runs if it can be.
 
-    It holds no lock of the interpreter, and divides by zero as numpy does.
+    It holds no lock of the interpreter, and divides by zero as numpy does. What it calls must be in
+    its own file: whether kept code is up to date is told by that file alone.
     """
     try:
         made: F = numba.njit(function, cache=True, nogil=True, error_model="numpy")
@@ -27,12 +28,3 @@ def inner(function: F) -> F:
     unwrapped: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     made: F = numba.njit(function, nogil=True, error_model="numpy", **unwrapped)
     return made
-
-
-@inner
-def in_flight(chunks: int, position: int, stages: int, count: int) -> int:
-    """Micro-batches in flight: :meth:`planner.search.space.StageSpace.held`."""
-    if chunks == 1:
-        return min(position, count)
-    group = min(stages, -(-count // chunks))
-    return min(2 * position - 1 + (chunks - 1) * max(group, position), count)

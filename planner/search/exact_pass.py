@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.costing import Ints
-from planner.search.compiling import compiled, in_flight, inner
+from planner.search.compiling import compiled, inner
 from planner.search.space import Floats
 
 SLACK = 1 + 1e-12
@@ -199,7 +199,9 @@ def _inner(t: PathTables, q: Asked, j: int, need: int, moves: Moves) -> int:
 
 
 @inner
-def _backwards(t: PathTables, q: Asked, price: Floats, moves: Moves, b: Backwards) -> float:
+def _backwards(
+    t: PathTables, q: Asked, price: Floats, needs: Ints, moves: Moves, b: Backwards
+) -> float:
     """Legal stages, and what the layers from each one on cost; the least cost of all."""
     length, kinds = t.starts.shape[1], len(price)
     least = np.inf
@@ -215,7 +217,7 @@ def _backwards(t: PathTables, q: Asked, price: Floats, moves: Moves, b: Backward
                     if (q.micro_batches + 1) * hop + t.passes[j] <= q.seconds * SLACK:
                         b.after[j, a] = min(b.after[j, a], b.onward[j, c])
         position = 1 + b.fewest[j]
-        need = in_flight(t.chunks, position, position, q.micro_batches)
+        need = needs[position]
         _firsts(t, q, j, need, moves)
         longest = _inner(t, q, j, need, moves)
         for a in range(kinds):
@@ -352,6 +354,7 @@ def _trace(
         at, n = -1, 0
         while at < 0:
             n += 1
+            assert n < j, "a label without a stage"
             seconds = moves.seconds[j, n, kind]
             if seconds < np.inf and labels.low[j - n, kind] < labels.high[j - n, kind]:
                 stop = _stage_until(q, seconds, step, last)
@@ -364,6 +367,7 @@ def _trace(
         at = -1
         while at < 0:
             a += 1
+            assert a < len(price), "a label without a hop"
             hop = t.hop[a, kind, j]
             if hop < np.inf:
                 stop, shift = _hop_until(q, hop, step, last), _bucket(2.0 * hop, step, last)
@@ -373,10 +377,11 @@ def _trace(
 
 
 @compiled
-def least_path(t: PathTables, price: Floats, q: Asked) -> Ints:
+def least_path(t: PathTables, price: Floats, needs: Ints, q: Asked) -> Ints:
     """Stages ``(option, first, end)``, last one first, of the cheapest path below the cutoff.
 
-    No stage: there is none.
+    No stage: there is none. ``needs[position]``: micro-batches that a stage so far from the end
+    has in flight at least.
     """
     length, kinds = t.starts.shape[1], len(price)
     none = np.zeros((0, 3), dtype=np.int64)
@@ -389,7 +394,7 @@ def least_path(t: PathTables, price: Floats, q: Asked) -> Ints:
         np.full((length + 1, kinds), np.inf),
         np.full((length + 1, kinds), np.inf),
     )
-    if _backwards(t, q, price, moves, b) >= q.cutoff:
+    if _backwards(t, q, price, needs, moves, b) >= q.cutoff:
         return none
     # buckets up to what some times the fewest stages fill; the last one holds all beyond
     reach = 1.0

@@ -73,7 +73,9 @@ class ExactPaths:
             return None
         low, high = map(float, query.fills)
         asked = Asked(query.seconds, query.count, query.cutoff, low, high, query.finer)
-        found = least_path(self._tables, prices[self.leaders], asked)
+        places = np.arange(self.space.layers + 1)
+        needs = self.space.held(places, places, query.count)
+        found = least_path(self._tables, prices[self.leaders], needs, asked)
         return tuple(Stage(*stage) for stage in found[::-1].tolist()) or None
 
 
@@ -96,7 +98,7 @@ def _tables(space: StageSpace, kind: Ints, leaders: Ints) -> PathTables:
         before=space.leads.before,
         after=space.leads.after,
         passes=np.concatenate([[0.0], np.cumsum(space.layer_time.min(axis=0))]),
-        shortest=np.maximum.accumulate(shortest),
+        shortest=np.minimum.accumulate(shortest[::-1])[::-1],
         starts=space.starts,
         ends=space.ends,
         kind=kind,

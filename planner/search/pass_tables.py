@@ -115,7 +115,10 @@ def _by_end(space: StageSpace) -> tuple[Floats, Ints]:
 
 
 def _deepest(space: StageSpace, items: Items, max_stages: int) -> int:
-    """More than any stage is asked to have in flight, or has room for: the same as this."""
+    """In-flight micro-batches beyond which no stage has room, or none is asked about.
+
+    Stages are asked for at most twice their place (``slope``), or for the pairs of their chunks.
+    """
     limited = items.depth[items.depth < UNBOUNDED_DEPTH]
     stages = max(space.layers, max_stages)
     return int(min(limited.max(initial=0) + 1, (space.chunks + 1) * (stages + 1)))

@@ -24,14 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.costing import Ints
-from planner.search.compiling import compiled, in_flight, inner
+from planner.search.compiling import compiled, inner
 from planner.search.space import Floats
 
 SLACK = 1 + 1e-12
 """Rounding of a comparison with the takt: a stage of exactly τ is legal."""
 STRETCHES = np.array([1.04, 1.3, np.inf])
 """How far above the relaxation the answer is looked for, in turn: near it most states are lost."""
-
 
 BEYOND = 1.1
 """Up to so many times its limit a relaxed answer is told: it may serve at other limits too."""
@@ -41,8 +40,11 @@ class Tables(NamedTuple):
     """What the passes read of a space; indexed by policy, option, layer or cut, in this order.
 
     ``head_s``, ``tail_s`` and their depths as in :class:`planner.search.space.Times`. ``hop[kind of
-    cut, from, to]`` is indexed by kinds of options. For the other names see
-    :class:`planner.search.space.StageSpace`.
+    cut, from, to]`` is indexed by kinds of options; ``to_first`` and ``from_last`` are those of
+    ``StageSpace.slowest_back``, ``lead_before``, ``lead_after`` and ``relief`` of its leads, and
+    ``late_head`` and ``late_tail`` of ``StageSpace.late``. Of the room to synchronise a layer
+    takes ``taken`` or ``steep[policy, option]`` beyond the forward pass that counts anyway. For the
+    other names see :class:`planner.search.space.StageSpace`.
 
     Where layers are not alike ``middle_s`` and ``middle_depth[option, policy, end, n - 1]`` are
     those of n inner layers up to an end. Where they are: ``seconds[policy, option]`` per inner
@@ -126,6 +128,15 @@ class Scratch(NamedTuple):
 
 
 @inner
+def _in_flight(chunks: int, position: int, stages: int, count: int) -> int:
+    """Micro-batches in flight: :meth:`planner.search.space.StageSpace.held`."""
+    if chunks == 1:
+        return min(position, count)
+    group = min(stages, -(-count // chunks))
+    return min(2 * position - 1 + (chunks - 1) * max(group, position), count)
+
+
+@inner
 def _fitting(seconds: Floats, depth: Ints, option: int, at: int, held: int) -> float:
     """Seconds of the fastest recomputation that has room for so many micro-batches."""
     best = np.inf
@@ -159,10 +170,11 @@ def _least_of(
     """Least cost of stages of one option up to an end, with what is before them in ``row``."""
     best = np.inf
     for j in range(high - 1, low - 1, -1):
+        if _quickest(seconds, end, end - j) > q.takt * SLACK:
+            break  # a longer one is no faster, though it may fit where this one does not
         fastest = _shortest(seconds, depth, end, end - j, held)
-        if fastest > q.takt * SLACK:
-            break  # a longer one is no faster
-        best = min(best, row[j] + q.weight * fastest)
+        if fastest <= q.takt * SLACK:
+            best = min(best, row[j] + q.weight * fastest)
     return best
 
 
@@ -170,18 +182,30 @@ def _least_of(
 def _lower_all(
     seconds: Floats, depth: Ints, row: Floats, q: Query, cost: float, held: int, end: int
 ) -> int:
-    """``row[i]`` is at most the cost with a stage from i to the end; where the longest begins."""
+    """``row[i]`` is at most the cost with a stage from i to the end; the least such i."""
+    begin = end
     for i in range(end - 1, 0, -1):
+        if _quickest(seconds, end, end - i) > q.takt * SLACK:
+            break
         fastest = _shortest(seconds, depth, end, end - i, held)
-        if fastest > q.takt * SLACK:
-            return i + 1
-        row[i] = min(row[i], cost + q.weight * fastest)
-    return 1
+        if fastest <= q.takt * SLACK:
+            row[i] = min(row[i], cost + q.weight * fastest)
+            begin = i
+    return begin
+
+
+@inner
+def _quickest(seconds: Floats, end: int, count: int) -> float:
+    """Seconds of the fastest recomputation of so many inner layers up to an end, fit or not."""
+    best = np.inf
+    for p in range(seconds.shape[0]):
+        best = min(best, seconds[p, end, count - 1])
+    return best
 
 
 @inner
 def _shortest(seconds: Floats, depth: Ints, end: int, count: int, held: int) -> float:
-    """Seconds of the fastest recomputation of so many inner layers up to an end."""
+    """The same of those that have room for so many micro-batches."""
     best = np.inf
     for p in range(seconds.shape[0]):
         if depth[p, end, count - 1] >= held:
@@ -228,7 +252,7 @@ def _stages_behind(t: Tables, q: Query, fewest: int, within: Ints, out: Ints) ->
         for i in range(layers - covered):
             out[i] += 1
         most = 1
-        held = in_flight(t.chunks, stages, fewest, q.cap)
+        held = _in_flight(t.chunks, stages, fewest, q.cap)
         if stages == 1:
             for i in range(layers - most):
                 for o in range(options):
@@ -329,7 +353,7 @@ def _before(
             # needed: no pipeline has fewer than the first turn says, and so none fewer than this
             fewest = _fewest_stages(t.head_s, t.head_depth, q.takt, s.behind)
     for i in range(layers + 1):
-        s.held[i] = in_flight(t.chunks, 1 + s.behind[i], fewest, q.cap)
+        s.held[i] = _in_flight(t.chunks, 1 + s.behind[i], fewest, q.cap)
     _tolls(t.hop, 2.0 * t.chunks * q.weight, q.takt, toll)
     _no_first(t, q, s.barred)
     head_s, head_depth, finish, barred = t.head_s, t.head_depth, t.finish, s.barred
@@ -339,11 +363,11 @@ def _before(
             if not barred[o, j]:
                 held = s.held[j]
                 first[o, j] = _first(head_s, head_depth, finish, q, prices[o], o, j, held)
-    _lasts(t, q, prices, in_flight(t.chunks, 1, fewest, q.cap), last)
+    _lasts(t, q, prices, _in_flight(t.chunks, 1, fewest, q.cap), last)
     limited = t.uniform and np.isfinite(q.room)
     open_[:] = np.inf
     s.alive[:, 0], s.alive[:, 1] = layers, 0
-    least = stop
+    least, pruned = np.inf, False
     for o in range(options):
         least = min(least, first[o, layers])
     for i in range(1, layers):
@@ -381,14 +405,14 @@ def _before(
             cost = np.inf
             for a in range(len(kinds)):
                 cost = min(cost, kinds[a] + toll[cut, a, hop_kind[o]])
-            if cost + rest[i] >= stop:
-                cost = np.inf
+            if cost < np.inf and cost + rest[i] >= stop:
+                cost, pruned = np.inf, True
             come[o, i] = cost
             if cost < np.inf and starts[o, i]:
                 open_[o, i] = cost
                 s.alive[o, 0], s.alive[o, 1] = min(s.alive[o, 0], i), i + 1
             least = min(least, cost + last[o, i])
-    return least, fewest
+    return (min(least, stop) if pruned else least), fewest
 
 
 @inner
@@ -396,7 +420,7 @@ def _depth(t: Tables, q: Query, position: int, fewest: int) -> int:
     """Micro-batches that a stage this far from the end must have room for."""
     if t.chunks == 1:
         return min(q.slope * (position - 1) + 1, q.cap)
-    return in_flight(t.chunks, position, fewest, q.cap)
+    return _in_flight(t.chunks, position, fewest, q.cap)
 
 
 @inner
@@ -503,8 +527,11 @@ def _lower(row: Floats, cost: float, each: float, low: int, high: int) -> None:
 @inner
 def _trace(
     t: Tables, q: Query, prices: Floats, s: Scratch, fewest: int, stages: int, out: Ints
-) -> None:
-    """``out[stage] = (option, first, end)`` of the pipeline of so many stages that costs least."""
+) -> int:
+    """``out[stage] = (option, first, end)`` of the pipeline of so many stages that costs least.
+
+    How many there are; 0 where rounding leaves none.
+    """
     options, layers = t.starts.shape
     head_s, head_depth, finish, barred = t.head_s, t.head_depth, t.finish, s.barred
     start, before = 0, 0
@@ -538,8 +565,11 @@ def _trace(
                 cost += toll
                 if cost < best:
                     best, option, end = cost, o, j
+        if best == np.inf:
+            return 0
         out[k, 0], out[k, 1], out[k, 2] = option, start, end
         start, before = end, option
+    return stages
 
 
 @inner
@@ -620,7 +650,8 @@ def ask(
                     # the relaxation knows the room for synchronisation more closely
                     cost[k] = max(found, least)
                     if traced:
-                        _trace(t, q, prices, s, fewest, count[k], stages[k])
-                if count[k] or limit >= limits[k]:
+                        count[k] = _trace(t, q, prices, s, fewest, count[k], stages[k])
+                    break
+                if limit >= limits[k]:
                     break
     return cost, count, stages

@@ -320,7 +320,7 @@ def build_space(
         packing=packing,
         starts=starts,
         ends=ends,
-        leads=_leads(problem, chosen, setting, spread, layer_time, barred),
+        leads=_leads(problem, chosen, setting, spread, layer_time, barred, uniform),
     )
 
 
@@ -331,6 +331,7 @@ def _leads(
     spread: Spread,
     layer_time: Floats,
     barred: Bools,
+    uniform: bool,
 ) -> Leads:
     ways = list(problem.policies)
     forward = np.stack([t.forward_ps[ways].min(axis=0) / PS_PER_S for t in chosen])
@@ -338,7 +339,8 @@ def _leads(
     length = problem.tables.layers
     finish, steep, relief = np.zeros(len(chosen)), np.zeros(len(chosen)), np.zeros(len(chosen))
     inner = np.arange(1, length - 1)
-    if len(inner):
+    # of layers that differ n others may take less than the first n: nothing is said of them
+    if len(inner) and uniform:
         for k, table in enumerate(chosen):
             own = _known_finish(problem, table, setting, spread, 1)[: length - 1]
             finish[k] = (own[inner] / inner).min()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner.graphs.topology import Route
 from planner.search.bound import depth_groups, refute
 from planner.search.master import Prices
 from planner.search.pipelines import Pricer
@@ -20,6 +21,7 @@ from tests.oracle import bound_hops, brute_force
 from tests.strategies import Case, cases, reproducible
 from tests.tick_problems import (
     TICK_PS,
+    TICK_RATE,
     UPDATE_PS,
     LayerTicks,
     build_problem,
@@ -149,6 +151,32 @@ def test_layers_that_take_no_time_are_no_obstacle() -> None:
     assert brute_force(problem, case.setting).time_ps == optimum
     assert _refutes(case, _fair(problem), int(optimum * (1 - FINE)))
     assert not _refutes(case, _fair(problem), optimum)
+
+
+@pytest.mark.parametrize("light", [2, 3])
+@pytest.mark.parametrize("beyond", [1.01, 1.5, 3.0])
+def test_a_heavy_layer_at_the_front_says_nothing_of_how_light_ones_synchronise(
+    light: int, beyond: float
+) -> None:
+    """The slow class holds the light layers at the end, which sum their gradients in no time."""
+    classes = tuple(island_class(c, 1, 2, update_rate=TICK_RATE * 1e4) for c in (0, 1))
+    slow, fast = Route(TICK_RATE, 0.0, "slow"), Route(TICK_RATE * 200, 0.0, "fast")
+    routes = {(0, 0): fast, (1, 1): slow, (0, 1): fast, (1, 0): fast}
+    plain, heavy = LayerTicks(1, 1), LayerTicks(1, 1, parameters=400)
+    layers = (plain, heavy, *(LayerTicks(1, 1, parameters=1),) * light, plain)
+    problem = build_problem(
+        layers,
+        topology(classes, routes),
+        slowness=(1, 1),
+        degrees=((1,), (1,)),
+        boundary=(0,) * len(layers),
+        max_stages=3,
+        global_batch=2,
+    )
+    case = Case(problem, Setting((2, 2), ((0, 2), (2, len(layers)))))
+    optimum = brute_force(problem, case.setting, bound_hops)
+    assert optimum is not None
+    assert _bound(case, int(optimum.time_ps * beyond)) <= optimum.time_ps
 
 
 def test_stopping_early_proves_nothing() -> None:

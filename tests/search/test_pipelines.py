@@ -16,6 +16,8 @@ from planner.inputs.cluster import load_cluster
 from planner.inputs.job import load_job
 from planner.inputs.model import load_model
 from planner.inputs.overrides import parse_overrides
+from planner.search.exact_paths import ExactPaths
+from planner.search.exact_paths import Query as ExactQuery
 from planner.search.finish import least_finish_s
 from planner.search.pipelines import Pricer
 from planner.search.space import Floats, Stage, StageSpace, best_hop_ps, build_space
@@ -182,6 +184,27 @@ def test_layers_that_fit_only_together_are_found() -> None:
     pricer = Pricer(build_space(problem, open_setting(problem), 1, optimistic=True), 2)
     answer = pricer.solve(np.ones(1), np.array([1.0]), np.zeros(1), 1)
     assert answer.pipelines[0] == (Stage(0, 0, 2),)
+
+
+def test_a_longer_stage_may_fit_where_a_shorter_one_does_not() -> None:
+    """It begins at a thinner cut, whose buffers are smaller: neither pass stops before it."""
+    classes = (island_class(0, 1, 3, memory=12),)
+    problem = build_problem(
+        (LayerTicks(1, 1, parameters=1),) * 5,
+        topology(classes, even_routes(classes)),
+        slowness=(1,),
+        degrees=((1,),),
+        boundary=(0, 0, 9, 9, 0),
+        max_stages=5,
+    )
+    space = build_space(problem, open_setting(problem, (1, 1)), 1, optimistic=True)
+    assert [space.stage_depth(0, i, 4, 0) > 0 for i in (3, 2, 1)] == [False, False, True]
+    pipeline = (Stage(0, 0, 1), Stage(0, 1, 4), Stage(0, 4, 5))
+    pricer, price, takt = Pricer(space, 5), np.ones(1), np.array([900 * TICK_S])
+    one, free, any_ = np.ones(1, dtype=np.int64), np.zeros(1), np.array([inf])
+    assert pricer.solve(price, takt, free, 1).pipelines == (pipeline,)
+    assert pricer.floor(price, takt, free, one, any_)[0] == 3
+    assert ExactPaths(space).least(price, ExactQuery(900 * TICK_S, 1, 100.0)) == pipeline
 
 
 def _ask(
