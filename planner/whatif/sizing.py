@@ -35,7 +35,7 @@ PROOFS = 3
 """Smaller fleets of which a proof is tried, after the least number was found."""
 
 FURTHER = 3
-"""How many times as far down the last of them is: bounds may widen on the way."""
+"""How many steps in proportion the last of them goes down at once: bounds may widen on the way."""
 
 MOST_NODES = 200_000
 MOST_ASKED = 40
