@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numba
+import numpy as np
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T", bound=NamedTuple)
 
 
 def compiled(function: F) -> F:
@@ -23,8 +25,17 @@ def compiled(function: F) -> F:
     return made
 
 
-def inner(function: F) -> F:
+def compiled_part(function: F) -> F:
     """The function as a part of compiled ones, which Python itself does not call."""
     unwrapped: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     made: F = numba.njit(function, nogil=True, error_model="numpy", **unwrapped)
     return made
+
+
+def contiguous(tables: T) -> T:
+    """Tables with all their arrays contiguous: compiled functions know one layout of each."""
+    whole: dict[str, Any] = {
+        name: np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
+        for name, value in tables._asdict().items()
+    }
+    return tables._replace(**whole)

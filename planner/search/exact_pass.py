@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.costing import Ints
-from planner.search.compiling import compiled, inner
+from planner.search.compiling import compiled, compiled_part
 from planner.search.space import Floats
 
 SLACK = 1 + 1e-12
@@ -98,7 +98,7 @@ class Backwards(NamedTuple):
     after: Floats
 
 
-@inner
+@compiled_part
 def _in_time(
     chunks: int,
     early: float,
@@ -126,14 +126,14 @@ def _in_time(
     return max(q.least_fill, whole) + (q.micro_batches - 1) * seconds - done <= limit
 
 
-@inner
+@compiled_part
 def _enter(moves: Moves, j: int, n: int, kind: int, option: int, seconds: float) -> None:
     """The fastest option of a kind, the first of equal ones."""
     if seconds < moves.seconds[j, n, kind]:
         moves.seconds[j, n, kind], moves.option[j, n, kind] = seconds, option
 
 
-@inner
+@compiled_part
 def _firsts(t: PathTables, q: Asked, j: int, need: int, moves: Moves) -> None:
     """Stages of the layers before j, with so many micro-batches in flight at least."""
     policies, options = t.head_s.shape[:2]
@@ -158,7 +158,7 @@ def _firsts(t: PathTables, q: Asked, j: int, need: int, moves: Moves) -> None:
         _enter(moves, j, 0, t.kind[o], o, best)
 
 
-@inner
+@compiled_part
 def _inner(t: PathTables, q: Asked, j: int, need: int, moves: Moves) -> int:
     """Stages that begin at a later layer than the first and end at j; the most layers of one."""
     policies, options = t.head_s.shape[:2]
@@ -198,7 +198,7 @@ def _inner(t: PathTables, q: Asked, j: int, need: int, moves: Moves) -> int:
     return longest
 
 
-@inner
+@compiled_part
 def _backwards(
     t: PathTables, q: Asked, price: Floats, needs: Ints, moves: Moves, b: Backwards
 ) -> float:
@@ -231,7 +231,7 @@ def _backwards(
     return least
 
 
-@inner
+@compiled_part
 def _advance(into: Floats, come: Floats, begin: int, stop: int, shift: int) -> None:
     """Labels ``[begin, stop)`` moved up by ``shift``; the last bucket holds all beyond."""
     last = len(into) - 1
@@ -241,7 +241,7 @@ def _advance(into: Floats, come: Floats, begin: int, stop: int, shift: int) -> N
         into[last] = min(into[last], come[at])
 
 
-@inner
+@compiled_part
 def _cut(row: Floats, more: float, cutoff: float) -> tuple[int, int]:
     """Drop labels that reach the cutoff with what is to come; the span of those that are left."""
     low, high = len(row), 0
@@ -253,30 +253,30 @@ def _cut(row: Floats, more: float, cutoff: float) -> tuple[int, int]:
     return low, high
 
 
-@inner
+@compiled_part
 def _bucket(seconds: float, step: float, last: int) -> int:
     return int(min(seconds / step, float(last)))
 
 
-@inner
+@compiled_part
 def _until(room: float, step: float, last: int) -> int:
     """The first bucket from which there is no room."""
     return int(min(np.floor(room / step), float(last))) + 1
 
 
-@inner
+@compiled_part
 def _stage_until(q: Asked, seconds: float, step: float, last: int) -> int:
     """The first bucket from which a stage begins too late."""
     return _until(q.seconds * SLACK - q.micro_batches * seconds, step, last)
 
 
-@inner
+@compiled_part
 def _hop_until(q: Asked, hop: float, step: float, last: int) -> int:
     """The same of a hop: all of what passes the channel, and the last one's return."""
     return _until(q.seconds * SLACK - (q.micro_batches + 1) * hop, step, last)
 
 
-@inner
+@compiled_part
 def _forwards(
     t: PathTables,
     q: Asked,
@@ -320,7 +320,7 @@ def _forwards(
             labels.low[j, c], labels.high[j, c] = _cut(begun[c], b.onward[j, c], q.cutoff)
 
 
-@inner
+@compiled_part
 def _from(row: Floats, cost: float, own: float, bucket: int, shift: int, stop: int) -> int:
     """The bucket from which a shift leads to this one at this cost; -1 where there is none."""
     last = len(row) - 1
@@ -332,7 +332,7 @@ def _from(row: Floats, cost: float, own: float, bucket: int, shift: int, stop: i
     return -1
 
 
-@inner
+@compiled_part
 def _trace(
     t: PathTables,
     q: Asked,

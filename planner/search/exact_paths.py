@@ -24,12 +24,12 @@ Folded pipelines (``folded``) are counted in pairs of a chunk and a micro-batch:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from costmodels.units import PS_PER_S
 from planner.costing import Ints
+from planner.search.compiling import contiguous
 from planner.search.exact_pass import Asked, PathTables, least_path
 from planner.search.space import Floats, Stage, StageSpace
 
@@ -83,7 +83,7 @@ def _tables(space: StageSpace, kind: Ints, leaders: Ints) -> PathTables:
     every = np.stack([[t.forward_ps[p] for t in space.options] for p in space.policies])
     middle = np.where(space.depth[0] > 0, space.time[0], np.inf)
     shortest = middle.min(axis=(0, 2, 3)) if middle.size else np.zeros(0)
-    arrays = PathTables(
+    found = PathTables(
         chunks=space.chunks,
         uniform=space.uniform,
         head_s=space.time[2],
@@ -104,8 +104,4 @@ def _tables(space: StageSpace, kind: Ints, leaders: Ints) -> PathTables:
         kind=kind,
         hop=space.hop[leaders][:, leaders],
     )
-    whole: dict[str, Any] = {
-        name: np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
-        for name, value in arrays._asdict().items()
-    }
-    return PathTables(**whole)
+    return contiguous(found)

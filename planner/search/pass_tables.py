@@ -6,11 +6,10 @@ that a few numbers per option stand for all stages.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from planner.costing import Ints
+from planner.search.compiling import contiguous
 from planner.search.passes import SLACK, Tables
 from planner.search.space import UNBOUNDED_DEPTH, Floats, StageSpace
 
@@ -59,7 +58,7 @@ def tables_of(space: StageSpace, items: Items | None, max_stages: int) -> Tables
         deepest = _deepest(space, items, max_stages)
         most = np.stack([items.most(depth) for depth in range(deepest + 1)])
     middle_s, middle_depth = _by_end(space) if items is None else _nowhere()
-    arrays = Tables(
+    found = Tables(
         chunks=space.chunks,
         uniform=items is not None,
         middle_s=middle_s,
@@ -89,11 +88,7 @@ def tables_of(space: StageSpace, items: Items | None, max_stages: int) -> Tables
         late_tail=late_tail,
         blocks=_blocks(space.layers),
     )
-    whole: dict[str, Any] = {
-        name: np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
-        for name, value in arrays._asdict().items()
-    }
-    return Tables(**whole)
+    return contiguous(found)
 
 
 def _nowhere() -> tuple[Floats, Ints]:

@@ -13,7 +13,7 @@ the faster ones have no room for, so the lengths of an option are cut into runs,
 recomputation. Elsewhere every stage is looked up.
 
 Plain loops over one query at a time; queries do not see one another. Nothing is allocated per
-query.
+query. All that is compiled together is in this file (:mod:`planner.search.compiling` says why).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.costing import Ints
-from planner.search.compiling import compiled, inner
+from planner.search.compiling import compiled, compiled_part
 from planner.search.space import Floats
 
 SLACK = 1 + 1e-12
@@ -127,7 +127,7 @@ class Scratch(NamedTuple):
     barred: NDArray[np.bool_]
 
 
-@inner
+@compiled_part
 def _in_flight(chunks: int, position: int, stages: int, count: int) -> int:
     """Micro-batches in flight: :meth:`planner.search.space.StageSpace.held`."""
     if chunks == 1:
@@ -136,17 +136,20 @@ def _in_flight(chunks: int, position: int, stages: int, count: int) -> int:
     return min(2 * position - 1 + (chunks - 1) * max(group, position), count)
 
 
-@inner
-def _fitting(seconds: Floats, depth: Ints, option: int, at: int, held: int) -> float:
-    """Seconds of the fastest recomputation that has room for so many micro-batches."""
+@compiled_part
+def _fitting(seconds: Floats, depth: Ints, row: int, at: int, held: int) -> float:
+    """Seconds of the fastest recomputation ``[policy, row, at]`` with room for so many in flight.
+
+    A row is an option of first and last stages, or an end of one option's inner stages.
+    """
     best = np.inf
     for p in range(seconds.shape[0]):
-        if depth[p, option, at] >= held and seconds[p, option, at] < best:
-            best = seconds[p, option, at]
+        if depth[p, row, at] >= held and seconds[p, row, at] < best:
+            best = seconds[p, row, at]
     return best
 
 
-@inner
+@compiled_part
 def _least(row: Floats, each: float, low: int, high: int) -> float:
     """Least of ``row[j] - each · j`` for low ≤ j < high; four chains keep the processor busy."""
     a = b = c = d = np.inf
@@ -163,7 +166,7 @@ def _least(row: Floats, each: float, low: int, high: int) -> float:
     return min(min(a, b), min(c, d))
 
 
-@inner
+@compiled_part
 def _least_of(
     seconds: Floats, depth: Ints, row: Floats, q: Query, held: int, end: int, low: int, high: int
 ) -> float:
@@ -172,13 +175,13 @@ def _least_of(
     for j in range(high - 1, low - 1, -1):
         if _quickest(seconds, end, end - j) > q.takt * SLACK:
             break  # a longer one is no faster, though it may fit where this one does not
-        fastest = _shortest(seconds, depth, end, end - j, held)
+        fastest = _fitting(seconds, depth, end, end - j - 1, held)
         if fastest <= q.takt * SLACK:
             best = min(best, row[j] + q.weight * fastest)
     return best
 
 
-@inner
+@compiled_part
 def _lower_all(
     seconds: Floats, depth: Ints, row: Floats, q: Query, cost: float, held: int, end: int
 ) -> int:
@@ -187,14 +190,14 @@ def _lower_all(
     for i in range(end - 1, 0, -1):
         if _quickest(seconds, end, end - i) > q.takt * SLACK:
             break
-        fastest = _shortest(seconds, depth, end, end - i, held)
+        fastest = _fitting(seconds, depth, end, end - i - 1, held)
         if fastest <= q.takt * SLACK:
             row[i] = min(row[i], cost + q.weight * fastest)
             begin = i
     return begin
 
 
-@inner
+@compiled_part
 def _quickest(seconds: Floats, end: int, count: int) -> float:
     """Seconds of the fastest recomputation of so many inner layers up to an end, fit or not."""
     best = np.inf
@@ -203,17 +206,7 @@ def _quickest(seconds: Floats, end: int, count: int) -> float:
     return best
 
 
-@inner
-def _shortest(seconds: Floats, depth: Ints, end: int, count: int, held: int) -> float:
-    """The same of those that have room for so many micro-batches."""
-    best = np.inf
-    for p in range(seconds.shape[0]):
-        if depth[p, end, count - 1] >= held:
-            best = min(best, seconds[p, end, count - 1])
-    return best
-
-
-@inner
+@compiled_part
 def _within(seconds: Floats, takt: float, layers: int, out: Ints) -> None:
     """``out[policy, option]``: most inner layers within the takt."""
     for p in range(out.shape[0]):
@@ -221,7 +214,7 @@ def _within(seconds: Floats, takt: float, layers: int, out: Ints) -> None:
             out[p, o] = int(min(np.floor(takt * SLACK / seconds[p, o]), layers))
 
 
-@inner
+@compiled_part
 def _in_room(
     taken: Floats, steep: Floats, relief: Floats, left: float, layers: int, out: Ints
 ) -> None:
@@ -242,7 +235,7 @@ def _in_room(
             out[p, o] = int(max(count, 0.0))
 
 
-@inner
+@compiled_part
 def _stages_behind(t: Tables, q: Query, fewest: int, within: Ints, out: Ints) -> None:
     """``out[i]``: least number of stages that the layers from i on need."""
     options, layers = t.starts.shape
@@ -270,7 +263,7 @@ def _stages_behind(t: Tables, q: Query, fewest: int, within: Ints, out: Ints) ->
             return
 
 
-@inner
+@compiled_part
 def _fewest_stages(head_s: Floats, head_depth: Ints, takt: float, behind: Ints) -> int:
     """A first stage of as many layers as any, and what those behind it need."""
     for end in range(len(behind) - 1, 0, -1):
@@ -280,7 +273,7 @@ def _fewest_stages(head_s: Floats, head_depth: Ints, takt: float, behind: Ints) 
     return int(1 + behind[0])
 
 
-@inner
+@compiled_part
 def _tolls(hop: Floats, passes: float, takt: float, out: Floats) -> None:
     """``out[kind of cut, from, to]``: weighted hops; infinite beyond the takt."""
     for cut in range(out.shape[0]):
@@ -290,7 +283,7 @@ def _tolls(hop: Floats, passes: float, takt: float, out: Floats) -> None:
                 out[cut, a, b] = passes * hop[cut, a, b] if legal else np.inf
 
 
-@inner
+@compiled_part
 def _first(
     seconds: Floats, depth: Ints, finish: Floats, q: Query, price: float, o: int, j: int, held: int
 ) -> float:
@@ -301,7 +294,7 @@ def _first(
     return float(q.weight * fastest + (price + q.weight * finish[o, j]))
 
 
-@inner
+@compiled_part
 def _no_first(t: Tables, q: Query, out: NDArray[np.bool_]) -> None:
     """``out[option, end]``: whether no first stage of the option may end there, however long."""
     for o in range(out.shape[0]):
@@ -310,7 +303,7 @@ def _no_first(t: Tables, q: Query, out: NDArray[np.bool_]) -> None:
             out[o, j] = slow or not t.ends[o, j] or t.late_head[j, o] > q.room * SLACK
 
 
-@inner
+@compiled_part
 def _lasts(t: Tables, q: Query, prices: Floats, held: int, out: Floats) -> None:
     """``out[option, start]``: cost of last stages, not only ones; infinite where not legal."""
     for o in range(len(prices)):
@@ -325,7 +318,7 @@ def _lasts(t: Tables, q: Query, prices: Floats, held: int, out: Floats) -> None:
                 out[o, i] = q.weight * seconds + prices[o]
 
 
-@inner
+@compiled_part
 def _before(
     t: Tables, q: Query, prices: Floats, s: Scratch, rest: Floats, stop: float
 ) -> tuple[float, int]:
@@ -340,18 +333,18 @@ def _before(
     seconds, order, by_depth, within, room = t.seconds, t.order, t.most, s.within, s.room
     ends, starts, hop_kind, cut_kind = t.ends, t.starts, t.hop_kind, t.cut_kind
     first, last, come, open_, kinds, toll = s.first, s.value, s.come, s.open, s.kinds, s.toll
+    fewest = 1
     if t.uniform:
         _within(seconds, q.takt, layers, within)
-    fewest = 1
-    if not t.uniform:
+        for _ in range(1 if t.chunks == 1 else 2):
+            _stages_behind(t, q, fewest, within, s.behind)
+            if t.chunks > 1:
+                # with so many stages more is in flight, so that shorter stages and more of them
+                # are needed: no pipeline has fewer than the first turn says, nor fewer than this
+                fewest = _fewest_stages(t.head_s, t.head_depth, q.takt, s.behind)
+    else:
         for i in range(layers + 1):
             s.behind[i] = -(-(layers - i) // q.longest)
-    for _ in range(0 if not t.uniform else 1 if t.chunks == 1 else 2):
-        _stages_behind(t, q, fewest, within, s.behind)
-        if t.chunks > 1:
-            # with so many stages more is in flight, so that shorter stages and more of them are
-            # needed: no pipeline has fewer than the first turn says, and so none fewer than this
-            fewest = _fewest_stages(t.head_s, t.head_depth, q.takt, s.behind)
     for i in range(layers + 1):
         s.held[i] = _in_flight(t.chunks, 1 + s.behind[i], fewest, q.cap)
     _tolls(t.hop, 2.0 * t.chunks * q.weight, q.takt, toll)
@@ -415,7 +408,7 @@ def _before(
     return (min(least, stop) if pruned else least), fewest
 
 
-@inner
+@compiled_part
 def _depth(t: Tables, q: Query, position: int, fewest: int) -> int:
     """Micro-batches that a stage this far from the end must have room for."""
     if t.chunks == 1:
@@ -423,7 +416,7 @@ def _depth(t: Tables, q: Query, position: int, fewest: int) -> int:
     return _in_flight(t.chunks, position, fewest, q.cap)
 
 
-@inner
+@compiled_part
 def _onwards(
     t: Tables, q: Query, prices: Floats, s: Scratch, fewest: int, limit: float
 ) -> tuple[float, int]:
@@ -517,14 +510,14 @@ def _onwards(
     return (best if best_at else np.inf), best_at
 
 
-@inner
+@compiled_part
 def _lower(row: Floats, cost: float, each: float, low: int, high: int) -> None:
     """``row[i]`` is at most ``cost - i · each`` for low ≤ i < high."""
     for i in range(low, high):
         row[i] = min(row[i], cost - i * each)
 
 
-@inner
+@compiled_part
 def _trace(
     t: Tables, q: Query, prices: Floats, s: Scratch, fewest: int, stages: int, out: Ints
 ) -> int:
@@ -572,11 +565,11 @@ def _trace(
     return stages
 
 
-@inner
+@compiled_part
 def _inner_s(t: Tables, takt: float, option: int, start: int, end: int, held: int) -> float:
     """Seconds of an inner stage; infinite where none is legal."""
     if not t.uniform:
-        fastest = _shortest(t.middle_s[option], t.middle_depth[option], end, end - start, held)
+        fastest = _fitting(t.middle_s[option], t.middle_depth[option], end, end - start - 1, held)
         return fastest if fastest <= takt * SLACK else np.inf
     deep = min(held, t.most.shape[0] - 1)
     for rank in range(t.order.shape[0]):
@@ -588,7 +581,7 @@ def _inner_s(t: Tables, takt: float, option: int, start: int, end: int, held: in
     return np.inf
 
 
-@inner
+@compiled_part
 def _scratch(t: Tables, stages: int) -> Scratch:
     options, layers = t.starts.shape
     policies, kinds = t.seconds.shape[0], t.hop.shape[1]
