@@ -21,7 +21,7 @@ from planner.inputs.overrides import Override
 from planner.inputs.profile import ProfileInput, load_profile, profile_from_resolved
 from planner.inputs.reading import problems_from_validation
 from planner.plan import Plan, digest
-from planner.restore import Restored, restore
+from planner.restore import restore
 
 
 @dataclass(frozen=True)
@@ -143,12 +143,12 @@ def inputs_of(plan: Plan) -> PlanInputs:
             model.name, model.name, dict(model.resolved), model_from_resolved(model.resolved), ()
         ),
         cluster_from_document(Document("cluster", inputs.cluster.resolved), catalog),
-        JobInput(inputs.job.name, "", _job_of(inputs.job.resolved, world)),
+        JobInput(inputs.job.name, "", _job_of(inputs.job.resolved, world.model.has_experts)),
         None if measured is None else _profile(measured.name, measured.resolved),
     )
 
 
-def _job_of(resolved: Mapping[str, Any], world: Restored) -> JobSpec:
+def _job_of(resolved: Mapping[str, Any], has_experts: bool) -> JobSpec:
     """The job file that resolves to this job: every value stated, none left to the planner.
 
     The optimizer's bytes are stated only where they are not its own, so that another optimizer
@@ -160,7 +160,7 @@ def _job_of(resolved: Mapping[str, Any], world: Restored) -> JobSpec:
     fields["gradient_dtype"] = "same" if same else "fp32"
     fields["techniques"] = {name: resolved[name] for name in TECHNIQUES if name in resolved}
     # left out where they are off: stated where the planner would turn them on by itself
-    if world.model.has_experts and resolved["precision"] == "bf16":
+    if has_experts and resolved["precision"] == "bf16":
         fields["techniques"]["grouped_experts"] = bool(resolved.get("grouped_experts"))
     fields["techniques"]["interleaved"] = bool(resolved.get("interleaved"))
     fields |= _ruled_out(resolved.get("constraints"))
