@@ -227,8 +227,7 @@ class Engine:
                 break
             only = self.limits.only_classes
             plans = equal_plans(self.problem, node.region, only, EQUAL_PRICED, self.stop)
-            near = [p for p in plans if limit is None or p.target_ps < limit * GUESSED_NEAR]
-            placed = [(plan, self._realise(plan)) for plan in near]
+            placed = [(plan, self._realise(plan)) for plan in plans if self._near(plan)]
             guessed = min((p.target_ps for p in plans), default=None)
             node.built_ps = min((r.real_ps for _, r in placed if r is not None), default=guessed)
             kept = [self._keep(*each) for each in placed]
@@ -490,9 +489,14 @@ class Engine:
         self.report("searching", None, node.region)
         return improved
 
+    def _near(self, solution: Solution) -> bool:
+        """Whether a solution's guessed time is worth placing on devices."""
+        limit = self.limit_ps
+        return limit is None or solution.target_ps < limit * GUESSED_NEAR
+
     def _offer_each(self, solutions: list[Solution]) -> bool:
-        """Offer all of them; whether any was kept."""
-        kept = [self.offer(s) for s in solutions]
+        """Offer all that are near the best plan; whether any was kept."""
+        kept = [self.offer(s) for s in solutions if self._near(s)]
         return any(kept)
 
     def offer(self, solution: Solution) -> bool:
