@@ -61,6 +61,15 @@ FLEETS: dict[str, tuple[str, str, tuple[str, ...]]] = {
             "cluster.cross_vendor_collectives=cpu-staged",
         ),
     ),
+    "gpt3-22528-rows": (
+        "gpt3-175b",
+        "gpt3-22528",
+        (
+            "job.seq_len=2048",
+            "job.global_batch=24576",
+            "cluster.cross_vendor_collectives=cpu-staged",
+        ),
+    ),
 }
 
 
