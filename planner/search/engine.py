@@ -52,7 +52,8 @@ SEVERAL = 8
 EQUAL_PRICED = 6
 """So many of a region are priced for real."""
 GUESSED_NEAR = 1.3
-"""Those whose guessed time is further above the best plan are not: guesses err both ways."""
+"""No equal pipelines whose guessed time is further above the best plan are: guesses err both
+ways."""
 FAR = 1.1
 """Regions whose equal pipelines are so much slower than the best of all are left to the proof."""
 WORTH_A_LOOK = 1e-3
@@ -227,7 +228,8 @@ class Engine:
                 break
             only = self.limits.only_classes
             plans = equal_plans(self.problem, node.region, only, EQUAL_PRICED, self.stop)
-            placed = [(plan, self._realise(plan)) for plan in plans if self._near(plan)]
+            near = [p for p in plans if limit is None or p.target_ps < limit * GUESSED_NEAR]
+            placed = [(plan, self._realise(plan)) for plan in near]
             guessed = min((p.target_ps for p in plans), default=None)
             node.built_ps = min((r.real_ps for _, r in placed if r is not None), default=guessed)
             kept = [self._keep(*each) for each in placed]
@@ -489,14 +491,16 @@ class Engine:
         self.report("searching", None, node.region)
         return improved
 
-    def _near(self, solution: Solution) -> bool:
-        """Whether a solution's guessed time is worth placing on devices."""
-        limit = self.limit_ps
-        return limit is None or solution.target_ps < limit * GUESSED_NEAR
-
     def _offer_each(self, solutions: list[Solution]) -> bool:
-        """Offer all that are near the best plan; whether any was kept."""
-        kept = [self.offer(s) for s in solutions if self._near(s)]
+        """Offer all but those far above the best plan found; whether any was kept.
+
+        What is known from elsewhere may be a deadline that nothing meets: the first plan counts.
+        """
+
+        def near(solution: Solution) -> bool:
+            return self.best is None or solution.target_ps < self.best.real_ps * GUESSED_NEAR
+
+        kept = [self.offer(s) for s in solutions if near(s)]
         return any(kept)
 
     def offer(self, solution: Solution) -> bool:

@@ -10,7 +10,7 @@ from costmodels.units import PS_PER_S
 from planner.inputs.cluster import load_cluster
 from planner.inputs.overrides import parse_overrides
 from planner.search.columns import Column
-from planner.search.engine import Progress, SearchLimits
+from planner.search.engine import GUESSED_NEAR, Engine, Progress, Realised, SearchLimits
 from planner.search.equal import NEVER, equal_plans, numbers
 from planner.search.planning import Solution
 from planner.search.problem import Problem
@@ -130,3 +130,22 @@ def test_with_few_rows_a_plan_is_no_worse_than_equal_pipelines_if_the_fleet_is_n
     real = [realised(context, plan) for _, plan in plans_of(context.problem, 6)]
     best = min(r.real_ps for r in real if r is not None) / PS_PER_S
     assert (min(seen) <= best) == (several == 16)
+
+
+def test_far_slower_ones_are_not_placed_and_a_deadline_that_none_meets_is_no_plan() -> None:
+    problem = context_of(MIXED).problem
+    plans = sorted((p for _, p in plans_of(problem)), key=lambda p: p.target_ps)
+    best = plans[0].target_ps
+    assert plans[-1].target_ps > best * GUESSED_NEAR
+    placed: list[int] = []
+
+    def realise(plan: Solution) -> Realised:
+        placed.append(plan.target_ps)
+        return Realised(plan.target_ps, ())
+
+    engine = Engine(problem, SearchLimits(gap=0.01, seed=0), realise=realise)
+    engine.know(best // 2)
+    assert engine._offer_each(plans)
+    assert engine.best is not None
+    assert engine.best.real_ps == best
+    assert placed == [p.target_ps for p in plans if p.target_ps < best * GUESSED_NEAR]
