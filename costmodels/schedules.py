@@ -27,6 +27,8 @@ ScheduleName = Literal["1f1b", "gpipe", "interleaved"]
 """Interleaved ones have functions of their own (:mod:`costmodels.interleaved`); here they raise
 ``ValueError``."""
 Op = tuple[Literal["F", "B"], int]
+PERIOD_TOLERANCE = 1e-5
+"""Relative precision of the least period within depth limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,42 @@ def period(
             trip += forward_ps[j] + backward_ps[j] + 2 * hop_ps[j - 1]
             longest = max(longest, -(-trip // (depths[s] - depths[j] + 1)))
     return longest
+
+
+def best_depths(
+    forward_ps: Sequence[int],
+    backward_ps: Sequence[int],
+    hop_ps: Sequence[int],
+    limits: Sequence[int],
+    wanted: tuple[int, ...],
+) -> tuple[int, ...] | None:
+    """Depths within ``limits`` with the least period; None where the classic depths do not fit.
+
+    ``wanted``: what :func:`depth_rule` asks for at the takt. It asks for no more as the period
+    grows, so bisection finds the least period that it grants within the limits.
+    """
+    count = len(forward_ps)
+    if any(limit < count - s for s, limit in enumerate(limits)):
+        return None
+    low = takt(forward_ps, backward_ps, hop_ps)
+
+    def within(tau: int) -> tuple[int, ...] | None:
+        depths = depth_rule(forward_ps, backward_ps, hop_ps, tau)
+        return depths if all(d <= m for d, m in zip(depths, limits)) else None
+
+    if all(d <= m for d, m in zip(wanted, limits)):
+        return wanted
+    classic = tuple(range(count, 0, -1))
+    high = period(forward_ps, backward_ps, hop_ps, classic)
+    best = within(high) or classic
+    while high - low > 1 and (high - low) > high * PERIOD_TOLERANCE:
+        middle = (low + high) // 2
+        found = within(middle)
+        if found is None:
+            low = middle
+        else:
+            best, high = found, middle
+    return best
 
 
 def formula_time(

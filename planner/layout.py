@@ -18,6 +18,7 @@ from costmodels.memory import MemoryItems, boundary_buffer_bytes, device_overhea
 from costmodels.price import WAYS, LayerPrice, hosted
 from costmodels.schedules import (
     ExactTimes,
+    best_depths,
     depth_rule,
     exact_time,
     fill,
@@ -324,19 +325,23 @@ class LayoutPricer:
             blocked, hops = blocked_ps(hops), (0,) * len(hops)
             forward = [f + b for f, b in zip(forward, blocked)]
             backward = [f + b for f, b in zip(backward, blocked)]
-        depths = self._depths(pipe, costs, forward, backward, hops, zero_level, replicas)
         m = pipe.micro_batches
-        return _Run(
-            forward=forward,
-            backward=backward,
-            hops=hops,
-            blocked=blocked,
-            depths=depths,
-            fill=fill(forward, backward, hops),
-            formula=formula_time(forward, backward, hops, m, depths, pipe.schedule),
-            exact=exact_time(pipe.schedule, forward, backward, hops, depths, m),
-            held=lambda s: (depths[s], None),
-        )
+
+        def run(depths: tuple[int, ...]) -> _Run:
+            return _Run(
+                forward=forward,
+                backward=backward,
+                hops=hops,
+                blocked=blocked,
+                depths=depths,
+                fill=fill(forward, backward, hops),
+                formula=formula_time(forward, backward, hops, m, depths, pipe.schedule),
+                exact=exact_time(pipe.schedule, forward, backward, hops, depths, m),
+                held=lambda s: (depths[s], None),
+            )
+
+        found = self._depths(pipe, costs, forward, backward, hops, zero_level, replicas)
+        return min(map(run, found), key=lambda r: (max(r.formula, r.exact.total), r.exact.total))
 
     def _chunked(
         self,
@@ -454,37 +459,63 @@ class LayoutPricer:
         hops: Sequence[int],
         zero_level: int,
         replicas: int,
-    ) -> tuple[int, ...]:
-        """The depths asked for, or the depth rule within memory (never below classic 1F1B)."""
+    ) -> list[tuple[int, ...]]:
+        """The depths asked for, or the depth rule within memory (never below classic 1F1B).
+
+        Where memory cuts some of them short there are two ways: every stage as deep as it can be,
+        or no deeper than what the shallowest ones sustain. A stage that runs ahead of others is
+        not always for the better.
+        """
         count = len(pipe.stages)
         if pipe.schedule == "gpipe":
-            return (pipe.micro_batches,) * count
+            return [(pipe.micro_batches,) * count]
         wanted = depth_rule(forward, backward, hops, takt(forward, backward, hops))
+
+        def within(s: int, depth: int) -> int:
+            return self._within(pipe, s, costs[s], depth, zero_level, replicas)
+
         depths = list(wanted)
         for s, stage in enumerate(pipe.stages):
             if stage.in_flight is not None:
                 depths[s] = stage.in_flight
                 continue
-            cls = self.topology.classes[stage.island.class_index]
-            usable = cls.usable_memory_bytes
             ceiling = depths[s - 1] - 1 if s else depths[s]
-            depths[s] = max(min(depths[s], ceiling), count - s)
-            while depths[s] > count - s:
-                items = self._memory(pipe, s, costs[s], (depths[s], None), zero_level, replicas)
-                if min(depths[s], pipe.micro_batches) <= 1:
-                    break
-                if any(map(hosted, stage.policies)) and items.host > host_limit(cls):
-                    depths[s] = max(count - s, min(depths[s], pipe.micro_batches) - 1)
-                    continue
-                if items.peak <= usable:
-                    break
-                each = max(1, items.activations // max(1, min(depths[s], pipe.micro_batches)))
-                over = -(-(items.peak - usable) // each)
-                if depths[s] > pipe.micro_batches:
-                    depths[s] = max(count - s, min(depths[s] - 1, pipe.micro_batches - over))
-                else:
-                    depths[s] = max(count - s, depths[s] - max(1, over))
-        return tuple(depths)
+            depths[s] = within(s, max(min(depths[s], ceiling), count - s))
+        greedy = tuple(depths)
+        if greedy == wanted or any(stage.in_flight is not None for stage in pipe.stages):
+            return [greedy]
+        limits = [within(s, depth) for s, depth in enumerate(wanted)]
+        even = best_depths(forward, backward, hops, limits, wanted)
+        return [greedy] if even in (None, greedy) else [greedy, even]
+
+    def _within(
+        self,
+        pipe: LayoutPipeline,
+        s: int,
+        costs: tuple[LayerCost, ...],
+        depth: int,
+        zero_level: int,
+        replicas: int,
+    ) -> int:
+        """How many micro-batches stage s has room for, of so many (never below classic 1F1B)."""
+        cls = self.topology.classes[pipe.stages[s].island.class_index]
+        usable, classic = cls.usable_memory_bytes, len(pipe.stages) - s
+        while depth > classic:
+            items = self._memory(pipe, s, costs, (depth, None), zero_level, replicas)
+            if min(depth, pipe.micro_batches) <= 1:
+                break
+            if any(map(hosted, pipe.stages[s].policies)) and items.host > host_limit(cls):
+                depth = max(classic, min(depth, pipe.micro_batches) - 1)
+                continue
+            if items.peak <= usable:
+                break
+            each = max(1, items.activations // max(1, min(depth, pipe.micro_batches)))
+            over = -(-(items.peak - usable) // each)
+            if depth > pipe.micro_batches:
+                depth = max(classic, min(depth - 1, pipe.micro_batches - over))
+            else:
+                depth = max(classic, depth - max(1, over))
+        return depth
 
     # -- after the last backward --------------------------------------------------------------
 

@@ -178,6 +178,19 @@ def test_classic_depth_is_the_number_of_stages_to_the_end():
     assert depths(priced("pp: 2, in_flight: [7, 1]").plan) == [7, 1]
 
 
+def test_stages_behind_one_without_room_hold_no_more_than_it_can_use():
+    """Every stage as deep as memory allows would be a sixth slower, on links that are slow."""
+    inputs = ("llama-2-7b", "6x2xA100-SXM-40GB @ 10Gb/s")
+    sets = ("job.global_batch=128", "job.seq_len=4096")
+    plan = priced("pp: 12", *inputs, sets=sets).plan
+    assert depths(plan) == [16, 15, 13, 12, 10, 9, 7, 6, 4, 3, 2, 1]
+    assert verify(plan) == []
+    deep = "pp: 12, in_flight: [16, 15, 14, 13, 12, 11, 8, 7, 5, 4, 2, 1]"
+    found = priced(deep, *inputs, sets=sets)
+    assert found.fits
+    assert found.plan.estimate.step_time_s > 1.15 * plan.estimate.step_time_s
+
+
 def test_gpipe_holds_every_micro_batch():
     plan = priced("pp: 2, dp: 1, micro_batch_rows: 8, schedule: gpipe").plan
     assert depths(plan) == [8, 8]

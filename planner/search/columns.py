@@ -11,15 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from costmodels.schedules import depth_rule, period, takt
+from costmodels.schedules import best_depths, depth_rule, period, takt
 from costmodels.units import PS_PER_S
 from planner.mesh import StageMesh
 from planner.search.problem import Problem, Size
 from planner.search.space import UNBOUNDED_DEPTH, Stage, StageSpace
 from planner.search.stage_costs import StageCosts, Way
-
-PERIOD_TOLERANCE = 1e-5
-"""Relative precision of the least period within depth limits."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -181,42 +178,6 @@ def _policy(ways: Sequence[Way], need: int, limit: int | None) -> int | None:
         if best is None or total < best[0]:
             best = (total, p)
     return None if best is None else best[1]
-
-
-def best_depths(
-    forward: Sequence[int],
-    backward: Sequence[int],
-    hops: Sequence[int],
-    limits: Sequence[int],
-    wanted: tuple[int, ...],
-) -> tuple[int, ...] | None:
-    """Depths within ``limits`` with the least period; None where the classic depths do not fit.
-
-    ``wanted``: what the depth rule asks for at the takt. It asks for no more as the period grows,
-    so bisection finds the least period that it grants within the limits.
-    """
-    count = len(forward)
-    if any(limit < count - s for s, limit in enumerate(limits)):
-        return None
-    low = takt(forward, backward, hops)
-
-    def within(tau: int) -> tuple[int, ...] | None:
-        depths = depth_rule(forward, backward, hops, tau)
-        return depths if all(d <= m for d, m in zip(depths, limits)) else None
-
-    if all(d <= m for d, m in zip(wanted, limits)):
-        return wanted
-    classic = tuple(range(count, 0, -1))
-    high = period(forward, backward, hops, classic)
-    best = within(high) or classic
-    while high - low > 1 and (high - low) > high * PERIOD_TOLERANCE:
-        middle = (low + high) // 2
-        found = within(middle)
-        if found is None:
-            low = middle
-        else:
-            best, high = found, middle
-    return best
 
 
 def finish_ps(

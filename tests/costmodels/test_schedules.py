@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from costmodels.schedules import (
+    PERIOD_TOLERANCE,
     Op,
+    best_depths,
     depth_rule,
     exact_time,
     fill,
@@ -134,6 +137,34 @@ def test_depth_rule_goes_deeper_when_hops_are_slow() -> None:
 def test_the_depth_rule_sustains_its_takt(times: Times, slack: int) -> None:
     wanted = takt(*times) + slack
     assert period(*times, depth_rule(*times, wanted)) <= wanted
+
+
+@given(pipelines(max_stages=4), st.data())
+def test_no_depths_within_the_limits_have_a_shorter_period(times: Times, data: st.DataObject):
+    count = len(times[0])
+    limits = [data.draw(st.integers(1, 7)) for _ in range(count)]
+    found = best_depths(*times, limits, depth_rule(*times, takt(*times)))
+    # depths fall along the pipeline, and the last stage holds one micro-batch
+    every = [(*deeper[::-1], 1) for deeper in combinations(range(2, 8), count - 1)]
+    legal = [d for d in every if all(own <= most for own, most in zip(d, limits))]
+    assert (found is None) == (not legal)
+    if found is not None:
+        assert all(own <= most for own, most in zip(found, limits))
+        least = min(period(*times, d) for d in legal)
+        assert period(*times, found) <= least * (1 + PERIOD_TOLERANCE) + 1
+
+
+def test_a_stage_behind_one_that_memory_cuts_short_is_better_shallow() -> None:
+    """Four equal stages, hops as long as a stage; the second one has room for five, not seven."""
+    times = [1] * 4, [2] * 4, [3] * 3
+    assert depth_rule(*times, 3) == (10, 7, 4, 1)
+    # the second and the third stage and the hops between take 12; 5 - 4 + 1 micro-batches share it
+    assert period(*times, (10, 5, 4, 1)) == 12 // 2
+    assert best_depths(*times, (10, 5, 4, 1), (10, 7, 4, 1)) == (7, 5, 3, 1)
+    # from the second to the last: 21 among 5 - 1 + 1, which is as much as any depths allow
+    assert period(*times, (7, 5, 3, 1)) == -(-21 // 5)
+    deep, shallow = (exact_time("1f1b", *times, d, 100) for d in ((10, 5, 4, 1), (7, 5, 3, 1)))
+    assert (deep.total, shallow.total) == (615, 453)
 
 
 def test_rejects_depths_that_deadlock() -> None:
