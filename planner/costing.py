@@ -255,7 +255,8 @@ class OptionTable:
 class CostTables:
     """Everything the search needs to know about time and memory, without graphs or formulas.
 
-    ``boundary_bytes[rows][cut]`` is what crosses the cut before layer ``cut``.
+    ``boundary_bytes[rows][cut]`` is what crosses the cut before layer ``cut``. ``tied``: pairs of
+    layers that share a weight.
     """
 
     tables: tuple[OptionTable, ...]
@@ -266,6 +267,7 @@ class CostTables:
     sequence_parallel: bool
     offload_bytes: int = OFFLOAD_BUFFER_BYTES
     compression: CompressionName = "none"
+    tied: tuple[tuple[int, int], ...] = ()
 
     @property
     def packed(self) -> Compression | None:
@@ -325,6 +327,7 @@ def build_tables(
         zero_level=options.zero_level,
         sequence_parallel=job.sequence_parallel,
         compression=job.gradient_compression,
+        tied=model.tied,
     )
 
 

@@ -23,8 +23,8 @@ from planner.graphs.topology import Topology
 from planner.mesh import StageMesh
 from planner.search.columns import Column
 from planner.search.finish import expected_finish_s
-from planner.search.problem import Problem, Setting
-from planner.search.space import best_hop_ps, expected_hop_ps, over_network
+from planner.search.problem import Problem, Setting, over_network
+from planner.search.space import best_hop_ps, expected_hop_ps
 
 HopRule = Callable[[Topology, Sequence[OptionTable], Sequence[int]], list[int | None]]
 """Hops of a pipeline from its stages' tables and the bytes that cross its cuts."""

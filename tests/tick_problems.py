@@ -196,6 +196,7 @@ def build_problem(
     global_batch: int = 4,
     max_stages: int = 4,
     compression: CompressionName = "none",
+    tied: tuple[tuple[int, int], ...] = (),
 ) -> Problem:
     """Tables over all options: ``slowness`` and ``degrees`` (tp, or meshes) are per class.
 
@@ -227,6 +228,7 @@ def build_problem(
             sequence_parallel=sequence_parallel,
             offload_bytes=OFFLOAD_BYTES,
             compression=compression,
+            tied=tied,
         ),
         topology=cluster,
         policies=policies,

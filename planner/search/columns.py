@@ -191,12 +191,14 @@ def finish_ps(
     """When the last stage has synchronised and updated, after the last backward of the first.
 
     A stage ends its last backward before the earlier stages run theirs: what it exchanges hides
-    behind them, but for an update on the host. ``alone``: among equal pipelines.
+    behind them, but for an update on the host, and for what follows the exchange of a weight that
+    it shares with an earlier stage. ``alone``: among equal pipelines.
     """
     latest, lead = 0, 0
-    for stage, own in zip(pipeline, backward, strict=True):
+    shared = costs.shared_ps(pipeline)
+    for s, (stage, own) in enumerate(zip(pipeline, backward, strict=True)):
         seconds, rest = costs.finish_ps(stage, together, alone)
-        latest = max(latest, seconds - lead, rest)
+        latest = max(latest, seconds + shared.get(s, -lead), rest)
         lead += own
     return latest
 

@@ -28,8 +28,8 @@ from planner.search.compact_variables import (
     new_slot,
     unhidden_ps,
 )
-from planner.search.problem import Problem, Setting
-from planner.search.space import expected_hop_ps, over_network
+from planner.search.problem import Problem, Setting, over_network
+from planner.search.space import expected_hop_ps
 
 
 class Program:

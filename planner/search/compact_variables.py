@@ -11,8 +11,8 @@ from ortools.sat.python import cp_model
 from costmodels.units import PS_PER_S
 from planner.costing import Ints, OptionTable, host_limit
 from planner.search.finish import expected_finish_s, unhidden_s
-from planner.search.problem import Problem, Setting
-from planner.search.space import expected_hop_ps, over_network
+from planner.search.problem import Problem, Setting, over_network
+from planner.search.space import expected_hop_ps
 
 Expr = cp_model.LinearExpr
 Bools = list[cp_model.IntVar]

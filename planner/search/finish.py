@@ -26,7 +26,7 @@ from planner.costing import OptionTable, update_s
 from planner.graphs.across import islands_of
 from planner.graphs.topology import IslandClass, Route, Topology
 from planner.mesh import Part
-from planner.search.problem import Problem, Setting
+from planner.search.problem import Problem, Setting, over_network
 from planner.search.spread import Spread, spread_by
 
 
@@ -166,6 +166,30 @@ def unhidden_s(problem: Problem, table: OptionTable, first: int, end: int, repli
         return 0.0
     parts = [(int(layers[first:end].sum()), part) for layers, part in table.parts]
     return _update_s(problem, table, parts, replicas)
+
+
+def expected_exchange_s(
+    problem: Problem, one: OptionTable, other: OptionTable, layer: int, replicas: int
+) -> float:
+    """Seconds in which two stages of a pipeline sum what they hold of a weight of ``layer``.
+
+    With ZeRO-1 a replica needs only the shard that it updates.
+    """
+    topology, each = problem.topology, sync_bytes_per_parameter(problem) / 2
+    slowest = 0.0
+    for here, there in ((one, other), (other, one)):
+        cls = topology.classes[here.option.class_index]
+        parameters, part = here.parts[0]
+        bytes_ = int(parameters[layer]) * each / (replicas if problem.tables.zero_level else 1)
+        if not over_network(topology, here, there):
+            slowest = max(slowest, bytes_ / part.shards / cls.fabric.group_bandwidth(2))
+            continue
+        route = topology.class_routes.get((cls.index, there.option.class_index))
+        if route is not None:
+            exchanged = bytes_ * cls.size / part.copies
+            senders = max(1, cls.size // max(1, part.copies))
+            slowest = max(slowest, exchanged / route.rate(exchanged / 2, senders))
+    return slowest
 
 
 def _ring_share(part: Part, chips: int, islands: int, hosts: int) -> float:

@@ -429,13 +429,14 @@ class Planning:
         self.pricer(Size(column.rows))
         costs = self._costs[column.rows]
         beside = beside_one_another(column, self._options[column.rows])
-        for stage, same, total in zip(column.stages, beside, column.backward_ps, strict=True):
-            backward = total // column.chunks
+        shared = costs.shared_ps(beside)
+        for s, (stage, same) in enumerate(zip(column.stages, beside, strict=True)):
+            backward = column.backward_ps[s] // column.chunks
             own, rest = costs.finish_ps(same, column.together)
             wanted = max(max(demand_ps[first:end]) for first, end in stage.parts)
             if own > wanted * TRUST:
                 return None
-            latest = max(latest, wanted - lead, rest)
+            latest = max(latest, wanted + shared.get(s, -lead), rest)
             lead += backward
         return replace(column, finish_ps=latest)
 

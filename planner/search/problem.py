@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodels.units import PS_PER_S
-from planner.costing import CostTables
+from planner.costing import CostTables, OptionTable
 from planner.graphs.topology import Topology
 
 
@@ -151,3 +151,9 @@ class Problem:
     def sizes_of(self, setting: Setting) -> tuple[Size, ...]:
         """Sizes that pipelines of a setting may have."""
         return tuple(s for s in self.sizes if setting.chunks in (None, s.chunks))
+
+
+def over_network(topology: Topology, source: OptionTable, target: OptionTable) -> bool:
+    """Whether a placement must expect what two stages exchange to leave the island."""
+    a = topology.classes[source.option.class_index]
+    return source.option.class_index != target.option.class_index or a.count > 1

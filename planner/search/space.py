@@ -35,7 +35,7 @@ from planner.costing import (
 )
 from planner.graphs.topology import Topology
 from planner.search.finish import least_finish_s
-from planner.search.problem import Problem, Setting, Size
+from planner.search.problem import Problem, Setting, Size, over_network
 from planner.search.spread import Spread, spread_by
 
 Floats = NDArray[np.float64]
@@ -558,12 +558,6 @@ def best_hop_ps(
     if route is not None:
         ways.append(route_hop_ps(bytes_, route, fair_share(a, chips_a, b, chips_b)))
     return min(ways) if ways else None
-
-
-def over_network(topology: Topology, source: OptionTable, target: OptionTable) -> bool:
-    """Whether a placement must expect the hop to leave the island."""
-    a = topology.classes[source.option.class_index]
-    return source.option.class_index != target.option.class_index or a.count > 1
 
 
 def expected_hop_ps(

@@ -12,9 +12,9 @@ from itertools import accumulate, pairwise
 
 from costmodels.units import PS_PER_S
 from planner.costing import fabric_hop_ps, shares_port
-from planner.search.finish import expected_finish_s, unhidden_s
-from planner.search.problem import Problem
-from planner.search.space import Stage, StageSpace, expected_hop_ps, over_network
+from planner.search.finish import expected_exchange_s, expected_finish_s, unhidden_s
+from planner.search.problem import Problem, over_network
+from planner.search.space import Stage, StageSpace, expected_hop_ps
 
 Way = tuple[int, int, int]
 """Of a stage under one policy: most micro-batches in flight, forward and backward (ps)."""
@@ -39,6 +39,7 @@ class StageCosts:
         self.chips = [self._chips(k) for k in range(len(space.options))]
         self._ways: dict[tuple[int, int, int], tuple[Way, ...]] = {}
         self._finish: dict[tuple[int, int, int, bool, bool], tuple[int, int]] = {}
+        self._shared: dict[tuple[int, int, int], int] = {}
         self._hops: dict[tuple[int, int, int, bool, bool], int | None] = {}
         self._inside: dict[tuple[int, int, int], int] = {}
         self._over: dict[tuple[int, int], bool] = {}
@@ -118,6 +119,29 @@ class StageCosts:
             rest = unhidden_s(self.problem, table, first, end, replicas)
             self._finish[key] = (round(seconds * PS_PER_S), round(rest * PS_PER_S))
         return self._finish[key]
+
+    def shared_ps(self, pipeline: Sequence[Stage]) -> dict[int, int]:
+        """By position: how long a stage exchanges weights that it shares with another stage.
+
+        It begins when both are through, and reduces all its gradients afterwards.
+        """
+        out: dict[int, int] = {}
+        replicas = self.space.setting.replicas[0]
+        for first, second in self.problem.tables.tied:
+            a, b = (
+                next(s for s, stage in enumerate(pipeline) if stage.first <= layer < stage.end)
+                for layer in (first, second)
+            )
+            if a == b:
+                continue
+            key = (first, pipeline[a].option, pipeline[b].option)
+            if key not in self._shared:
+                one, other = (self.space.options[o] for o in key[1:])
+                seconds = expected_exchange_s(self.problem, one, other, first, replicas)
+                self._shared[key] = round(seconds * PS_PER_S)
+            for s in (a, b):
+                out[s] = out.get(s, 0) + self._shared[key]
+        return out
 
     def hops_ps(self, pipeline: Sequence[Stage], together: bool) -> tuple[int, ...] | None:
         """Hops of a placement; a middle stage halves its share of a port that both neighbours use.

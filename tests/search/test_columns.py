@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise, product
 
@@ -223,6 +224,34 @@ def test_memory_that_cannot_hold_the_round_trip_costs_period() -> None:
     assert _depths(column) == (2, 1)
     assert column.period_ps == 6 * TICK_PS
     assert column.fill_ps == 12 * TICK_PS
+
+
+@pytest.mark.parametrize(("tied", "waits"), [((), 0), (((0, 2),), 1), (((0, 1),), 1)])
+def test_what_shares_a_weight_with_an_earlier_stage_synchronises_behind_nothing(
+    tied: tuple[tuple[int, int], ...], waits: int
+) -> None:
+    """Four chips on four hosts, two pipelines of two stages: layer 0, and layers 1 and 2."""
+    classes = (island_class(0, 1, 4, update_rate=1e6 * TICK_RATE),)
+    problem = build_problem(
+        (LayerTicks(100, 500, parameters=400),) * 3,
+        topology(classes, even_routes(classes, TICK_RATE)),
+        slowness=(1,),
+        degrees=((1,),),
+        boundary=(0, 1, 1),
+        zero_level=1,
+        tied=tied,
+    )
+    state = replace(problem.tables.state, parameter=2, gradient=2)
+    problem = replace(problem, tables=replace(problem.tables, state=state))
+    space = build_space(problem, open_setting(problem, (2, 2)), 1, optimistic=False)
+    (column,) = make_columns(problem, space, [Stage(0, 0, 1), Stage(0, 1, 3)], 6)
+    update_ps = finish_ps_of(problem, column, 1)
+    # rings of two: half of 400 or 800 parameters · (2 + 2); the second stage's hides behind 500
+    apart = max(800, 1600 - 500)
+    # shards of 200 parameters · 2 are summed first, by both stages, and then nothing hides
+    together = 400 + 1600
+    ticks = together if waits else apart
+    assert column.finish_ps - update_ps == pytest.approx(ticks * TICK_PS, rel=1e-3)
 
 
 def test_stages_side_by_side_fill_an_island_before_they_use_the_network() -> None:
