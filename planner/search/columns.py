@@ -77,6 +77,8 @@ class Column:
     chunks: int = 1
     together: bool = False
     """Whether hops and finish are those of stages side by side (else of replicas)."""
+    beside: int | None = None
+    """A bundle: so many lie side by side, and no others (None: as many as there is room for)."""
 
     def micro_batches(self, target_ps: int) -> int:
         """Most micro-batches that finish within ``target_ps`` (0 if none)."""
@@ -187,17 +189,19 @@ def finish_ps(
     together: bool,
     *,
     alone: bool = False,
+    beside: int | None = None,
 ) -> int:
     """When the last stage has synchronised and updated, after the last backward of the first.
 
     A stage ends its last backward before the earlier stages run theirs: what it exchanges hides
     behind them, but for an update on the host, and for what follows the exchange of a weight that
-    it shares with an earlier stage. ``alone``: among equal pipelines.
+    it shares with an earlier stage. ``alone``: among equal pipelines. ``beside``: in bundles of
+    so many.
     """
     latest, lead = 0, 0
     shared = costs.shared_ps(pipeline)
     for s, (stage, own) in enumerate(zip(pipeline, backward, strict=True)):
-        seconds, rest = costs.finish_ps(stage, together, alone)
+        seconds, rest = costs.finish_ps(stage, together, alone, beside)
         latest = max(latest, seconds + shared.get(s, -lead), rest)
         lead += own
     return latest

@@ -11,11 +11,13 @@ The proven bound of the whole space is the least bound of all regions, whenever 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
 from costmodels.units import PS_PER_S
+from planner.search.allowances import Allowances
 from planner.search.equal import equal_plans
 from planner.search.exact_bound import Leaf
 from planner.search.infeasible import nothing_fits
@@ -62,6 +64,10 @@ GUESSED_WELL = 0.002
 """Relative error of a plan's guessed time below which it is not chosen again."""
 SYNC_SHARES = (1.0, 0.6, 0.35)
 """Parts of the measured synchronisation to which plans are held in turn."""
+HOPED_FOR = 0.01
+"""How much faster than the best plan an allowance is looked for."""
+ALLOWANCES = 3
+"""Allowances that are looked for in turn."""
 HEADROOM = 0.9
 """Part of the gap that a proof aims to use up."""
 FINEST_SHARE = 0.1
@@ -473,12 +479,7 @@ class Engine:
             if setting.replicas[0] == setting.replicas[1]:
                 planning.probe_uniform()
             planning.dive(self.stop)
-            found = planning.whole(
-                limit,
-                seed=self.limits.seed,
-                work_limit=self.limits.integer_work,
-                use_all=self.limits.use_all,
-            )
+            found = self._whole(planning)
             # targets guess synchronisation: price the last few of ever better solutions for real
             placed = [(s, self._realise(s)) for s in found[:-4:-1]]
             kept = [self._keep(*p) for p in placed]
@@ -519,19 +520,48 @@ class Engine:
 
         A guess sees one pipeline; on devices the slowest replica of a layer decides for all.
         """
-        improved = False
         if real is None or real.real_ps <= solution.target_ps * (1 + GUESSED_WELL):
             return False
+        if planning.setting.replicas[0] > FEW and not self.limits.use_all:
+            return self._allowed(planning, real)
+        improved = False
         for share in SYNC_SHARES:
-            found = planning.whole(
-                self.limit_ps,
-                seed=self.limits.seed,
-                work_limit=self.limits.integer_work,
-                use_all=self.limits.use_all,
-                demand_ps=[int(t * share) for t in real.sync_ps],
-            )
+            found = self._whole(planning, [int(t * share) for t in real.sync_ps])
             improved |= self._offer_each(found[:-3:-1])
         return improved
+
+    def _allowed(self, planning: Planning, real: Realised) -> bool:
+        """Many pipelines: in bundles that share islands, under allowances for synchronisation."""
+        found = self._whole(planning, bundled=True)[:-3:-1]
+        placed = [(s, self._realise(s)) for s in found]
+        kept = [self._keep(*each) for each in placed]
+        improved = any(kept)
+        start = min([real, *(r for _, r in placed if r is not None)], key=lambda r: r.real_ps)
+        limit = self.limit_ps or start.real_ps
+        allowances = Allowances(planning).search(
+            start.sync_ps, int(limit * (1 - HOPED_FOR)), self.stop
+        )
+        for allowance in islice(allowances, ALLOWANCES):
+            better = self._offer_each(self._whole(planning, allowance, bundled=True)[:-4:-1])
+            improved |= better
+        return improved
+
+    def _whole(
+        self,
+        planning: Planning,
+        demand_ps: Sequence[int] | None = None,
+        *,
+        bundled: bool = False,
+    ) -> list[Solution]:
+        """Whole numbers of pipelines that are better than what is known."""
+        return planning.whole(
+            self.limit_ps,
+            seed=self.limits.seed,
+            work_limit=self.limits.integer_work,
+            use_all=self.limits.use_all,
+            demand_ps=demand_ps,
+            bundled=bundled,
+        )
 
     # -- proving --------------------------------------------------------------------------------
 

@@ -206,17 +206,21 @@ def expected_finish_s(
     replicas: int,
     *,
     together: bool = False,
+    beside: int | None = None,
     setting: Setting | None = None,
 ) -> float:
     """Seconds that stage ``[first, end)`` will pay when its replicas fill islands.
 
     ``together``: when its islands are filled with other stages of the same pipeline instead.
+    ``beside``: when so many replicas lie side by side, and all others alone.
     """
     cls = problem.topology.classes[table.option.class_index]
     parts = [(int(layers[first:end].sum()), part) for layers, part in table.parts]
-    local = 1 if together else max(1, min(replicas, cls.size // table.option.chips))
+    near = replicas if beside is None else min(beside, replicas)
+    local = 1 if together else max(1, min(near, cls.size // table.option.chips))
     islands = islands_of(table.option.chips, cls)
-    hosts = -(-replicas // local) * islands
+    groups = -(-replicas // local) if beside is None else 1 + replicas - min(local, replicas)
+    hosts = groups * islands
     sync, exchanged = 0.0, 0.0
     for parameters, part in parts:
         traffic = parameters * sync_bytes_per_parameter(problem)

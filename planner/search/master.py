@@ -138,6 +138,13 @@ class RelaxedMaster:
                 c.rows * min(c.divisible_micro_batches(target_ps), np.inf if b else self._idle(c))
                 for c, b in zip(self._columns, busy, strict=True)
             ]
+        return self._optimum(values, busy)
+
+    def worth(self, rows: Sequence[int]) -> Prices | None:
+        """Optimum and duals where a pipeline of every column finishes so many rows."""
+        return self._optimum([float(r) for r in rows], [r >= self._share for r in rows])
+
+    def _optimum(self, values: Sequence[float], busy: Sequence[bool]) -> Prices | None:
         if not any(values):
             return None
         for z, value, b in zip(self._variables, values, busy, strict=True):
@@ -214,32 +221,37 @@ def solve_integer(
 ) -> tuple[int, ...] | None:
     """Counts per column that reach ``goal`` rows by the target; or None.
 
-    None means: not found within the deterministic ``work_limit`` or proven impossible over these
-    columns. ``use_all`` asks that no chip stays idle.
+    Of a column whose pipelines lie side by side, a multiple of their number. None means: not
+    found within the deterministic ``work_limit`` or proven impossible over these columns.
+    ``use_all`` asks that no chip stays idle.
     """
-    values = [c.rows * c.micro_batches(target_ps) for c in columns]
+    each = [c.beside or 1 for c in columns]
+    values = [c.rows * c.micro_batches(target_ps) * n for c, n in zip(columns, each)]
     model = cp_model.CpModel()
     zs = []
-    for column, value in zip(columns, values):
+    for column, value, n in zip(columns, values, each):
         most = min(
             (cap // u for (_, _, cap), u in zip(problem.packing_rows, column.usage) if u),
             default=0,
         )
         most = min(most, setting.replicas[1]) if value > 0 else 0
-        zs.append(model.new_int_var(0, most, ""))
+        zs.append(model.new_int_var(0, most // n, ""))
     for k, (class_index, group, capacity) in enumerate(problem.packing_rows):
-        usage = cp_model.LinearExpr.weighted_sum(zs, [c.usage[k] for c in columns])
+        usage = cp_model.LinearExpr.weighted_sum(
+            zs, [c.usage[k] * n for c, n in zip(columns, each)]
+        )
         if use_all and group == 1:
             model.add(usage == problem.topology.classes[class_index].chips)
         else:
             model.add(usage <= capacity)
-    total = cp_model.LinearExpr.sum(zs)
+    total = cp_model.LinearExpr.weighted_sum(zs, each)
     model.add(total >= setting.replicas[0])
     model.add(total <= setting.replicas[1])
     rows = cp_model.LinearExpr.weighted_sum(zs, values)
     model.add(rows >= goal)
     if use_all:  # and every pipeline has a micro-batch
-        model.add(cp_model.LinearExpr.weighted_sum(zs, [c.rows for c in columns]) <= goal)
+        busy = [c.rows * n for c, n in zip(columns, each)]
+        model.add(cp_model.LinearExpr.weighted_sum(zs, busy) <= goal)
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = seed
@@ -252,7 +264,7 @@ def solve_integer(
     status = solver.solve(model)
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return None
-    return tuple(solver.value(z) for z in zs)
+    return tuple(solver.value(z) * n for z, n in zip(zs, each))
 
 
 def least_target(

@@ -6,7 +6,8 @@ Starts from the pipelines that the relaxation met, asks for more at the prices o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -69,6 +70,9 @@ DEEPEST = 16
 """How finely prices and takts are tilted when looking for equal pipelines."""
 
 
+Intervals = tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True)
 class Solution:
     """Columns with their counts, and the target (picoseconds) by which they finish the batch.
@@ -129,6 +133,26 @@ class Planning:
             made = None if space is None else Pricer(space, self.problem.max_stages)
             self._pricers[size] = made
         return self._pricers[size]
+
+    def narrowed(self, allowance_ps: Sequence[int]) -> Planning:
+        """The same columns, to which only pipelines are added that exchange within an allowance.
+
+        Those of several chunks per stage are asked for as before.
+        """
+        narrow = copy(self)
+        narrow.queries = 0
+        narrow._pricers = {}
+        for size in self.sizes:
+            pricer = self.pricer(size)
+            if size.chunks == 1:
+                space = self._costs[size.rows].within(allowance_ps)
+                pricer = Pricer(space, self.problem.max_stages)
+            narrow._pricers[size] = pricer
+        return narrow
+
+    def ask(self, prices: Prices, target_ps: int, turn: int) -> int:
+        """One round of column generation at prices from elsewhere; how many columns are new."""
+        return self._ask(prices.never_free(self.problem), target_ps, DEPTHS[turn % len(DEPTHS)])
 
     def add(self, pricer: Pricer, pipeline: Sequence[Stage], count: int) -> int:
         """Columns of a pipeline that the fleet could hold at all; how many are new."""
@@ -419,26 +443,54 @@ class Planning:
                 share = (best[2] + 0.5) / (part + 0.5)
                 own = own * (share / share.mean()) ** 0.5
 
+    def exchanges(self, column: Column) -> Iterator[tuple[Intervals, int, int, int]]:
+        """Of every stage its layers, how long they exchange, behind what, and what nothing hides.
+
+        What hides it is negative where a shared weight is summed first, behind nothing.
+        """
+        self.pricer(Size(column.rows))
+        costs = self._costs[column.rows]
+        beside = beside_one_another(column, self._options[column.rows])
+        shared = costs.shared_ps(beside)
+        lead = 0
+        for s, (stage, same) in enumerate(zip(column.stages, beside, strict=True)):
+            own, rest = costs.finish_ps(same, column.together, beside=column.beside)
+            yield stage.parts, own, -shared[s] if s in shared else lead, rest
+            lead += column.backward_ps[s] // column.chunks
+
     def _under(self, column: Column, demand_ps: Sequence[int]) -> Column | None:
         """The column when layer l takes ``demand_ps[l]`` to synchronise; None if it needs more.
 
         Replicas of a layer end their reduction together, when the slowest of them is through: a
         pipeline with little behind which to hide it waits for the load of another.
         """
-        latest, lead = 0, 0
-        self.pricer(Size(column.rows))
-        costs = self._costs[column.rows]
-        beside = beside_one_another(column, self._options[column.rows])
-        shared = costs.shared_ps(beside)
-        for s, (stage, same) in enumerate(zip(column.stages, beside, strict=True)):
-            backward = column.backward_ps[s] // column.chunks
-            own, rest = costs.finish_ps(same, column.together)
-            wanted = max(max(demand_ps[first:end]) for first, end in stage.parts)
+        latest = 0
+        for parts, own, hidden, rest in self.exchanges(column):
+            wanted = max(max(demand_ps[first:end]) for first, end in parts)
             if own > wanted * TRUST:
                 return None
-            latest = max(latest, wanted + shared.get(s, -lead), rest)
-            lead += backward
+            latest = max(latest, wanted - hidden, rest)
         return replace(column, finish_ps=latest)
+
+    def bundles(self, column: Column) -> list[Column]:
+        """The column in bundles of 1, 2, 4, … pipelines: as many of their replicas lie together.
+
+        On its own a column expects that others fill the islands of its stages up.
+        """
+        if column.together:
+            return [column]
+        self.pricer(Size(column.rows))
+        costs = self._costs[column.rows]
+        stages = beside_one_another(column, self._options[column.rows])
+        backward = [b // column.chunks for b in column.backward_ps]
+        chips = [costs.chips[s.option] for s in stages]
+        most = min(max(c.island // c.chips for c in chips), self.setting.replicas[1])
+        found: list[Column] = []
+        for power in range(max(most, 1).bit_length()):
+            finish = finish_ps(costs, stages, backward, False, beside=1 << power)
+            if not found or finish < found[-1].finish_ps:
+                found.append(replace(column, finish_ps=finish, beside=1 << power))
+        return found
 
     def whole(
         self,
@@ -448,15 +500,18 @@ class Planning:
         work_limit: float,
         use_all: bool = False,
         demand_ps: Sequence[int] | None = None,
+        bundled: bool = False,
     ) -> list[Solution]:
         """Ever better multisets over the known columns, better than the limit if given.
 
         ``demand_ps``: how long every layer takes to synchronise, where that is known; columns
-        that would take longer are left out.
+        that would take longer are left out. ``bundled``: in bundles that fill islands alone.
         """
         if self.target_ps is None:
             return []
         columns = list(self.columns.values())
+        if bundled:
+            columns = [b for c in columns for b in self.bundles(c)]
         if demand_ps is not None:
             columns = [c for c in (self._under(c, demand_ps) for c in columns) if c is not None]
             if not columns:

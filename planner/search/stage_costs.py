@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
+import numpy as np
+
 from costmodels.units import PS_PER_S
 from planner.costing import fabric_hop_ps, shares_port
 from planner.search.finish import expected_exchange_s, expected_finish_s, unhidden_s
@@ -38,7 +40,7 @@ class StageCosts:
         self.space = space
         self.chips = [self._chips(k) for k in range(len(space.options))]
         self._ways: dict[tuple[int, int, int], tuple[Way, ...]] = {}
-        self._finish: dict[tuple[int, int, int, bool, bool], tuple[int, int]] = {}
+        self._finish: dict[tuple[int, int, int, bool, bool, int | None], tuple[int, int]] = {}
         self._shared: dict[tuple[int, int, int], int] = {}
         self._hops: dict[tuple[int, int, int, bool, bool], int | None] = {}
         self._inside: dict[tuple[int, int, int], int] = {}
@@ -94,12 +96,14 @@ class StageCosts:
             self._sums[option, policy] = (forward, backward)
         return self._sums[option, policy]
 
-    def finish_ps(self, stage: Stage, together: bool, alone: bool = False) -> tuple[int, int]:
+    def finish_ps(
+        self, stage: Stage, together: bool, alone: bool = False, beside: int | None = None
+    ) -> tuple[int, int]:
         """Synchronisation and update, and the part of it that nothing can hide.
 
         ``alone``: where all pipelines are equal, so that replicas lie on one class.
         """
-        key = (*self._kind(stage), together, alone)
+        key = (*self._kind(stage), together, alone, beside)
         if key not in self._finish:
             table, setting = self.space.options[stage.option], self.space.setting
             first, end, replicas = stage.first, stage.end, setting.replicas[0]
@@ -114,11 +118,42 @@ class StageCosts:
                 end,
                 replicas,
                 together=together,
+                beside=beside,
                 setting=setting,
             )
             rest = unhidden_s(self.problem, table, first, end, replicas)
             self._finish[key] = (round(seconds * PS_PER_S), round(rest * PS_PER_S))
         return self._finish[key]
+
+    def within(self, allowance_ps: Sequence[int]) -> StageSpace:
+        """The space without stages that exchange for longer than any of their layers may.
+
+        Of inner stages where layers are alike only what no layers allow is left out.
+        """
+        space, length = self.space, self.space.layers
+        middle, tail, head = (part.copy() for part in space.time)
+
+        def longer(k: int, first: int, end: int, allowed: int) -> bool:
+            ways = (self.finish_ps(Stage(k, first, end), together)[0] for together in (False, True))
+            return min(ways) > allowed
+
+        for k in range(len(space.options)):
+            for first in range(length):
+                if longer(k, first, length, min(allowance_ps[first:])):
+                    tail[:, k, first] = np.inf
+            for end in range(1, length + 1):
+                if longer(k, 0, end, min(allowance_ps[:end])):
+                    head[:, k, end] = np.inf
+            for at in range(middle.shape[-1]):
+                for n in range(1, middle.shape[1] + 1):
+                    first = 1 if space.uniform else at
+                    if first < 1 or first + n >= length:
+                        continue
+                    own = allowance_ps if space.uniform else allowance_ps[first : first + n]
+                    if longer(k, first, first + n, max(own) if space.uniform else min(own)):
+                        middle[:, n - 1 :, k, at] = np.inf
+                        break
+        return replace(space, time=(middle, tail, head), _times={})
 
     def shared_ps(self, pipeline: Sequence[Stage]) -> dict[int, int]:
         """By position: how long a stage exchanges weights that it shares with another stage.
