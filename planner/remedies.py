@@ -10,7 +10,7 @@ from costmodels.price import WAYS
 from costmodels.units import GIB, PS_PER_S
 from planner.costing import build_tables
 from planner.errors import InfeasibleError
-from planner.graphs.topology import Topology
+from planner.graphs.topology import Island, Route, Topology
 from planner.inputs.job import ResolvedJob
 from planner.options import legal_options
 from planner.search.engine import Engine, SearchLimits
@@ -138,9 +138,17 @@ def candidate_jobs(
 
 
 def bigger_cluster(topology: Topology, factor: int) -> Topology:
-    """Every class with ``factor`` times the islands (same routes); only for what-if checks."""
+    """Every class with ``factor`` times the islands; only for what-if checks.
+
+    Between any two of them is the best way between islands of their classes.
+    """
+
+    def route(source: Island, target: Island) -> Route | None:
+        return topology.class_routes.get((source.class_index, target.class_index))
+
     return replace(
         topology,
+        route=route,
         classes=tuple(
             replace(
                 c,

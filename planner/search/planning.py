@@ -142,9 +142,9 @@ class Planning:
         narrow = copy(self)
         narrow.queries = 0
         narrow._pricers = {}
-        for size in self.sizes:
-            pricer = self.pricer(size)
-            if size.chunks == 1:
+        for size in self.problem.sizes_of(self.setting):
+            pricer = self._known(size)
+            if pricer is not None and size.chunks == 1:
                 space = self._costs[size.rows].within(allowance_ps)
                 pricer = Pricer(space, self.problem.max_stages)
             narrow._pricers[size] = pricer
