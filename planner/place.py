@@ -201,23 +201,15 @@ def _expected(
         else:
             groups = []
             for s, stage in enumerate(column.stages):
-                most = max(1, topology.classes[stage.class_index].size // stage.chips)
+                held = max(1, topology.classes[stage.class_index].size // stage.chips)
+                most = min(held, column.beside or held)
                 for k in range(0, len(pipes), most):
-                    groups += [[(p, s) for p in part] for part in _halves(pipes[k : k + most])]
+                    groups.append([(p, s) for p in pipes[k : k + most]])
         for group in groups:
             p, s = group[0]
             stage = column.stages[s]
             found.append((-stage.chips, -len(group), stage.first, c, p, group))
     yield from (group for *_, group in sorted(found))
-
-
-def _halves(pipes: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Powers of two, the largest first."""
-    done = 0
-    while done < len(pipes):
-        count = 1 << ((len(pipes) - done).bit_length() - 1)
-        yield pipes[done : done + count]
-        done += count
 
 
 def _runs(column: Column, topology: Topology) -> Iterator[list[int]]:

@@ -20,8 +20,9 @@ import numpy as np
 from planner.costing import Ints
 from planner.search.columns import Column
 from planner.search.master import Prices, RelaxedMaster
-from planner.search.planning import TRUST, Planning
+from planner.search.planning import Planning
 from planner.search.space import Floats
+from planner.search.stage_costs import TRUST
 
 KNOTS = 5
 """Layers at which an allowance is chosen; between them it is a line."""
@@ -101,9 +102,9 @@ class Allowances:
     ) -> Floats:
         """Better heights, by steps up and down: all knots, one of them, or the first few."""
 
-        def rows(heights: Floats) -> float:
+        def rows(heights: Floats) -> float | None:
             found = self._prices(self._spread(heights), target_ps)
-            return 0.0 if found is None else found.rows
+            return None if found is None else found.rows
 
         count = len(heights)
         chosen = [
@@ -120,7 +121,9 @@ class Allowances:
                         return heights
                     tried = np.where(some, heights * step, heights)
                     found = rows(tried)
-                    if found > best + WORTH_A_STEP * abs(best):
+                    if found is None:
+                        continue  # nothing may stand
+                    if best is None or found > best + WORTH_A_STEP * abs(best):
                         best, heights = found, tried
             if best == before:
                 break
@@ -133,8 +136,11 @@ class Allowances:
 
         Between one and the next columns are added to the planning. Ends where none are found.
         """
-        at = np.linspace(0, self._layers - 1, min(KNOTS, self._layers)).astype(int)
-        heights = np.array([start_ps[k] for k in at], dtype=np.float64)
+        # no lower between two knots than what layers there take
+        at = np.linspace(0, self._layers - 1, min(KNOTS, self._layers))
+        low, high = np.floor([at[0], *at[:-1]]), np.ceil([*at[1:], at[-1]])
+        ranges = zip(low.astype(int).tolist(), high.astype(int).tolist(), strict=True)
+        heights = np.array([max(start_ps[a : b + 1]) for a, b in ranges], dtype=np.float64)
         sweeps = SWEEPS
         while not interrupted():
             heights = self._improved(heights, target_ps, sweeps, interrupted)

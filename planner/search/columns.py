@@ -199,7 +199,7 @@ def finish_ps(
     so many.
     """
     latest, lead = 0, 0
-    shared = costs.shared_ps(pipeline)
+    shared = costs.shared_ps(pipeline, together)
     for s, (stage, own) in enumerate(zip(pipeline, backward, strict=True)):
         seconds, rest = costs.finish_ps(stage, together, alone, beside)
         latest = max(latest, seconds + shared.get(s, -lead), rest)

@@ -26,7 +26,7 @@ from planner.costing import OptionTable, update_s
 from planner.graphs.across import islands_of
 from planner.graphs.topology import IslandClass, Route, Topology
 from planner.mesh import Part
-from planner.search.problem import Problem, Setting, over_network
+from planner.search.problem import Problem, Setting
 from planner.search.spread import Spread, spread_by
 
 
@@ -169,26 +169,33 @@ def unhidden_s(problem: Problem, table: OptionTable, first: int, end: int, repli
 
 
 def expected_exchange_s(
-    problem: Problem, one: OptionTable, other: OptionTable, layer: int, replicas: int
+    problem: Problem,
+    ends: tuple[OptionTable, ...],
+    layer: int,
+    replicas: int,
+    *,
+    inside: bool,
 ) -> float:
     """Seconds in which two stages of a pipeline sum what they hold of a weight of ``layer``.
 
-    With ZeRO-1 a replica needs only the shard that it updates.
+    With ZeRO-1 a replica needs only the shard that it updates. ``inside``: on one island.
     """
     topology, each = problem.topology, sync_bytes_per_parameter(problem) / 2
+    classes = [topology.classes[table.option.class_index] for table in ends]
+    islands = [islands_of(t.option.chips, c) for t, c in zip(ends, classes, strict=True)]
+    route = topology.class_routes.get((classes[0].index, classes[1].index))
     slowest = 0.0
-    for here, there in ((one, other), (other, one)):
-        cls = topology.classes[here.option.class_index]
-        parameters, part = here.parts[0]
+    for table, cls, count in zip(ends, classes, islands, strict=True):
+        parameters, part = table.parts[0]
         bytes_ = int(parameters[layer]) * each / (replicas if problem.tables.zero_level else 1)
-        if not over_network(topology, here, there):
+        if inside:
             slowest = max(slowest, bytes_ / part.shards / cls.fabric.group_bandwidth(2))
-            continue
-        route = topology.class_routes.get((cls.index, there.option.class_index))
-        if route is not None:
-            exchanged = bytes_ * cls.size / part.copies
-            senders = max(1, cls.size // max(1, part.copies))
-            slowest = max(slowest, exchanged / route.rate(exchanged / 2, senders))
+        elif route is not None:
+            copies = max(1, part.copies // count)
+            sent = bytes_ * (min(part.lanes, cls.size) if count > 1 else cls.size / copies)
+            ring = 2 * (sum(islands) - 1) / sum(islands)
+            rate = route.rate(sent / sum(islands), max(1, cls.size // copies))
+            slowest = max(slowest, ring * sent / rate)
     return slowest
 
 

@@ -27,7 +27,7 @@ from planner.search.pipelines import Pricer
 from planner.search.problem import Problem, Setting, Size
 from planner.search.relaxation import Relaxation
 from planner.search.space import Floats, Stage, StageSpace, build_space
-from planner.search.stage_costs import StageCosts
+from planner.search.stage_costs import TRUST, StageCosts
 
 GRID = 28
 """Takts per micro-batch size that are asked for over the whole useful range."""
@@ -62,8 +62,6 @@ DEARER = 3.0
 """How much dearer chips become where every pipeline asked for uses more of them than there are."""
 DIVES = 12
 """Pipelines that are fixed one after the other, at most."""
-TRUST = 1.02
-"""Guesses of a synchronisation that are closer than this are as good as equal."""
 TILTS = (0.93, 1.07)
 TAKTS = 8
 DEEPEST = 16
@@ -451,23 +449,25 @@ class Planning:
         self.pricer(Size(column.rows))
         costs = self._costs[column.rows]
         beside = beside_one_another(column, self._options[column.rows])
-        shared = costs.shared_ps(beside)
+        shared = costs.shared_ps(beside, column.together)
         lead = 0
         for s, (stage, same) in enumerate(zip(column.stages, beside, strict=True)):
             own, rest = costs.finish_ps(same, column.together, beside=column.beside)
             yield stage.parts, own, -shared[s] if s in shared else lead, rest
             lead += column.backward_ps[s] // column.chunks
 
-    def _under(self, column: Column, demand_ps: Sequence[int]) -> Column | None:
+    def _under(self, column: Column, demand_ps: Sequence[int], *, strictly: bool) -> Column | None:
         """The column when layer l takes ``demand_ps[l]`` to synchronise; None if it needs more.
 
-        Replicas of a layer end their reduction together, when the slowest of them is through: a
-        pipeline with little behind which to hide it waits for the load of another.
+        ``strictly``: more than any one of its layers takes, not only than all of them. Replicas of
+        a layer end their reduction together, when the slowest of them is through: a pipeline with
+        little behind which to hide it waits for the load of another.
         """
         latest = 0
         for parts, own, hidden, rest in self.exchanges(column):
             wanted = max(max(demand_ps[first:end]) for first, end in parts)
-            if own > wanted * TRUST:
+            least = min(min(demand_ps[first:end]) for first, end in parts)
+            if own > (least if strictly else wanted) * TRUST:
                 return None
             latest = max(latest, wanted - hidden, rest)
         return replace(column, finish_ps=latest)
@@ -486,10 +486,14 @@ class Planning:
         chips = [costs.chips[s.option] for s in stages]
         most = min(max(c.island // c.chips for c in chips), self.setting.replicas[1])
         found: list[Column] = []
+        known: tuple[int, ...] = ()
         for power in range(max(most, 1).bit_length()):
-            finish = finish_ps(costs, stages, backward, False, beside=1 << power)
-            if not found or finish < found[-1].finish_ps:
-                found.append(replace(column, finish_ps=finish, beside=1 << power))
+            count = 1 << power
+            each = tuple(costs.finish_ps(s, False, beside=count)[0] for s in stages)
+            if not found or any(a < b for a, b in zip(each, known, strict=True)):
+                finish = finish_ps(costs, stages, backward, False, beside=count)
+                found.append(replace(column, finish_ps=finish, beside=count))
+                known = each
         return found
 
     def whole(
@@ -513,7 +517,8 @@ class Planning:
         if bundled:
             columns = [b for c in columns for b in self.bundles(c)]
         if demand_ps is not None:
-            columns = [c for c in (self._under(c, demand_ps) for c in columns) if c is not None]
+            held = [self._under(c, demand_ps, strictly=bundled) for c in columns]
+            columns = [c for c in held if c is not None]
             if not columns:
                 return []
         goal = self.problem.global_batch

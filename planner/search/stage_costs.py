@@ -18,6 +18,8 @@ from planner.search.finish import expected_exchange_s, expected_finish_s, unhidd
 from planner.search.problem import Problem, over_network
 from planner.search.space import Stage, StageSpace, expected_hop_ps
 
+TRUST = 1.02
+"""Guesses of a synchronisation that are closer than this are as good as equal."""
 Way = tuple[int, int, int]
 """Of a stage under one policy: most micro-batches in flight, forward and backward (ps)."""
 
@@ -41,7 +43,7 @@ class StageCosts:
         self.chips = [self._chips(k) for k in range(len(space.options))]
         self._ways: dict[tuple[int, int, int], tuple[Way, ...]] = {}
         self._finish: dict[tuple[int, int, int, bool, bool, int | None], tuple[int, int]] = {}
-        self._shared: dict[tuple[int, int, int], int] = {}
+        self._shared: dict[tuple[int, int, int, bool], int] = {}
         self._hops: dict[tuple[int, int, int, bool, bool], int | None] = {}
         self._inside: dict[tuple[int, int, int], int] = {}
         self._over: dict[tuple[int, int], bool] = {}
@@ -135,7 +137,7 @@ class StageCosts:
 
         def longer(k: int, first: int, end: int, allowed: int) -> bool:
             ways = (self.finish_ps(Stage(k, first, end), together)[0] for together in (False, True))
-            return min(ways) > allowed
+            return min(ways) > allowed * TRUST
 
         for k in range(len(space.options)):
             for first in range(length):
@@ -153,15 +155,21 @@ class StageCosts:
                     if longer(k, first, first + n, max(own) if space.uniform else min(own)):
                         middle[:, n - 1 :, k, at] = np.inf
                         break
-        return replace(space, time=(middle, tail, head), _times={})
+        left = (middle, tail, head)
+        depth = [np.where(np.isfinite(t), d, 0) for t, d in zip(left, space.depth, strict=True)]
+        return replace(space, time=left, depth=(depth[0], depth[1], depth[2]), _times={})
 
-    def shared_ps(self, pipeline: Sequence[Stage]) -> dict[int, int]:
+    def shared_ps(self, pipeline: Sequence[Stage], together: bool) -> dict[int, int]:
         """By position: how long a stage exchanges weights that it shares with another stage.
 
         It begins when both are through, and reduces all its gradients afterwards.
         """
         out: dict[int, int] = {}
+        if not self.problem.tables.tied:
+            return out
         replicas = self.space.setting.replicas[0]
+        over = [self._leaves(a.option, b.option) for a, b in pairwise(pipeline)]
+        over = self._filling(pipeline, over) if together else over
         for first, second in self.problem.tables.tied:
             a, b = (
                 next(s for s, stage in enumerate(pipeline) if stage.first <= layer < stage.end)
@@ -169,10 +177,11 @@ class StageCosts:
             )
             if a == b:
                 continue
-            key = (first, pipeline[a].option, pipeline[b].option)
+            inside = not any(over[min(a, b) : max(a, b)])
+            key = (first, pipeline[a].option, pipeline[b].option, inside)
             if key not in self._shared:
-                one, other = (self.space.options[o] for o in key[1:])
-                seconds = expected_exchange_s(self.problem, one, other, first, replicas)
+                ends = tuple(self.space.options[o] for o in key[1:3])
+                seconds = expected_exchange_s(self.problem, ends, first, replicas, inside=inside)
                 self._shared[key] = round(seconds * PS_PER_S)
             for s in (a, b):
                 out[s] = out.get(s, 0) + self._shared[key]
