@@ -522,12 +522,14 @@ class Engine:
         """
         if real is None or real.real_ps <= solution.target_ps * (1 + GUESSED_WELL):
             return False
-        if planning.setting.replicas[0] > FEW and not self.limits.use_all:
-            return self._allowed(planning, real)
         improved = False
         for share in SYNC_SHARES:
             found = self._whole(planning, [int(t * share) for t in real.sync_ps])
             improved |= self._offer_each(found[:-3:-1])
+        low, high = planning.setting.replicas
+        # an interval is one that the proof could not close: the finer look would hold it up
+        if low > FEW and low == high and not self.limits.use_all:
+            improved |= self._allowed(planning, real)
         return improved
 
     def _allowed(self, planning: Planning, real: Realised) -> bool:

@@ -231,10 +231,15 @@ def test_the_search_chooses_again_where_many_pipelines_were_guessed_wrong() -> N
     assert real is not None
     assert real.real_ps > first.target_ps * 1.1
     assert engine._keep(first, real)
-    assert engine._synchronised(planning, first, real)
+    assert engine._allowed(planning, real)
     assert engine.best is not None
     assert any(c.beside is not None for c in engine.best.columns)
     assert engine.best.real_ps < real.real_ps
+    _, planning, other = many_pipelines()
+    assert other._keep(first, real)
+    assert other._synchronised(planning, first, real)
+    assert other.best is not None
+    assert other.best.real_ps <= engine.best.real_ps
 
 
 def test_narrowed_columns_have_no_stage_that_exchanges_longer_than_its_layers_may() -> None:
