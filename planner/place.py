@@ -167,7 +167,7 @@ def _groups(
         [(-stage.chips, stage.first, s) for s, stage in enumerate(column.stages)]
         for column in columns
     ]
-    if order == "as-expected":
+    if order == AS_EXPECTED:
         yield from _expected(columns, loads, topology)
     elif order == "stages-together":
         alone = sorted(

@@ -46,6 +46,7 @@ class Allowances:
         self._known = 0
         self._master = RelaxedMaster(planning.problem, planning.setting)
         self._own = self._hidden = np.zeros((0, self._layers), dtype=np.int64)
+        # by bundle: what nothing hides, rows, fill, period, most micro-batches
         self._after = np.zeros((5, 0), dtype=np.int64)
         self._catch_up()
 
@@ -132,9 +133,10 @@ class Allowances:
     def search(
         self, start_ps: Sequence[int], target_ps: int, interrupted: Callable[[], bool]
     ) -> Iterator[list[int]]:
-        """Ever better allowances in picoseconds by layer, from what layers take in some plan.
+        """Allowances in picoseconds by layer, from what layers take in some plan.
 
-        Between one and the next columns are added to the planning. Ends where none are found.
+        Each begins at the one before, with the columns that were added to the planning meanwhile.
+        Ends where none are found.
         """
         # no lower between two knots than what layers there take
         at = np.linspace(0, self._layers - 1, min(KNOTS, self._layers))
